@@ -1,0 +1,79 @@
+"""Opens the database: SQLite in WAL mode, or PostgreSQL by URL, migrated to this version's tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.orm import DeclarativeBase
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+class DatabaseError(Exception):
+    """The database cannot be used; the message says what to do."""
+
+
+def open_database(url: str) -> Engine:
+    """An engine on a migrated database.
+
+    SQLite: WAL, `synchronous=FULL` (an acknowledged event survives a power loss), secure deletion, 30 s busy wait.
+
+    Raises:
+        DatabaseError: the URL cannot be read.
+    """
+    try:
+        engine = create_engine(_with_driver(url), pool_pre_ping=not url.startswith("sqlite"))
+    except ArgumentError:
+        raise DatabaseError(f"BRAID_DATABASE_URL={url!r} is no SQLAlchemy URL; example: postgresql://user@host/name") from None
+    if engine.dialect.name == "sqlite":
+        if engine.url.database:
+            Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
+        event.listen(engine, "connect", _prepare_sqlite)
+    migrate(engine)
+    return engine
+
+
+def migrate(engine: Engine) -> None:
+    """Brings the tables to this version's, in one transaction that a second process waits for."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.exec_driver_sql("SELECT pg_advisory_xact_lock(6216417)")
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def upsert(
+    connection: Connection, model: type[DeclarativeBase], rows: Sequence[dict[str, Any]], *, key: Sequence[str]
+) -> None:
+    """Inserts rows, or overwrites every given column of the ones that exist. Rows must have equal keys."""
+    if not rows:
+        return
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    statement = insert(model)
+    changes = {name: statement.excluded[name] for name in rows[0] if name not in key}
+    connection.execute(statement.on_conflict_do_update(index_elements=list(key), set_=changes), list(rows))
+
+
+def _with_driver(url: str) -> str:
+    return url.replace("postgresql://", "postgresql+psycopg://", 1)
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "busy_timeout=30000",
+        "secure_delete=ON",
+        "cache_size=-65536",
+        "temp_store=MEMORY",
+    ):
+        connection.execute(f"PRAGMA {pragma}")

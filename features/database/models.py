@@ -1,0 +1,128 @@
+"""The tables: event log, catalogue, users, item statistics, releases. SQLAlchemy 2, typed, SQLite and PostgreSQL.
+
+Times are integer milliseconds since the epoch, UTC (`…_ms`): both databases sort and compare them alike.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Index, Integer, String, Text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+Position = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only for INTEGER
+
+
+class Base(DeclarativeBase):
+    """The one metadata that Alembic compares with the database."""
+
+
+class Event(Base):
+    """One thing that a shopper did, as it arrived. Rows are never changed; erasure deletes them."""
+
+    __tablename__ = "events"
+    __table_args__ = (
+        Index("events_by_shopper", "shopper", "event_time_ms", "position"),
+        {"sqlite_autoincrement": True},
+    )
+
+    position: Mapped[int] = mapped_column(Position, primary_key=True, autoincrement=True)
+    event_id: Mapped[str] = mapped_column(String(128), unique=True)
+    shopper: Mapped[str] = mapped_column(String(130))
+    """`u:<user id>` or `s:<session id>`: `schema.shopper_key`."""
+    session_id: Mapped[str | None] = mapped_column(String(128))
+    item_id: Mapped[str | None] = mapped_column(String(128))
+    event_type: Mapped[int]
+    event_time_ms: Mapped[int] = mapped_column(BigInteger)
+    arrival_time_ms: Mapped[int] = mapped_column(BigInteger)
+    order_id: Mapped[str | None] = mapped_column(String(128))
+    quantity: Mapped[float | None]
+    price: Mapped[float | None]
+    query: Mapped[str | None] = mapped_column(Text)
+    attribution_token: Mapped[str | None] = mapped_column(String(256))
+
+
+class Item(Base):
+    """One thing that the shop sells."""
+
+    __tablename__ = "items"
+
+    item_id: Mapped[str] = mapped_column(String(128), primary_key=True)
+    title: Mapped[str | None] = mapped_column(Text)
+    category_path: Mapped[list[str]] = mapped_column(JSON)
+    """From the root down."""
+    brand: Mapped[str | None] = mapped_column(String(1000))
+    price: Mapped[float | None]
+    stock: Mapped[int | None] = mapped_column(BigInteger)
+    """Pieces; null is not counted and taken as in stock."""
+    attributes: Mapped[dict[str, Any]] = mapped_column(JSON)
+    variant_group: Mapped[str | None] = mapped_column(String(128))
+    age_restricted: Mapped[bool] = mapped_column(default=False)
+    launch_time_ms: Mapped[int | None] = mapped_column(BigInteger)
+    deleted: Mapped[bool] = mapped_column(default=False)
+    """Kept as a row, so that the gateways that follow `revision` learn of it."""
+    revision: Mapped[int] = mapped_column(BigInteger, index=True)
+    """Grows with every change of any item, in commit order."""
+
+
+class User(Base):
+    """A person's attributes; all may be missing."""
+
+    __tablename__ = "users"
+
+    user_id: Mapped[str] = mapped_column(String(128), primary_key=True)
+    age: Mapped[int | None]
+    gender: Mapped[str | None] = mapped_column(String(64))
+    country: Mapped[str | None] = mapped_column(String(64))
+    attributes: Mapped[dict[str, Any]] = mapped_column(JSON)
+    updated_time_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class ItemStatistic(Base):
+    """How an item does, in all (`segment` empty) or in a segment such as `country:GB`."""
+
+    __tablename__ = "item_statistics"
+
+    item_id: Mapped[str] = mapped_column(String(128), primary_key=True)
+    segment: Mapped[str] = mapped_column(String(128), primary_key=True)
+    views: Mapped[int] = mapped_column(BigInteger)
+    carts: Mapped[int] = mapped_column(BigInteger)
+    purchases: Mapped[int] = mapped_column(BigInteger)
+    popularity: Mapped[float]
+    """Weighted events, halved every `POPULARITY_HALF_LIFE_DAYS` of age."""
+    computed_time_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class Counter(Base):
+    """A named number that one writer advances: a follower's durable position, the catalogue's revision."""
+
+    __tablename__ = "counters"
+
+    name: Mapped[str] = mapped_column(String(128), primary_key=True)
+    value: Mapped[int] = mapped_column(BigInteger)
+
+
+class Release(Base):
+    """A model, its vocabulary and its features as one thing."""
+
+    __tablename__ = "releases"
+
+    release: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    state: Mapped[str] = mapped_column(String(16))
+    """candidate, live, retired or failed. At most one is live."""
+    manifest: Mapped[dict[str, Any]] = mapped_column(JSON)
+    created_time_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class ReleaseChange(Base):
+    """Every change of a release's state: who, when, why."""
+
+    __tablename__ = "release_changes"
+
+    change: Mapped[int] = mapped_column(Position, primary_key=True, autoincrement=True)
+    release: Mapped[int]
+    from_state: Mapped[str | None] = mapped_column(String(16))
+    to_state: Mapped[str] = mapped_column(String(16))
+    changed_time_ms: Mapped[int] = mapped_column(BigInteger)
+    who: Mapped[str] = mapped_column(String(128))
+    why: Mapped[str] = mapped_column(Text)

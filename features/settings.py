@@ -1,0 +1,62 @@
+"""Where a Braid shop lives and which stores it uses; read from the environment (`BRAID_…`) once, validated.
+
+The defaults are the embedded profile: everything under `var/` in this checkout, SQLite and Parquet, loopback.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Settings(BaseSettings):
+    """One shop. Environment variables are the field names in capitals behind `BRAID_`."""
+
+    model_config = SettingsConfigDict(env_prefix="BRAID_", frozen=True, extra="forbid")
+
+    home: Path = Field(default=ROOT / "var", description="folder of the databases, Parquet files, logs and sockets")
+    database_url: str = Field(default="", description="SQLAlchemy URL of log and catalogue; default SQLite in home")
+    online_store: Literal["sqlite", "redis"] = "sqlite"
+    redis_url: str = Field(default="localhost:6379", description="Feast's connection string: host:port[,option=…]")
+    model_repository: Path = Field(default=ROOT / "model_repository", description="what Triton serves")
+    gateway_address: str = "127.0.0.1:50051"
+    triton_address: str = Field(default="127.0.0.1:8001", description="Triton's gRPC endpoint")
+
+    @cached_property
+    def log_url(self) -> str:
+        """The SQLAlchemy URL in force."""
+        return self.database_url or f"sqlite:///{self.home / 'braid.db'}"
+
+    @property
+    def offline(self) -> Path:
+        """Folder of the Parquet files that `features build` writes."""
+        return self.home / "offline"
+
+    @property
+    def generated(self) -> Path:
+        """Folder of the `vN.json` files that training writes, one for each release."""
+        return self.home / "generated"
+
+    @property
+    def logs(self) -> Path:
+        """The one place of every process's log."""
+        return self.home / "logs"
+
+
+def load_settings() -> Settings:
+    """Settings from the environment.
+
+    Raises:
+        SystemExit: a value is wrong; the message names the variable, one line each.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = [f"BRAID_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
+        raise SystemExit("\n".join(lines)) from None
