@@ -31,7 +31,9 @@ def open_database(url: str) -> Engine:
     try:
         engine = create_engine(_with_driver(url), pool_pre_ping=not url.startswith("sqlite"))
     except ArgumentError:
-        raise DatabaseError(f"BRAID_DATABASE_URL={url!r} is no SQLAlchemy URL; example: postgresql://user@host/name") from None
+        raise DatabaseError(
+            f"BRAID_DATABASE_URL={url!r} is no SQLAlchemy URL; example: postgresql://user@host/name"
+        ) from None
     if engine.dialect.name == "sqlite":
         if engine.url.database:
             Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
