@@ -1,0 +1,78 @@
+"""Attributes of the shopper and of the moment as small integer codes, 0 where unknown.
+
+A release carries the vocabularies that its model was trained on; training and the gateway call the same two functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from features.schema import AGE_EDGES
+
+Ints = npt.NDArray[np.int32]
+
+HOUR_CODES = 25
+"""Size of an embedding over hours: code 1 is midnight to one."""
+WEEKDAY_CODES = 8
+"""Size of an embedding over weekdays: code 1 is Monday."""
+AGE_CODES = len(AGE_EDGES) + 2
+
+_HOUR_MS = 3_600_000
+_DAY_MS = 24 * _HOUR_MS
+_EPOCH_WEEKDAY = 3  # 1970-01-01 was a Thursday
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeVocabularies:
+    """Value to code, 1 and up, most frequent first. Values are compared in lower case."""
+
+    gender: Mapping[str, int]
+    country: Mapping[str, int]
+    device: Mapping[str, int]
+
+
+def fit_codes(values: Sequence[str | None], *, min_count: int = 20, most: int = 255) -> dict[str, int]:
+    """Codes of the values that occur at least `min_count` times, at most `most` of them."""
+    present = [value.lower() for value in values if value]
+    if not present:
+        return {}
+    names, counts = np.unique(np.array(present), return_counts=True)
+    order = np.lexsort((names, -counts))[:most]
+    return {str(names[row]): code for code, row in enumerate(order, 1) if counts[row] >= min_count}
+
+
+def shopper_codes(
+    age: Sequence[float | None],
+    gender: Sequence[str | None],
+    country: Sequence[str | None],
+    vocabularies: CodeVocabularies,
+) -> Ints:
+    """int32 (n, 3), columns `schema.SHOPPER_CODES`, for n shoppers' attributes (None: unknown)."""
+    years = np.array([np.nan if value is None else value for value in age], np.float64)
+    known = np.isfinite(years) & (years > 0)
+    ages = np.where(known, np.searchsorted(AGE_EDGES, np.where(known, years, 0.0), side="right") + 1, 0)
+    return np.stack(
+        [ages, _codes(gender, vocabularies.gender), _codes(country, vocabularies.country)], axis=-1
+    ).astype(np.int32)
+
+
+def context_codes(
+    time_ms: npt.NDArray[np.int64], device: Sequence[str | None], vocabularies: CodeVocabularies
+) -> Ints:
+    """int32 (n, 3), columns `schema.CONTEXT_CODES`.
+
+    Args:
+        time_ms: (n,) the shopper's local time where it is known (its clock read as UTC), else UTC.
+        device: n device names, None where unknown.
+    """
+    hours = time_ms % _DAY_MS // _HOUR_MS + 1
+    weekdays = (time_ms // _DAY_MS + _EPOCH_WEEKDAY) % 7 + 1
+    return np.stack([hours, weekdays, _codes(device, vocabularies.device)], axis=-1).astype(np.int32)
+
+
+def _codes(values: Sequence[str | None], vocabulary: Mapping[str, int]) -> Ints:
+    return np.fromiter((vocabulary.get(value.lower(), 0) if value else 0 for value in values), np.int32, len(values))
