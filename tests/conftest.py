@@ -1,0 +1,160 @@
+"""Real servers for every test: Redis, PostgreSQL, Triton; each started once a run, on loopback, in a folder of its own.
+
+A server that is not installed fails the test with the package to install; nothing is skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+import pytest
+import redis
+import tritonclient.grpc as triton_client
+
+from features.settings import ROOT, Settings
+from tests.conditions import eventually
+from tests.processes import environment, free_ports, required_binary, running, tail
+
+POSTGRES_FOLDERS = [str(path) for path in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """`host:port` of an empty Redis, as Feast writes its connection strings."""
+    binary = required_binary("redis-server", "redis-server")
+    folder = tmp_path_factory.mktemp("redis")
+    port = free_ports()
+    command = [binary, "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", str(folder)]
+    with running(command, folder / "redis.log"):
+        with redis.Redis(port=port) as client:
+            eventually(client.ping, what="Redis' first answer")
+        yield f"127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of the database `postgres` in a cluster of our own; take `postgres_url` for a database to write in."""
+    initdb = required_binary("initdb", "postgresql", *POSTGRES_FOLDERS)
+    postgres = required_binary("postgres", "postgresql", *POSTGRES_FOLDERS)
+    folder = tmp_path_factory.mktemp("postgres")
+    as_user: list[str] = []
+    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+        as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", "--"]
+        for parent in [folder, *folder.parents[:3]]:
+            if parent.is_relative_to(tmp_path_factory.getbasetemp().parent):
+                parent.chmod(0o755)
+        shutil.chown(folder, "postgres", "postgres")
+    data = folder / "data"
+    made = subprocess.run(
+        [*as_user, initdb, "-D", data, "-U", "braid", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C"],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+    )
+    assert made.returncode == 0, f"initdb failed: {made.stderr}"
+    port = free_ports()
+    options = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "port": str(port), "fsync": "off"}
+    flags = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
+    url = f"postgresql://braid@127.0.0.1:{port}/postgres"
+    log = folder / "postgres.log"
+    with running([*as_user, postgres, "-D", str(data), *flags], log, stop_signal=signal.SIGINT):
+        eventually(lambda: psycopg.connect(url).close() is None, within_s=30, what="PostgreSQL's first answer")
+        yield url
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """URL of a fresh, empty PostgreSQL database, dropped after the test."""
+    name = f"test_{uuid4().hex}"
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    yield postgres_server.rsplit("/", 1)[0] + f"/{name}"
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of a fresh, empty database; the test runs once on SQLite and once on PostgreSQL."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'braid.db'}"
+    url: str = request.getfixturevalue("postgres_url")
+    return url
+
+
+NewSettings = Callable[..., Settings]
+
+
+@pytest.fixture(scope="session")
+def new_settings(tmp_path_factory: pytest.TempPathFactory) -> NewSettings:
+    """Makes shops: `new_settings(online_store="redis", redis_url=…)` has a fresh home, repository and ports."""
+
+    def make(**overrides: object) -> Settings:
+        home = tmp_path_factory.mktemp("shop")
+        repository = home / "model_repository"
+        for config in (ROOT / "model_repository").glob("*/config.pbtxt"):
+            target = repository / config.parent.name
+            target.mkdir(parents=True)
+            shutil.copyfile(config, target / config.name)
+        repository.mkdir(exist_ok=True)
+        ports = free_ports(4)
+        values: dict[str, object] = {
+            "home": home,
+            "model_repository": repository,
+            "gateway_address": f"127.0.0.1:{ports}",
+            "triton_address": f"127.0.0.1:{ports + 2}",
+        }
+        return Settings(**(values | overrides))  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture
+def settings(new_settings: NewSettings) -> Settings:
+    """An empty shop for one test, on SQLite: own home, own model repository with the committed configs, free ports."""
+    return new_settings()
+
+
+@pytest.fixture(scope="session")
+def session_settings(new_settings: NewSettings) -> Settings:
+    """One shop for the whole run; whoever writes into it writes for all."""
+    return new_settings()
+
+
+StartTriton = Callable[[Settings], str]
+
+
+@pytest.fixture(scope="session")
+def start_triton() -> Iterator[StartTriton]:
+    """Starts the real tritonserver on a shop's model repository, no model loaded, and returns its gRPC address.
+
+    It is stopped at the end of the run.
+    """
+    with ExitStack() as servers:
+
+        def start(settings: Settings) -> str:
+            log = settings.logs / "triton.log"
+            command = [sys.executable, "-m", "deploy.embedded.triton"]
+            process = servers.enter_context(running(command, log, env=environment(settings)))
+            client = servers.enter_context(triton_client.InferenceServerClient(settings.triton_address))
+
+            eventually(lambda: process.poll() is not None or client.is_server_live(), within_s=60, what="Triton's start")
+            assert process.poll() is None, f"Triton did not start:\n{tail(log)}"
+            return settings.triton_address
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def triton(session_settings: Settings, start_triton: StartTriton) -> str:
+    """gRPC address of a running Triton on `session_settings.model_repository`."""
+    return start_triton(session_settings)
