@@ -1,0 +1,84 @@
+"""The command line of the feature side: `python -m features COMMAND`; settings from `BRAID_…` variables.
+
+An error that a person can put right ends in one line and exit code 2.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from sqlalchemy.exc import OperationalError
+
+from features.database.engine import DatabaseError
+from features.settings import load_settings
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+errors = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """Turns the errors that a person can put right into one line and exit code 2."""
+    try:
+        yield
+    except DatabaseError as error:
+        message = str(error)
+    except OperationalError as error:
+        message = (
+            f"The database does not answer: {str(error.orig).splitlines()[0]}; check BRAID_HOME and BRAID_DATABASE_URL"
+        )
+    else:
+        return
+    errors.print(f"[red]error:[/red] {message}", markup=True)
+    raise typer.Exit(2)
+
+
+@app.command()
+def build() -> None:
+    """Builds the offline features and the current online rows from the log."""
+    from features.build import build as build_features
+
+    with clear_errors():
+        build_features(load_settings())
+
+
+@app.command()
+def apply() -> None:
+    """Registers the feature definitions of every kept release with Feast."""
+    from features.store import apply as apply_definitions
+
+    with clear_errors():
+        apply_definitions(load_settings())
+
+
+@app.command()
+def stream() -> None:
+    """Follows the log and keeps the online rows current until SIGTERM or SIGINT."""
+    from features.stream import run
+
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with clear_errors():
+        run(load_settings(), stop)
+
+
+@app.command()
+def materialize(
+    release: Annotated[int | None, typer.Option(help="Release to encode for; the live one if not given.")] = None,
+) -> None:
+    """Encodes the histories of shoppers with new events and writes their long-term vectors online."""
+    from features.materialize import materialize as materialize_vectors
+
+    with clear_errors():
+        materialize_vectors(load_settings(), release)
+
+
+if __name__ == "__main__":
+    app()
