@@ -147,7 +147,7 @@ def start_triton() -> Iterator[StartTriton]:
             process = servers.enter_context(running(command, log, env=environment(settings)))
             client = servers.enter_context(triton_client.InferenceServerClient(settings.triton_address))
 
-            eventually(lambda: process.poll() is not None or client.is_server_live(), within_s=60, what="Triton's start")
+            eventually(lambda: process.poll() is not None or client.is_server_live(), within_s=60, what="Triton up")
             assert process.poll() is None, f"Triton did not start:\n{tail(log)}"
             return settings.triton_address
 

@@ -1,0 +1,147 @@
+"""Starts the real tritonserver of the embedded profile in this process's place.
+
+    python -m deploy.embedded.triton
+
+Takes `features.settings.Settings`: the model repository, and Triton's gRPC address with port P (HTTP is P-1, metrics
+P+1, all on that host). No model is loaded at the start; the gateway loads what the release table says. The binary comes
+from nvidia-pytriton's wheel, unpacked by `make setup`; TorchScript is run by `backend/pytorch/model.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+import sysconfig
+from collections.abc import Iterable
+from pathlib import Path
+
+from deploy.embedded import checks
+from features.settings import ROOT, Settings, load_settings
+
+RUNTIME = ROOT / ".triton"
+BACKEND = Path(__file__).parent / "backend" / "pytorch" / "model.py"
+
+
+def server_folder(runtime: Path) -> Path:
+    """The part of the runtime that is Triton's own."""
+    return runtime / "pytriton" / "tritonserver"
+
+
+def ports(settings: Settings) -> dict[str, tuple[str, int]]:
+    """Host and port of each of Triton's doors.
+
+    Raises:
+        SystemExit: the address cannot be read.
+    """
+    host, _, number = settings.triton_address.rpartition(":")
+    if not host or not number.isdecimal() or not 1 < int(number) < 65535:
+        raise SystemExit(
+            f"BRAID_TRITON_ADDRESS={settings.triton_address!r} must be host:port with a port from 2 to 65534, "
+            "for example 127.0.0.1:8001"
+        )
+    grpc = int(number)
+    return {"grpc": (host, grpc), "http": (host, grpc - 1), "metrics": (host, grpc + 1)}
+
+
+def requirements(settings: Settings, runtime: Path = RUNTIME) -> list[checks.Check]:
+    """What Triton needs of this machine."""
+    return [
+        checks.architecture(),
+        checks.glibc(),
+        checks.runtime(runtime),
+        checks.python_stub(server_folder(runtime) / "python_backend_stubs"),
+        checks.python_library(),
+        checks.shell(),
+        checks.writable(settings.home),
+        checks.disk(settings.home),
+        checks.shared_memory(),
+        *(
+            checks.port(f"Triton's {name} port", f"{host}:{number}", "BRAID_TRITON_ADDRESS")
+            for name, (host, number) in ports(settings).items()
+        ),
+    ]
+
+
+def shared_memory_prefix(settings: Settings) -> str:
+    """The beginning of the names of this shop's regions in /dev/shm."""
+    return f"braid_{hashlib.sha256(str(settings.home.resolve()).encode()).hexdigest()[:12]}_"
+
+
+def clear_shared_memory(settings: Settings) -> list[Path]:
+    """Removes what killed stubs left behind; only while this shop's Triton is down."""
+    left = list(Path("/dev/shm").glob(f"{shared_memory_prefix(settings)}*"))
+    for region in left:
+        region.unlink(missing_ok=True)
+    return left
+
+
+def build_backends(target: Path, runtime: Path = RUNTIME) -> Path:
+    """Makes the backend directory: Triton's Python backend with the stub for this Python, and ours named `pytorch`.
+
+    The library is copied, because Triton refuses a link for backends written in Python; the stub is linked, because a
+    copy loses the path to its own libraries.
+    """
+    server = server_folder(runtime)
+    shutil.rmtree(target, ignore_errors=True)
+    python = target / "python"
+    python.mkdir(parents=True)
+    shutil.copyfile(server / "backends/python/libtriton_python.so", python / "libtriton_python.so")
+    (python / "triton_python_backend_utils.py").symlink_to(server / "backends/python/triton_python_backend_utils.py")
+    minor = "{}.{}".format(*sys.version_info[:2])
+    stub = server / "python_backend_stubs" / minor / "triton_python_backend_stub"
+    (python / stub.name).symlink_to(stub)
+    (target / "pytorch").mkdir()
+    shutil.copyfile(BACKEND, target / "pytorch" / BACKEND.name)
+    return target
+
+
+def command(settings: Settings, backends: Path, runtime: Path = RUNTIME) -> list[str]:
+    """tritonserver's command line."""
+    doors: Iterable[str] = (
+        flag
+        for name, (host, number) in ports(settings).items()
+        for flag in (f"--{name}-address={host}", f"--{name}-port={number}")
+    )
+    return [
+        str(server_folder(runtime) / "bin" / "tritonserver"),
+        f"--model-repository={settings.model_repository}",
+        f"--backend-directory={backends}",
+        f"--cache-directory={server_folder(runtime) / 'caches'}",
+        "--model-control-mode=explicit",
+        *doors,
+        "--allow-gpu-metrics=false",
+        "--pinned-memory-pool-byte-size=0",
+        "--disable-auto-complete-config",  # start-up 1.6 s instead of 4.5 s; config.pbtxt must be complete
+        "--strict-readiness=false",
+        "--exit-on-error=false",
+        "--exit-timeout-secs=30",
+        f"--backend-config=python,shm-region-prefix-name={shared_memory_prefix(settings)}",
+    ]
+
+
+def environment() -> dict[str, str]:
+    """PATH decides which site-packages the stub imports; LD_LIBRARY_PATH where it finds libpython."""
+    libraries = [sysconfig.get_config_var("LIBDIR") or "", os.environ.get("LD_LIBRARY_PATH", "")]
+    return os.environ | {
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+        "LD_LIBRARY_PATH": os.pathsep.join(filter(None, libraries)),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+    }
+
+
+def main() -> None:
+    """Checks the machine, builds the backend directory, becomes tritonserver."""
+    settings = load_settings()
+    if failed := checks.failed(requirements(settings)):
+        raise SystemExit("\n".join(check.line() for check in failed))
+    settings.model_repository.mkdir(parents=True, exist_ok=True)
+    clear_shared_memory(settings)
+    backends = build_backends(settings.home.resolve() / "run" / "backends")
+    arguments = command(settings, backends)
+    os.execve(arguments[0], arguments, environment())
+
+
+if __name__ == "__main__":
+    main()
