@@ -1,0 +1,155 @@
+"""The one module of `features` that knows Feast: opens the store, applies the definitions, writes online rows.
+
+Rows are polars frames with the entity's key, the view's features and `event_timestamp` (aware, UTC); writing one
+replaces the whole row. Redis runs with `skip_dedup`: a late event changes a row without making it newer, and Feast
+would drop the rewrite. What keeps an old row from replacing a new one is the lock `online-rows`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import yaml
+from feast import FeatureStore, FeatureView, RepoConfig
+from feast.infra.online_stores.redis import RedisOnlineStore
+from redis import Redis
+from redis.exceptions import RedisError
+
+from features import definitions, schema
+from features.database.engine import DatabaseError
+from features.locks import locked
+from features.settings import Settings
+
+WRITE_ROWS = 1_000
+"""Rows in one write: Feast holds them as Python objects meanwhile."""
+
+ENTITY_KEY_VERSION = 3
+
+
+class StoreError(DatabaseError):
+    """The feature store cannot be used; the message says what to do."""
+
+
+def repo_config(settings: Settings) -> RepoConfig:
+    """Feast's configuration of this shop."""
+    return RepoConfig(**_configuration(settings), repo_path=settings.home)
+
+
+def open_store(settings: Settings) -> FeatureStore:
+    """The store of an applied shop. The registry is read once; call `refresh_registry()` after a change of releases.
+
+    Raises:
+        StoreError: the online store cannot be reached.
+    """
+    settings.home.mkdir(parents=True, exist_ok=True)
+    _check_online_store(settings)
+    return FeatureStore(config=repo_config(settings))
+
+
+def apply(settings: Settings) -> None:
+    """Registers the definitions, drops those of releases that are gone, and makes the online tables.
+
+    Also writes `home/feature_store.yaml`, with which Feast's own commands see this shop.
+    """
+    with locked(settings, "feature-store"):
+        if settings.online_store == "sqlite":
+            use_wal(settings.home / "online.db")
+        if _registry_file(settings) is not None:
+            use_wal(settings.home / "registry.db")
+        settings.offline.mkdir(parents=True, exist_ok=True)
+        (settings.home / "feature_store.yaml").write_text(yaml.safe_dump(_configuration(settings), sort_keys=False))
+        store = open_store(settings)
+        declared = definitions.declare(settings)
+        names = {part.name for part in declared}
+        gone: list[Any] = [
+            part
+            for part in (*store.list_feature_services(), *store.list_feature_views())
+            if part.name not in names
+        ]
+        gone += [part.batch_source for part in gone if isinstance(part, FeatureView)]
+        store.apply(declared, objects_to_delete=gone, partial=False)
+
+
+def use_wal(path: Path) -> None:
+    """Puts a SQLite file into WAL mode, which stays with the file: a reader no longer waits for the writer."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(path, timeout=30)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+    finally:
+        connection.close()
+
+
+def write_recent(store: FeatureStore, rows: pl.DataFrame) -> None:
+    """Rows of `schema.RECENT_VIEW`."""
+    _write(store, schema.RECENT_VIEW, rows)
+
+
+def write_purchases(store: FeatureStore, rows: pl.DataFrame) -> None:
+    """Rows of `schema.PURCHASES_VIEW`."""
+    _write(store, schema.PURCHASES_VIEW, rows)
+
+
+def write_profiles(store: FeatureStore, rows: pl.DataFrame) -> None:
+    """Rows of `schema.PROFILE_VIEW`."""
+    _write(store, schema.PROFILE_VIEW, rows)
+
+
+def write_interest(store: FeatureStore, release: int, rows: pl.DataFrame) -> None:
+    """Rows of a release's view of long-term vectors."""
+    _write(store, schema.interest_view(release), rows)
+
+
+def write_item_statistics(store: FeatureStore, rows: pl.DataFrame) -> None:
+    """Rows of `schema.ITEM_STATISTICS_VIEW`."""
+    _write(store, schema.ITEM_STATISTICS_VIEW, rows)
+
+
+def _write(store: FeatureStore, view: str, rows: pl.DataFrame) -> None:
+    # Not `write_to_online_store`: it leaves out a batch whose features are all null, such as a cleared profile.
+    definition = store.get_feature_view(view, allow_registry_cache=True)
+    for part in rows.iter_slices(WRITE_ROWS):
+        store._get_provider().ingest_df(definition, part.to_pandas())
+
+
+def _configuration(settings: Settings) -> dict[str, Any]:
+    registry = _registry_file(settings)
+    online: dict[str, Any] = {"type": "sqlite", "path": str((settings.home / "online.db").absolute())}
+    if settings.online_store == "redis":
+        online = {"type": "redis", "connection_string": settings.redis_url, "skip_dedup": True}
+    return {
+        "project": definitions.project.name,
+        "provider": "local",
+        "registry": {
+            "registry_type": "sql",
+            "path": settings.log_url if registry is None else f"sqlite:///{registry}",
+            "cache_ttl_seconds": 0,
+        },
+        "online_store": online,
+        "offline_store": {"type": "file"},
+        "entity_key_serialization_version": ENTITY_KEY_VERSION,
+    }
+
+
+def _registry_file(settings: Settings) -> Path | None:
+    """The registry's SQLite file, or None where it lies in the shop's PostgreSQL."""
+    if settings.log_url.startswith("postgresql"):
+        return None
+    return (settings.home / "registry.db").absolute()
+
+
+def _check_online_store(settings: Settings) -> None:
+    if settings.online_store != "redis":
+        return
+    try:
+        nodes, options = RedisOnlineStore._parse_connection_string(settings.redis_url)
+        with Redis(host=nodes[0]["host"], port=int(nodes[0]["port"]), **options) as client:
+            client.ping()
+    except (RedisError, OSError, LookupError, ValueError) as error:
+        raise StoreError(
+            f"Redis at BRAID_REDIS_URL={settings.redis_url!r} does not answer: {error}; "
+            "start it, or unset BRAID_ONLINE_STORE for SQLite"
+        ) from None
