@@ -1,0 +1,58 @@
+"""`python -m demo simulate` writes a shop; `python -m demo run` goes from raw data to live recommendations."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+console = Console()
+
+
+@app.callback()
+def main() -> None:
+    """A simulated shop, and the way from raw data to live recommendations."""
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Option(help="folder to write to")],
+    shoppers: Annotated[int, typer.Option()] = 4_000,
+    items: Annotated[int, typer.Option()] = 2_000,
+    days: Annotated[int, typer.Option()] = 120,
+    seed: Annotated[int, typer.Option(min=0)] = 1,
+    end: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="the day after the last one")] = datetime(
+        2026, 6, 1
+    ),
+    intents: Annotated[
+        bool, typer.Option(help="without: the control shop, where visits follow lasting taste alone")
+    ] = True,
+    noise: Annotated[bool, typer.Option(help="robots, repeated rows, broken rows")] = True,
+) -> None:
+    """Writes a simulated shop as Parquet, and the truth behind it."""
+    from demo.simulate import ShopPlan
+    from demo.simulate import simulate as write_shop
+
+    try:
+        plan = ShopPlan(
+            shoppers=shoppers, items=items, days=days, seed=seed, end=end.date(), intents=intents, noise=noise
+        )
+    except ValueError as error:
+        console.print(f"[red]{error}[/red]")
+        raise typer.Exit(2) from None
+    begin = time.perf_counter()
+    counts = write_shop(plan, out)
+    seconds = time.perf_counter() - begin
+    console.print(
+        f"simulated {counts['events']:,} events of {counts['shoppers']:,} shoppers on {counts['items']:,} items "
+        f"in {seconds:.1f} s: {out}"
+    )
+
+
+if __name__ == "__main__":
+    app()
