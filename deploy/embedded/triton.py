@@ -17,11 +17,14 @@ import sysconfig
 from collections.abc import Iterable
 from pathlib import Path
 
+import psutil
+
 from deploy.embedded import checks
 from features.settings import ROOT, Settings, load_settings
 
 RUNTIME = ROOT / ".triton"
 BACKEND = Path(__file__).parent / "backend" / "pytorch" / "model.py"
+STUB = "triton_python_backend_stub"
 
 
 def server_folder(runtime: Path) -> Path:
@@ -69,12 +72,18 @@ def shared_memory_prefix(settings: Settings) -> str:
     return f"braid_{hashlib.sha256(str(settings.home.resolve()).encode()).hexdigest()[:12]}_"
 
 
-def clear_shared_memory(settings: Settings) -> list[Path]:
-    """Removes what killed stubs left behind; only while this shop's Triton is down."""
-    left = list(Path("/dev/shm").glob(f"{shared_memory_prefix(settings)}*"))
-    for region in left:
+def clear_leftovers(settings: Settings) -> None:
+    """Ends stubs that outlived a killed server and removes their shared memory; only while this shop's Triton is down.
+
+    A stub carries the name of its region on its command line.
+    """
+    prefix = shared_memory_prefix(settings)
+    for process in psutil.process_iter(["cmdline"]):
+        arguments = process.info["cmdline"] or []
+        if arguments and STUB in arguments[0] and any(prefix in argument for argument in arguments):
+            process.kill()
+    for region in Path("/dev/shm").glob(f"{prefix}*"):
         region.unlink(missing_ok=True)
-    return left
 
 
 def build_backends(target: Path, runtime: Path = RUNTIME) -> Path:
@@ -90,8 +99,8 @@ def build_backends(target: Path, runtime: Path = RUNTIME) -> Path:
     shutil.copyfile(server / "backends/python/libtriton_python.so", python / "libtriton_python.so")
     (python / "triton_python_backend_utils.py").symlink_to(server / "backends/python/triton_python_backend_utils.py")
     minor = "{}.{}".format(*sys.version_info[:2])
-    stub = server / "python_backend_stubs" / minor / "triton_python_backend_stub"
-    (python / stub.name).symlink_to(stub)
+    stub = server / "python_backend_stubs" / minor / STUB
+    (python / STUB).symlink_to(stub)
     (target / "pytorch").mkdir()
     shutil.copyfile(BACKEND, target / "pytorch" / BACKEND.name)
     return target
@@ -137,7 +146,7 @@ def main() -> None:
     if failed := checks.failed(requirements(settings)):
         raise SystemExit("\n".join(check.line() for check in failed))
     settings.model_repository.mkdir(parents=True, exist_ok=True)
-    clear_shared_memory(settings)
+    clear_leftovers(settings)
     backends = build_backends(settings.home.resolve() / "run" / "backends")
     arguments = command(settings, backends)
     os.execve(arguments[0], arguments, environment())

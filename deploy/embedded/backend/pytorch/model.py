@@ -1,4 +1,4 @@
-"""Triton backend `pytorch`, written in Python: serves `<version>/model.pt` where NVIDIA's LibTorch backend is not there.
+"""Triton backend `pytorch`, written in Python: serves `<version>/model.pt` where there is no LibTorch backend.
 
 It takes the same config.pbtxt as the LibTorch backend: inputs are named after the arguments of the module's `forward`,
 output `NAME__i` is its i-th result, `INTRA_OP_THREAD_COUNT` sets the threads. Where the version's folder holds a
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.utils.dlpack
 import triton_python_backend_utils as pb_utils
 
 MODULE_FILE = "model.pt"
@@ -38,7 +39,7 @@ class TritonPythonModel:
         if threads := config["parameters"].get("INTRA_OP_THREAD_COUNT"):
             torch.set_num_threads(int(threads["string_value"]))
         verify(module_path)
-        self.module = torch.jit.load(str(module_path), map_location="cpu").eval()
+        self.module = torch.jit.load(str(module_path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
         self.inputs = input_order(self.module, [entry["name"] for entry in config["input"]], module_path)
         self.outputs = {entry["name"]: output_index(entry["name"]) for entry in config["output"]}
         self.batched = config["max_batch_size"] > 0
@@ -62,7 +63,10 @@ class TritonPythonModel:
         return responses
 
     def _read(self, request: Any) -> list[torch.Tensor]:
-        return [torch.from_dlpack(pb_utils.get_input_tensor_by_name(request, name).to_dlpack()) for name in self.inputs]
+        return [
+            torch.utils.dlpack.from_dlpack(pb_utils.get_input_tensor_by_name(request, name).to_dlpack())
+            for name in self.inputs
+        ]
 
     def _forward(self, members: list[list[torch.Tensor]]) -> list[list[torch.Tensor]]:
         """The outputs of each member, from one call of the module."""
@@ -114,7 +118,8 @@ def input_order(module: torch.jit.ScriptModule, names: list[str], module_path: P
     Raises:
         ValueError: config.pbtxt names other inputs than the module takes.
     """
-    arguments = [argument.name for argument in module.forward.schema.arguments][1:]  # [0] is self
+    arguments = [argument.name for argument in module.forward.schema.arguments]  # type: ignore[attr-defined]
+    arguments.remove("self")
     if sorted(arguments) != sorted(names):
         raise ValueError(f"{module_path} takes {arguments}, config.pbtxt has {names}: they must name the same inputs")
     return arguments

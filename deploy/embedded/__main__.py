@@ -1,0 +1,98 @@
+"""The whole stack on this machine: Triton, gateway and stream worker.
+
+python -m deploy.embedded up | down | status | check
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from deploy.embedded import stack
+from deploy.embedded.checks import failed
+from features.settings import load_settings
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+console = Console(highlight=False)
+MIB = 1 << 20
+
+
+@app.command()
+def up(within_s: float = typer.Option(120.0, "--within", help="Seconds to wait until the gateway serves.")) -> None:
+    """Starts the stack and waits until the gateway serves."""
+    settings = load_settings()
+    started = time.monotonic()
+    was_up = stack.is_up(settings)
+    if was_up and stack.health(settings) == "SERVING":
+        console.print(f"Already up: the gateway serves at {settings.gateway_address}. `make status` shows more.")
+        return
+    try:
+        stack.start(settings)
+        for change in stack.wait_until_serving(settings, within_s):
+            console.print(f"{time.monotonic() - started:6.1f} s  {change}")
+    except stack.ProgramKeepsEnding as error:
+        if not was_up:
+            stack.stop(settings)  # nothing half up is left behind
+        _fail(str(error))
+    except stack.StackError as error:
+        _fail(str(error))
+    console.print(f"Up: the gateway serves at {settings.gateway_address}. Logs: {settings.logs}. Stop: make down")
+
+
+@app.command()
+def down() -> None:
+    """Stops the stack and waits until every process is gone."""
+    try:
+        was_up = stack.stop(load_settings())
+    except stack.StackError as error:
+        _fail(str(error))
+    console.print("Down." if was_up else "It was not up.")
+
+
+@app.command()
+def status() -> None:
+    """Shows the programs, their memory and the gateway's health. Exit code 1 unless it serves."""
+    settings = load_settings()
+    programs = stack.programs(settings)
+    if not programs:
+        _fail("Down. Start it with `make up`.")
+    table = Table("program", "state", "pid", "for", "memory")
+    for program in programs:
+        memory = f"{stack.memory_bytes(program.pid) / MIB:.0f} MiB" if program.pid else ""
+        age = f"{time.time() - program.since:.0f} s"
+        table.add_row(program.name, program.state, str(program.pid or ""), age, memory)
+    console.print(table)
+    health = stack.health(settings)
+    console.print(f"gateway {settings.gateway_address}: {health}; logs in {settings.logs}")
+    sys.exit(health != "SERVING")
+
+
+@app.command()
+def check() -> None:
+    """Shows what the embedded profile needs of this machine, and the remedy for what is missing."""
+    settings = load_settings()
+    if stack.is_up(settings):
+        console.print("The stack is up, so its ports are taken by itself; `make down` first to check them.")
+        return
+    checks = stack.requirements(settings)
+    table = Table("need", "found", "", "remedy")
+    for need in checks:
+        table.add_row(
+            need.name, need.found, "[green]ok[/]" if need.ok else "[red]no[/]", "" if need.ok else need.remedy
+        )
+    console.print(table)
+    sys.exit(bool(failed(checks)))
+
+
+def _fail(message: str) -> NoReturn:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(message, markup=False)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,267 @@
+"""The stack of one machine under supervisord: started, watched and stopped through its control socket."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+from typing import Any, cast
+from xmlrpc.client import Fault, ServerProxy
+
+import grpc
+import psutil
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from supervisor.xmlrpc import SupervisorTransport
+
+from deploy.embedded import triton
+from deploy.embedded.checks import Check, port
+from features.settings import ROOT, Settings
+
+TEMPLATE = Path(__file__).parent / "supervisord.conf"
+LONGEST_SOCKET_PATH = 100
+"""Linux takes 108 bytes, and supervisord first binds the path with its process id behind it."""
+FAILURES_TO_GIVE_UP = 3
+
+
+class StackError(Exception):
+    """The stack cannot be started or stopped; the message says why and what to do."""
+
+
+class ProgramKeepsEnding(StackError):
+    """A program ends each time that it is started; waiting does not help."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A supervised program. `pid` is 0 while it does not run; `since` is when its state began, in Unix seconds."""
+
+    name: str
+    state: str
+    pid: int
+    since: float
+
+    @property
+    def failing(self) -> bool:
+        """It ended by itself and waits to be started again."""
+        return self.state in ("BACKOFF", "EXITED", "FATAL")
+
+
+def control_socket(settings: Settings) -> Path:
+    """supervisord's socket, in the shop's run folder, or under a short name where that path would be too long."""
+    path = settings.home.resolve() / "run" / "supervisor.sock"
+    if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
+        return path
+    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"braid-{os.getuid()}-{digest}.sock"
+
+
+def log_file(settings: Settings, program: str) -> Path:
+    """Where a program writes."""
+    return settings.logs.resolve() / f"{program}.log"
+
+
+def requirements(settings: Settings) -> list[Check]:
+    """What the whole stack needs of this machine, before it is started."""
+    return [*triton.requirements(settings), port("gateway", settings.gateway_address, "BRAID_GATEWAY_ADDRESS")]
+
+
+def is_up(settings: Settings) -> bool:
+    """Whether supervisord answers."""
+    try:
+        _supervisor(settings).getState()
+    except OSError:
+        return False
+    return True
+
+
+def programs(settings: Settings) -> list[Program]:
+    """Every program and its state; empty while the stack is down."""
+    try:
+        found = cast(list[dict[str, Any]], _supervisor(settings).getAllProcessInfo())
+    except OSError:
+        return []
+    states = [
+        Program(entry["name"], entry["statename"], entry["pid"], max(entry["start"], entry["stop"])) for entry in found
+    ]
+    return sorted(states, key=lambda program: program.name)
+
+
+def start(settings: Settings) -> None:
+    """Starts supervisord, or the programs that a running one has stopped.
+
+    Raises:
+        StackError: this machine lacks something (one line each), or supervisord did not come up.
+    """
+    if is_up(settings):
+        _supervisor(settings).startAllProcesses(False)
+        return
+    if failed := [check for check in requirements(settings) if not check.ok]:
+        raise StackError("\n".join(check.line() for check in failed))
+    config = write_config(settings)
+    started = subprocess.run(
+        [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)],
+        cwd=ROOT,
+        env=environment(settings),
+        capture_output=True,
+        text=True,
+    )
+    log = log_file(settings, "supervisord")
+    if started.returncode:
+        raise StackError(f"supervisord did not start: {started.stdout.strip() or started.stderr.strip()} (log: {log})")
+    deadline = time.monotonic() + 10
+    while not is_up(settings):
+        if time.monotonic() > deadline:
+            raise StackError(f"supervisord does not answer at {control_socket(settings)}; read {log}")
+        time.sleep(0.02)
+
+
+def write_config(settings: Settings) -> Path:
+    """Fills in supervisord.conf for this shop."""
+    run = settings.home.resolve() / "run"
+    run.mkdir(parents=True, exist_ok=True)
+    settings.logs.mkdir(parents=True, exist_ok=True)
+    values = {
+        "root": str(ROOT),
+        "run": str(run),
+        "logs": str(settings.logs.resolve()),
+        "socket": str(control_socket(settings)),
+        "python": shlex.quote(sys.executable),
+    }
+    config = run / "supervisord.conf"
+    escaped = {name: value.replace("%", "%%") for name, value in values.items()}
+    config.write_text(Template(TEMPLATE.read_text()).substitute(escaped))
+    return config
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """What the programs inherit: this environment, with the shop's folders made absolute and the venv on PATH."""
+    return os.environ | {
+        "BRAID_HOME": str(settings.home.resolve()),
+        "BRAID_MODEL_REPOSITORY": str(settings.model_repository.resolve()),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "proto")]),
+    }
+
+
+def wait_until_serving(settings: Settings, within_s: float) -> Iterator[str]:
+    """Watches the start until the gateway's health is SERVING; yields a line for each change on the way.
+
+    Raises:
+        ProgramKeepsEnding: one does; the message holds its last line and names its log.
+        StackError: it takes longer than `within_s`; the message names the logs to read.
+    """
+    started = time.monotonic()
+    seen: dict[str, str] = {}
+    failures: dict[str, set[float]] = {}
+    with _channel(settings.gateway_address) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        while True:
+            for program in programs(settings):
+                if seen.get(program.name) != program.state:
+                    seen[program.name] = program.state
+                    yield f"{program.name}: {program.state.lower()}"
+                if program.failing:
+                    failures.setdefault(program.name, set()).add(program.since)
+                    if len(failures[program.name]) >= FAILURES_TO_GIVE_UP or program.state == "FATAL":
+                        raise ProgramKeepsEnding(_failure(settings, program.name))
+            if seen.get("gateway") == "RUNNING":
+                status = _health(health)
+                if seen.get("health") != status:
+                    seen["health"] = status
+                    yield f"gateway's health: {status}"
+                if status == "SERVING":
+                    return
+            if time.monotonic() - started > within_s:
+                waiting = "gateway" if seen.get("gateway") == "RUNNING" else "supervisord"
+                raise StackError(
+                    f"Not serving after {within_s:.0f} s; it goes on trying. Read {log_file(settings, waiting)} "
+                    f"and {log_file(settings, 'triton')}"
+                )
+            time.sleep(0.05)
+
+
+def health(settings: Settings) -> str:
+    """The gateway's health: SERVING, NOT_SERVING, or why it could not be asked."""
+    with _channel(settings.gateway_address) as channel:
+        return _health(health_pb2_grpc.HealthStub(channel))
+
+
+def stop(settings: Settings, within_s: float = 90.0) -> bool:
+    """Stops everything, gateway first, and leaves neither process nor shared memory. False: it was down already.
+
+    Raises:
+        StackError: it did not stop in time; the message names the process.
+    """
+    processes = _processes(settings)
+    if processes:
+        try:
+            _supervisor(settings).shutdown()
+        except (OSError, Fault):  # it is on its way out, or its socket is gone: the signal below says the same
+            processes[0].terminate()
+        _, alive = psutil.wait_procs(processes, timeout=within_s)
+        if alive:
+            raise StackError(f"Still running after {within_s:.0f} s: {alive[0]}; stop it with kill -9 {alive[0].pid}")
+    triton.clear_leftovers(settings)
+    control_socket(settings).unlink(missing_ok=True)
+    return bool(processes)
+
+
+def memory_bytes(pid: int) -> int:
+    """Proportional memory (PSS) of a process and its children: pages that several share are counted once."""
+    try:
+        process = psutil.Process(pid)
+        return sum(member.memory_full_info().pss for member in [process, *process.children(recursive=True)])
+    except psutil.NoSuchProcess:
+        return 0
+
+
+def _processes(settings: Settings) -> list[psutil.Process]:
+    """supervisord and everything below it."""
+    try:
+        pid = int((settings.home / "run" / "supervisord.pid").read_text())
+        supervisord = psutil.Process(pid)
+        if "supervisor.supervisord" not in supervisord.cmdline():
+            return []  # the number belongs to somebody else by now
+        return [supervisord, *supervisord.children(recursive=True)]
+    except (OSError, ValueError, psutil.Error):
+        return []
+
+
+def _failure(settings: Settings, program: str) -> str:
+    log = log_file(settings, program)
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "it wrote nothing")
+    return f"{program} keeps ending: {last}\nRead {log}"
+
+
+def _supervisor(settings: Settings) -> Any:
+    path = control_socket(settings)
+    if not path.exists():
+        raise FileNotFoundError(path)
+    transport = SupervisorTransport(None, None, f"unix://{path}")
+    return ServerProxy("http://127.0.0.1", transport=transport).supervisor
+
+
+def _channel(address: str) -> grpc.Channel:
+    host, _, number = address.rpartition(":")
+    if host in ("0.0.0.0", "[::]", "::", ""):
+        host = "127.0.0.1"
+    options = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 200)]
+    return grpc.insecure_channel(f"{host}:{number}", options=options)
+
+
+def _health(stub: health_pb2_grpc.HealthStub) -> str:
+    try:
+        answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=2)
+    except grpc.RpcError as error:
+        return str(cast(grpc.Call, error).code().name)
+    return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
