@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, Project, PushSource, ValueType
 from feast.types import Array, FeastType, Float32, Float64, Int32, Int64, String
@@ -126,11 +127,11 @@ def interest_view(offline: Path, release: GeneratedRelease) -> FeatureView:
     )
 
 
-def declare(settings: Settings) -> list[Project | Entity | FeatureView | FeatureService]:
-    """Everything that a shop's registry holds."""
+def declare(settings: Settings) -> list[Any]:
+    """Everything that a shop's registry holds: the project, entities, views and services."""
     views = base_views(settings.offline)
     by_name = {view.name: view for view in views}
-    declared: list[Project | Entity | FeatureView | FeatureService] = [project, shopper, item, *views]
+    declared: list[Any] = [project, shopper, item, *views]
     for release in generated_releases(settings.generated):
         interest = interest_view(settings.offline, release)
         service = FeatureService(

@@ -7,13 +7,13 @@ would drop the rewrite. What keeps an old row from replacing a new one is the lo
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-import yaml
-from feast import FeatureStore, FeatureView, RepoConfig
+from feast import FeatureStore, RepoConfig
 from feast.infra.online_stores.redis import RedisOnlineStore
 from redis import Redis
 from redis.exceptions import RedisError
@@ -52,7 +52,8 @@ def open_store(settings: Settings) -> FeatureStore:
 def apply(settings: Settings) -> None:
     """Registers the definitions, drops those of releases that are gone, and makes the online tables.
 
-    Also writes `home/feature_store.yaml`, with which Feast's own commands see this shop.
+    Also writes `home/feature_store.yaml` (in JSON, which YAML contains), with which Feast's own commands see this
+    shop: `feast --feature-store-yaml`.
     """
     with locked(settings, "feature-store"):
         if settings.online_store == "sqlite":
@@ -60,16 +61,14 @@ def apply(settings: Settings) -> None:
         if _registry_file(settings) is not None:
             use_wal(settings.home / "registry.db")
         settings.offline.mkdir(parents=True, exist_ok=True)
-        (settings.home / "feature_store.yaml").write_text(yaml.safe_dump(_configuration(settings), sort_keys=False))
+        (settings.home / "feature_store.yaml").write_text(json.dumps(_configuration(settings), indent=2))
         store = open_store(settings)
         declared = definitions.declare(settings)
         names = {part.name for part in declared}
-        gone: list[Any] = [
-            part
-            for part in (*store.list_feature_services(), *store.list_feature_views())
-            if part.name not in names
-        ]
-        gone += [part.batch_source for part in gone if isinstance(part, FeatureView)]
+        gone: list[Any] = [service for service in store.list_feature_services() if service.name not in names]
+        for view in store.list_feature_views():
+            if view.name not in names:
+                gone += [view, view.batch_source]
         store.apply(declared, objects_to_delete=gone, partial=False)
 
 

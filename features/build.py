@@ -1,0 +1,203 @@
+"""Builds the features from the log: `python -m features build`.
+
+Writes to `settings.offline`, each file replaced as a whole:
+
+- events.parquet: the log, sorted by shopper, event_time_ms, position, columns `OFFLINE_EVENTS`; every feature of any
+  moment can be cut from it (`features.transform`, `features.history`);
+- items.parquet (`Catalogue.frame`), users.parquet (`Users.frame` and the shopper's key);
+- shopper_recent, shopper_purchases, shopper_profile, item_statistics: the rows of Feast's offline sources, each
+  stamped with its newest event, so that a point-in-time join never sees one before it was true.
+
+Then fills the table `item_statistics` and writes the current rows online. Memory is bounded: the log is sorted on
+disk and worked through in chunks of whole shoppers.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+import duckdb
+import polars as pl
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.progress import Progress
+from sqlalchemy import Engine, select
+
+from features import item_statistics, schema, store
+from features.catalogue import Catalogue
+from features.counters import advance_counter
+from features.database.engine import open_database
+from features.database.models import Event
+from features.event_log import EVENT_COLUMNS, EventLog
+from features.locks import locked
+from features.rows import newest_events, profile_rows, purchase_rows, purchases, recent_rows
+from features.settings import Settings
+from features.users import Users
+
+OFFLINE_EVENTS: Final[tuple[str, ...]] = (
+    "shopper",
+    "event_id",
+    "item_id",
+    "event_type",
+    "event_time_ms",
+    "arrival_time_ms",
+    "position",
+    "order_id",
+    "quantity",
+    "price",
+    "session_id",
+)
+STREAM_COUNTER: Final = "stream:position"
+"""Position through which the online rows reflect the log."""
+
+CHUNK_ROWS: Final = 200_000
+SORT_MEMORY: Final = "1GB"
+_ONLINE_ROWS: Final = 5_000
+
+
+def build(settings: Settings) -> None:
+    """Builds everything; see the module. Run again, it replaces what it built."""
+    store.apply(settings)
+    engine = open_database(settings.log_url)
+    console = Console(stderr=True)
+    folder = settings.offline / ".building"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    with Progress(console=console, transient=True) as progress:
+        through = write_events(EventLog(engine), folder, progress)
+        items, users = Catalogue(engine).frame(), _users(engine)
+        items.write_parquet(folder / "items.parquet")
+        users.write_parquet(folder / "users.parquet")
+        profile_rows(users).write_parquet(folder / f"{schema.PROFILE_VIEW}.parquet")
+        write_shopper_rows(folder, progress)
+        statistics = item_statistics.item_statistics(folder / "events.parquet", items, users)
+        newest_ms = pl.scan_parquet(folder / "events.parquet").select(pl.col("event_time_ms").max()).collect().item()
+        item_statistics.online_rows(statistics, newest_ms or 0).write_parquet(
+            folder / f"{schema.ITEM_STATISTICS_VIEW}.parquet"
+        )
+        for path in folder.iterdir():
+            os.replace(path, settings.offline / path.name)
+        folder.rmdir()
+        item_statistics.write_table(engine, statistics)
+        write_online(settings, engine, through, progress)
+    console.print(
+        f"Built features from {through:,} positions of the log: {items.height:,} items, {users.height:,} users, "
+        f"in {settings.offline}",
+        highlight=False,
+    )
+    engine.dispose()
+
+
+def write_events(log: EventLog, folder: Path, progress: Progress) -> int:
+    """Writes `folder`/events.parquet and returns the position through which it holds the log."""
+    through = log.last_position()
+    task = progress.add_task("reading the log", total=through)
+    unsorted = folder / "unsorted.parquet"
+    columns = {name: EVENT_COLUMNS[name] for name in OFFLINE_EVENTS}
+    empty = pl.DataFrame(schema=columns).to_arrow()
+    with pq.ParquetWriter(unsorted, empty.schema, compression="lz4") as writer:
+        for frame in log.scan():
+            kept = frame.filter(pl.col("position") <= through).select(OFFLINE_EVENTS)
+            writer.write_table(kept.to_arrow().cast(empty.schema))
+            progress.update(task, completed=frame["position"][-1])
+            if frame["position"][-1] >= through:
+                break
+    _sort(unsorted, folder / "events.parquet")
+    unsorted.unlink()
+    return through
+
+
+def whole_shoppers(path: Path, rows: int = CHUNK_ROWS) -> Iterator[pl.DataFrame]:
+    """The events of a sorted file in chunks of about `rows`, no shopper cut in two."""
+    held: list[pl.DataFrame] = []
+    for batch in pq.ParquetFile(path).iter_batches(batch_size=rows):
+        frame = pl.DataFrame(pl.from_arrow(batch))
+        last = frame["shopper"][-1]
+        if frame["shopper"][0] == last:
+            same = not held or held[-1]["shopper"][-1] == last
+            if not same:
+                yield pl.concat(held)
+                held = []
+            held.append(frame)
+            continue
+        yield pl.concat([*held, frame.filter(pl.col("shopper") != last)])
+        held = [frame.filter(pl.col("shopper") == last)]
+    if held:
+        yield pl.concat(held)
+
+
+def write_shopper_rows(folder: Path, progress: Progress) -> None:
+    """Writes the rows of recent events and of purchases beside `folder`/events.parquet."""
+    events = folder / "events.parquet"
+    task = progress.add_task("building shoppers' rows", total=pq.ParquetFile(events).metadata.num_rows)
+    with ExitStack() as stack:
+        writers = {}
+        for view, empty in (
+            (schema.RECENT_VIEW, recent_rows(_no_events())),
+            (schema.PURCHASES_VIEW, purchase_rows(purchases(_no_events()))),
+        ):
+            writers[view] = stack.enter_context(pq.ParquetWriter(folder / f"{view}.parquet", empty.to_arrow().schema))
+        for chunk in whole_shoppers(events):
+            for view, rows in (
+                (schema.RECENT_VIEW, recent_rows(newest_events(chunk))),
+                (schema.PURCHASES_VIEW, purchase_rows(purchases(chunk))),
+            ):
+                writers[view].write_table(rows.to_arrow())
+            progress.advance(task, chunk.height)
+
+
+def write_online(settings: Settings, engine: Engine, through: int, progress: Progress) -> None:
+    """Writes the rows of `settings.offline` online and moves the stream's position up to `through`.
+
+    A shopper with events above `through` is left to the stream worker, which may have written a newer row.
+    """
+    feast = store.open_store(settings)
+    store.write_profiles(feast, pl.read_parquet(settings.offline / f"{schema.PROFILE_VIEW}.parquet"))
+    store.write_item_statistics(feast, pl.read_parquet(settings.offline / f"{schema.ITEM_STATISTICS_VIEW}.parquet"))
+    for view, write in (
+        (schema.RECENT_VIEW, store.write_recent),
+        (schema.PURCHASES_VIEW, store.write_purchases),
+    ):
+        file = pq.ParquetFile(settings.offline / f"{view}.parquet")
+        task = progress.add_task(f"writing {view} online", total=file.metadata.num_rows)
+        for batch in file.iter_batches(batch_size=_ONLINE_ROWS):
+            rows = pl.DataFrame(pl.from_arrow(batch))
+            with locked(settings, "online-rows", engine=engine):
+                moved = _shoppers_after(engine, through)
+                write(feast, rows.filter(~pl.col("shopper").is_in(moved)))
+            progress.advance(task, rows.height)
+    with locked(settings, "online-rows", engine=engine):
+        advance_counter(engine, STREAM_COUNTER, through)
+
+
+def _shoppers_after(engine: Engine, position: int) -> list[str]:
+    with engine.connect() as connection:
+        return list(connection.scalars(select(Event.shopper).where(Event.position > position).distinct()))
+
+
+def _sort(source: Path, target: Path) -> None:
+    spill = target.parent / "spill"
+    with duckdb.connect(config={"memory_limit": SORT_MEMORY, "temp_directory": str(spill)}) as connection:
+        connection.execute("SET preserve_insertion_order = false")
+        connection.execute(
+            f"COPY (SELECT * FROM read_parquet({_quoted(source)}) ORDER BY shopper, event_time_ms, position) "
+            f"TO {_quoted(target)} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 122880)"
+        )
+    shutil.rmtree(spill, ignore_errors=True)
+
+
+def _quoted(path: Path) -> str:
+    return "'" + str(path).replace("'", "''") + "'"
+
+
+def _no_events() -> pl.DataFrame:
+    return pl.DataFrame(schema={name: EVENT_COLUMNS[name] for name in OFFLINE_EVENTS})
+
+
+def _users(engine: Engine) -> pl.DataFrame:
+    return Users(engine).frame().with_columns(shopper=pl.format("u:{}", "user_id"))
