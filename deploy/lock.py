@@ -14,9 +14,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import tomllib
 from collections import defaultdict
 from pathlib import Path
+
+import tomllib
 
 ROOT = Path(__file__).resolve().parent.parent
 MINORS = ("3.10", "3.11", "3.12", "3.13")
@@ -59,12 +60,19 @@ def lock_lines(resolved: dict[str, dict[str, str]]) -> list[str]:
     for minor, versions in resolved.items():
         for name, version in versions.items():
             wanted[name][version].append(minor)
-    lines = []
-    for name in sorted(wanted):
-        for version, minors in wanted[name].items():
-            marker = " or ".join(f'python_version == "{minor}"' for minor in minors)
-            lines.append(f"{name}=={version}" + ("" if len(minors) == len(resolved) else f" ; {marker}"))
-    return lines
+    return [f"{name}=={version}{marker(minors)}" for name in sorted(wanted) for version, minors in wanted[name].items()]
+
+
+def marker(minors: list[str]) -> str:
+    """The environment marker for a run of `MINORS`, or for single ones; empty for all of them."""
+    first, last = MINORS.index(minors[0]), MINORS.index(minors[-1])
+    if last - first + 1 > len(minors):
+        return " ; " + " or ".join(f'python_version == "{minor}"' for minor in minors)
+    if first == last:
+        return f' ; python_version == "{minors[0]}"'
+    bounds = [f'python_version >= "{minors[0]}"'] if first > 0 else []
+    bounds += [f'python_version <= "{minors[-1]}"'] if last < len(MINORS) - 1 else []
+    return " ; " + " and ".join(bounds) if bounds else ""
 
 
 def main() -> None:

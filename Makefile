@@ -1,0 +1,62 @@
+# Every target works from a fresh clone: set-up is made first, once.
+#
+#   make setup     .venv with the locked packages, the Triton runtime, the generated stubs
+#   make demo      a shop from raw events to a served recommendation; DATA=<file> MAPPING=<name> for a real one
+#   make up        start the stack on this machine; make status, make down
+#   make test      every test; TESTS=<paths or options> for some
+#   make lint      ruff, mypy, buf
+#   make bench     latency and memory of the running stack (started if need be)
+#   make lock      newest versions into requirements.lock
+#   make clean     remove what set-up and tests made; the shop's data in var/ stays
+
+SHELL := /bin/bash
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3.10 python3,$(shell command -v $(name))))
+VENV_PYTHON := .venv/bin/python
+DATA ?=
+MAPPING ?=
+TESTS ?=
+BUF := tests/node/node_modules/.bin/buf
+
+.PHONY: setup demo up down status check test lint format bench proto lock clean
+
+setup:
+	@[ -n "$(PYTHON)" ] || { echo "No Python: sudo apt-get install python3 python3-venv" >&2; exit 1; }
+	@$(PYTHON) deploy/setup.py
+
+demo: setup
+	@$(VENV_PYTHON) -m demo run $(if $(DATA),--data "$(DATA)") $(if $(MAPPING),--mapping "$(MAPPING)")
+
+up down status check: setup
+	@$(VENV_PYTHON) -m deploy.embedded $@
+
+test: setup
+	$(VENV_PYTHON) -m pytest $(TESTS)
+
+lint: setup $(BUF)
+	$(VENV_PYTHON) -m ruff check .
+	$(VENV_PYTHON) -m ruff format --check .
+	$(VENV_PYTHON) -m mypy
+	$(BUF) lint
+
+format: setup
+	$(VENV_PYTHON) -m ruff check --fix .
+	$(VENV_PYTHON) -m ruff format .
+
+$(BUF): tests/node/package-lock.json
+	@command -v npm > /dev/null || { echo "npm is missing, buf needs it: sudo apt-get install nodejs npm" >&2; exit 1; }
+	cd tests/node && npm ci --no-fund --no-audit && touch node_modules/.bin/buf
+
+bench: setup
+	@$(VENV_PYTHON) -m benchmarks.latency
+	@$(VENV_PYTHON) -m benchmarks.footprint
+
+proto: setup
+
+lock: setup
+	$(VENV_PYTHON) -m deploy.lock
+
+clean:
+	@if [ -x $(VENV_PYTHON) ]; then $(VENV_PYTHON) -m deploy.embedded down; fi
+	rm -rf .venv .triton .triton.new tests/node/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find proto -name '*_pb2*' -delete
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
