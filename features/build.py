@@ -26,15 +26,12 @@ import polars as pl
 import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import Progress
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine
 
-from features import item_statistics, schema, store
+from features import item_statistics, online, schema, store
 from features.catalogue import Catalogue
-from features.counters import advance_counter
 from features.database.engine import open_database
-from features.database.models import Event
 from features.event_log import EVENT_COLUMNS, EventLog
-from features.locks import locked
 from features.rows import newest_events, profile_rows, purchase_rows, purchases, recent_rows
 from features.settings import Settings
 from features.users import Users
@@ -52,12 +49,8 @@ OFFLINE_EVENTS: Final[tuple[str, ...]] = (
     "price",
     "session_id",
 )
-STREAM_COUNTER: Final = "stream:position"
-"""Position through which the online rows reflect the log."""
-
 CHUNK_ROWS: Final = 200_000
 SORT_MEMORY: Final = "1GB"
-_ONLINE_ROWS: Final = 5_000
 
 
 def build(settings: Settings) -> None:
@@ -84,7 +77,7 @@ def build(settings: Settings) -> None:
             os.replace(path, settings.offline / path.name)
         folder.rmdir()
         item_statistics.write_table(engine, statistics)
-        write_online(settings, engine, through, progress)
+        online.write_online(settings, engine, through, progress)
     console.print(
         f"Built features from {through:,} positions of the log: {items.height:,} items, {users.height:,} users, "
         f"in {settings.offline}",
@@ -149,35 +142,6 @@ def write_shopper_rows(folder: Path, progress: Progress) -> None:
             ):
                 writers[view].write_table(rows.to_arrow())
             progress.advance(task, chunk.height)
-
-
-def write_online(settings: Settings, engine: Engine, through: int, progress: Progress) -> None:
-    """Writes the rows of `settings.offline` online and moves the stream's position up to `through`.
-
-    A shopper with events above `through` is left to the stream worker, which may have written a newer row.
-    """
-    feast = store.open_store(settings)
-    store.write_profiles(feast, pl.read_parquet(settings.offline / f"{schema.PROFILE_VIEW}.parquet"))
-    store.write_item_statistics(feast, pl.read_parquet(settings.offline / f"{schema.ITEM_STATISTICS_VIEW}.parquet"))
-    for view, write in (
-        (schema.RECENT_VIEW, store.write_recent),
-        (schema.PURCHASES_VIEW, store.write_purchases),
-    ):
-        file = pq.ParquetFile(settings.offline / f"{view}.parquet")
-        task = progress.add_task(f"writing {view} online", total=file.metadata.num_rows)
-        for batch in file.iter_batches(batch_size=_ONLINE_ROWS):
-            rows = pl.DataFrame(pl.from_arrow(batch))
-            with locked(settings, "online-rows", engine=engine):
-                moved = _shoppers_after(engine, through)
-                write(feast, rows.filter(~pl.col("shopper").is_in(moved)))
-            progress.advance(task, rows.height)
-    with locked(settings, "online-rows", engine=engine):
-        advance_counter(engine, STREAM_COUNTER, through)
-
-
-def _shoppers_after(engine: Engine, position: int) -> list[str]:
-    with engine.connect() as connection:
-        return list(connection.scalars(select(Event.shopper).where(Event.position > position).distinct()))
 
 
 def _sort(source: Path, target: Path) -> None:

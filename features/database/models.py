@@ -75,7 +75,8 @@ class User(Base):
     gender: Mapped[str | None] = mapped_column(String(64))
     country: Mapped[str | None] = mapped_column(String(64))
     attributes: Mapped[dict[str, Any]] = mapped_column(JSON)
-    updated_time_ms: Mapped[int] = mapped_column(BigInteger)
+    updated_time_ms: Mapped[int] = mapped_column(BigInteger, index=True)
+    """Followed by the stream worker, which keeps the online profiles current."""
 
 
 class ItemStatistic(Base):

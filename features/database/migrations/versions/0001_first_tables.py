@@ -57,6 +57,7 @@ def upgrade() -> None:
         sa.Column("updated_time_ms", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("user_id"),
     )
+    op.create_index("ix_users_updated_time_ms", "users", ["updated_time_ms"])
     op.create_table(
         "item_statistics",
         sa.Column("item_id", sa.String(128), nullable=False),

@@ -1,0 +1,92 @@
+"""The current rows online: written whole by `features build`, kept current by `features stream`.
+
+Both read a shopper's rows from the log and write them under the lock `online-rows`, so that neither can put an older
+row over a newer one; two counters say how far the rows reflect the log and the users.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import polars as pl
+import pyarrow.parquet as pq
+from feast import FeatureStore
+from rich.progress import Progress
+from sqlalchemy import ColumnElement, Engine, select
+
+from features import schema, store
+from features.counters import advance_counter
+from features.database.models import Event, User
+from features.locks import locked
+from features.rows import profile_rows
+from features.settings import Settings
+from features.users import USER_COLUMNS
+
+STREAM_COUNTER: Final = "stream:position"
+"""Position through which the online rows reflect the log."""
+USERS_COUNTER: Final = "stream:users"
+"""`updated_time_ms` through which the online profiles reflect the users."""
+
+_WRITE_ROWS: Final = 2_000
+
+
+def write_online(settings: Settings, engine: Engine, through: int, progress: Progress) -> None:
+    """Writes the rows of `settings.offline` online and moves the stream's counters up to what they reflect.
+
+    Args:
+        through: the position of the log that the files hold. A shopper with events above it is left to the stream
+            worker, which may have written a newer row.
+    """
+    feast = store.open_store(settings)
+    _write_profiles(settings, engine, feast, progress)
+    store.write_item_statistics(feast, pl.read_parquet(settings.offline / f"{schema.ITEM_STATISTICS_VIEW}.parquet"))
+    views: dict[str, Callable[[FeatureStore, pl.DataFrame], None]] = {
+        schema.RECENT_VIEW: store.write_recent,
+        schema.PURCHASES_VIEW: store.write_purchases,
+    }
+    for view, write in views.items():
+        file = pq.ParquetFile(settings.offline / f"{view}.parquet")
+        task = progress.add_task(f"writing {view} online", total=file.metadata.num_rows)
+        for batch in file.iter_batches(batch_size=_WRITE_ROWS):
+            rows = pl.DataFrame(pl.from_arrow(batch))
+            with locked(settings, "online-rows", engine=engine):
+                write(feast, rows.filter(~pl.col("shopper").is_in(_shoppers_after(engine, through))))
+            progress.advance(task, rows.height)
+    with locked(settings, "online-rows", engine=engine):
+        advance_counter(engine, STREAM_COUNTER, through)
+
+
+def read_users(engine: Engine, condition: ColumnElement[bool], order: list[Any], limit: int) -> pl.DataFrame:
+    """The first `limit` users that meet the condition; columns `USER_COLUMNS`."""
+    columns = [User.__table__.c[name] for name in USER_COLUMNS]
+    with engine.connect() as connection:
+        found = connection.execute(select(*columns).where(condition).order_by(*order).limit(limit))
+        rows = [tuple(row) for row in found]
+    return pl.DataFrame(rows, schema=USER_COLUMNS, orient="row")
+
+
+def _write_profiles(settings: Settings, engine: Engine, feast: FeatureStore, progress: Progress) -> None:
+    built = pl.scan_parquet(settings.offline / "users.parquet").select(
+        pl.len().alias("users"), pl.col("updated_time_ms").max()
+    )
+    total, newest_ms = built.collect().row(0)
+    task = progress.add_task(f"writing {schema.PROFILE_VIEW} online", total=total)
+    last = ""
+    while True:
+        # Read again rather than taken from the file: a profile may have changed since.
+        with locked(settings, "online-rows", engine=engine):
+            users = read_users(engine, User.user_id > last, [User.user_id], _WRITE_ROWS)
+            store.write_profiles(feast, profile_rows(users))
+        if users.is_empty():
+            break
+        last = users["user_id"][-1]
+        progress.advance(task, users.height)
+    if newest_ms is not None:
+        advance_counter(engine, USERS_COUNTER, min(newest_ms, int(time.time() * 1000)))
+
+
+def _shoppers_after(engine: Engine, position: int) -> list[str]:
+    with engine.connect() as connection:
+        return list(connection.scalars(select(Event.shopper).where(Event.position > position).distinct()))
