@@ -10,7 +10,8 @@
 #   make clean     remove what set-up and tests made; the shop's data in var/ stays
 
 SHELL := /bin/bash
-PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3.10 python3,$(shell command -v $(name))))
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.10 python3; do \
+	$$name -c "" 2> /dev/null && command -v $$name && break; done)
 VENV_PYTHON := .venv/bin/python
 DATA ?=
 MAPPING ?=

@@ -2,8 +2,7 @@
 
     python -m deploy.lock            (or `make lock`; takes the newest versions that pyproject.toml allows)
 
-Needs python3.10 to python3.13 on PATH with pip, and Python 3.11 or newer to run. A version that differs between Pythons
-gets a marker. Local version tags, hashes and indexes are left out, so that any index serves the same lock.
+Needs python3.10 to python3.13 on PATH. A version that differs between Pythons gets a marker. Local version tags, hashes and indexes are left out, so that any index serves the same lock.
 """
 
 from __future__ import annotations
@@ -17,7 +16,10 @@ import tempfile
 from collections import defaultdict
 from pathlib import Path
 
-import tomllib
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parent.parent
 MINORS = ("3.10", "3.11", "3.12", "3.13")

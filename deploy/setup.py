@@ -15,6 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
@@ -75,6 +76,7 @@ def make_venv() -> None:
     minor = "python{}.{}".format(*sys.version_info[:2])
     if PYTHON.exists() and (VENV / "lib" / minor).exists():
         return
+    print(f"Environment .venv of {sys.executable}", flush=True)
     _run([sys.executable, "-m", "venv", "--clear", str(VENV)])
 
 
@@ -132,10 +134,15 @@ def generate_stubs() -> bool:
     made = [source.with_name(f"{source.stem}_{kind}") for source in sources for kind in ("pb2.py", "pb2_grpc.py")]
     if _stamped("stubs", stamp) and all(path.exists() for path in made):
         return False
-    for old in [*PROTO.rglob("*_pb2*.py"), *PROTO.rglob("*_pb2.pyi")]:
-        old.unlink()
-    flags = [f"--{kind}_out={PROTO}" for kind in ("python", "pyi", "grpc_python")]
-    _run([str(PYTHON), "-m", "grpc_tools.protoc", f"-I{PROTO}", *flags, *map(str, sources)])
+    with tempfile.TemporaryDirectory(dir=VENV) as folder:
+        flags = [f"--{kind}_out={folder}" for kind in ("python", "pyi", "grpc_python")]
+        _run([str(PYTHON), "-m", "grpc_tools.protoc", f"-I{PROTO}", *flags, *map(str, sources)])
+        fresh = {path.relative_to(folder) for path in Path(folder).rglob("*_pb2*")}
+        for path in fresh:
+            os.replace(Path(folder, path), PROTO / path)  # a running program sees the old file or the new one
+    for path in [*PROTO.rglob("*_pb2.py*"), *PROTO.rglob("*_pb2_grpc.py")]:
+        if path.relative_to(PROTO) not in fresh:
+            path.unlink()  # its source is gone
     _stamp("stubs", stamp)
     return True
 
