@@ -55,14 +55,12 @@ def shopper_codes(
     years = np.array([np.nan if value is None else value for value in age], np.float64)
     known = np.isfinite(years) & (years > 0)
     ages = np.where(known, np.searchsorted(AGE_EDGES, np.where(known, years, 0.0), side="right") + 1, 0)
-    return np.stack(
-        [ages, _codes(gender, vocabularies.gender), _codes(country, vocabularies.country)], axis=-1
-    ).astype(np.int32)
+    return np.stack([ages, _codes(gender, vocabularies.gender), _codes(country, vocabularies.country)], axis=-1).astype(
+        np.int32
+    )
 
 
-def context_codes(
-    time_ms: npt.NDArray[np.int64], device: Sequence[str | None], vocabularies: CodeVocabularies
-) -> Ints:
+def context_codes(time_ms: npt.NDArray[np.int64], device: Sequence[str | None], vocabularies: CodeVocabularies) -> Ints:
     """int32 (n, 3), columns `schema.CONTEXT_CODES`.
 
     Args:

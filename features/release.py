@@ -171,12 +171,8 @@ def read_vocabulary(path: Path) -> tuple[ContentVocabulary, CodeVocabularies]:
     """
     try:
         document = json.loads(path.read_text())
-        content = ContentVocabulary(
-            codes=document["content"]["codes"], price_edges=document["content"]["price_edges"]
-        )
-        codes = CodeVocabularies(
-            gender=document["gender"], country=document["country"], device=document["device"]
-        )
+        content = ContentVocabulary(codes=document["content"]["codes"], price_edges=document["content"]["price_edges"])
+        codes = CodeVocabularies(gender=document["gender"], country=document["country"], device=document["device"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ReleaseError(f"{path} is no vocabulary: {error!r}") from None
     return content, codes
@@ -190,6 +186,9 @@ def file_sha256(path: Path) -> str:
     """
     try:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            digest = hashlib.sha256()
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+            return digest.hexdigest()
     except FileNotFoundError:
         raise ReleaseError(f"{path} is missing; publish the release again") from None

@@ -1,0 +1,92 @@
+"""What a training run can choose, as two frozen dataclasses that travel in the checkpoint and in the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """Sizes of the fusion model."""
+
+    dim: int = 64
+    """D: item vectors, interest vectors, hidden states."""
+    heads: int = 2
+    long_layers: int = 2
+    short_layers: int = 2
+    """The last of them is computed for the newest event alone."""
+    dropout: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.dim < 8 or self.dim % self.heads:
+            raise ValueError(f"dim={self.dim}: at least 8 and a multiple of heads={self.heads}")
+        if self.long_layers < 1 or self.short_layers < 1:
+            raise ValueError("long_layers and short_layers: at least 1 each")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout={self.dropout}: 0 or more and below 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitConfig:
+    """How the model is fitted."""
+
+    seed: int = 0
+    epochs: int = 20
+    """At most; early stopping usually ends before."""
+    patience: int = 2
+    """Epochs without a better validation NDCG@10 before fitting stops."""
+    final_epochs: int = 1
+    """Epochs over training and validation moments together, after the best epoch is restored."""
+    max_minutes: float = 4.0
+    """No new epoch is begun after this."""
+    batch_examples: int = 256
+    segment_examples: int = 16
+    """Moments of one stretch of a shopper's history in one epoch."""
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-4
+    half_life_days: float = 90.0
+    """An example counts half as much when it is this much older than the newest."""
+    drop_long: float = 0.1
+    """Share of examples trained without the long-term vector, as for a shopper that no job has encoded yet."""
+    drop_recent: float = 0.1
+    """Share of examples trained without recent events."""
+    drop_codes: float = 0.1
+    """Share of shopper and context codes set to unknown."""
+    drop_ids: float = 0.1
+    """Share of items whose id embedding is left out of a step, so that content alone means something."""
+    late_materialization: float = 0.3
+    """Share of examples whose long-term strand ends 1 to 7 days earlier than the last midnight."""
+    label_items: int = 100
+    """At most so many target items of one moment."""
+
+    def __post_init__(self) -> None:
+        for name in ("drop_long", "drop_recent", "drop_codes", "drop_ids", "late_materialization"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"{name}={getattr(self, name)}: 0 or more and below 1")
+        for name in ("epochs", "patience", "batch_examples", "segment_examples", "label_items"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: at least 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Both halves."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON and checkpoints."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> Config:
+        """The inverse of `to_dict`.
+
+        Raises:
+            TypeError: a name that this version does not know.
+            ValueError: a value out of range.
+        """
+        return Config(model=ModelConfig(**values["model"]), fit=FitConfig(**values["fit"]))

@@ -1,0 +1,210 @@
+"""The offline files as flat arrays: every shopper's events in time order, and the moments to learn from.
+
+A moment is a shopper at a time, with the items that came next: the purchases of a visit (or of an order) as they stood
+before the first of them was put in the cart. Where a log has hardly any purchases, every event is a moment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from features.codes import CodeVocabularies, fit_codes, shopper_codes
+from features.schema import SEQUENCE_TYPES, UNKNOWN, EventType
+
+Ints = npt.NDArray[np.int32]
+Longs = npt.NDArray[np.int64]
+
+VISIT_GAP_MS = 30 * 60_000
+"""A visit ends when this much time passes without an event."""
+
+MIN_PURCHASE_MOMENTS = 200
+"""With fewer purchase moments than this, and than a hundredth of the events, every event is a moment."""
+
+MAX_MOMENTS = 400
+"""Moments of one shopper that are kept, the newest."""
+
+_TIME_BITS = 43  # 278 years of milliseconds
+
+
+class DataError(Exception):
+    """The offline files cannot be trained on; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moments:
+    """E moments in order of time.
+
+    shoppers: (E,) row of the shopper. times_ms: (E,). targets: flat item indices, each moment's unique.
+    offsets: (E + 1,) bounds of each moment's targets.
+    """
+
+    shoppers: Longs
+    times_ms: Longs
+    targets: Ints
+    offsets: Longs
+
+    def __len__(self) -> int:
+        return len(self.times_ms)
+
+    def take(self, rows: Longs) -> Moments:
+        """The given moments, in the given order."""
+        counts = self.offsets[rows + 1] - self.offsets[rows]
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        flat = np.repeat(self.offsets[rows] - offsets[:-1], counts) + np.arange(offsets[-1])
+        return Moments(
+            shoppers=self.shoppers[rows], times_ms=self.times_ms[rows], targets=self.targets[flat], offsets=offsets
+        )
+
+    def between(self, from_ms: int, to_ms: int) -> Moments:
+        """The moments of a half-open span of time."""
+        return self.take(np.flatnonzero((self.times_ms >= from_ms) & (self.times_ms < to_ms)))
+
+    def targets_of(self, row: int) -> Ints:
+        """Target items of one moment."""
+        return self.targets[self.offsets[row] : self.offsets[row + 1]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """Every sequence event, sorted by shopper and time.
+
+    catalogue: frame of items, row i is item i. purchases: events as `features.history.own_items_at` reads them, with
+    the shopper's row as `shopper`. items, types, times_ms: (n,). starts: (S + 1,) rows of each shopper.
+    codes: int32 (S, 3), `schema.SHOPPER_CODES`.
+    """
+
+    catalogue: pl.DataFrame
+    purchases: pl.DataFrame
+    shopper_ids: list[str]
+    items: Ints
+    types: Ints
+    times_ms: Longs
+    starts: Longs
+    codes: Ints
+    vocabularies: CodeVocabularies
+    keys: Longs
+    """(n,) shopper and time in one sortable number."""
+
+    @property
+    def item_count(self) -> int:
+        """N."""
+        return self.catalogue.height
+
+    def rows_before(self, shoppers: Longs, times_ms: Longs) -> Longs:
+        """First row of each shopper that is not before its time: the end of what was known then."""
+        base = self.times_ms.min() if self.times_ms.size else 0
+        offsets = np.clip(times_ms - base, 0, (1 << _TIME_BITS) - 1)
+        return np.searchsorted(self.keys, (shoppers << _TIME_BITS) + offsets, side="left")
+
+
+def read_log(folder: Path, vocabularies: CodeVocabularies | None = None) -> tuple[Log, Moments]:
+    """Reads `events.parquet`, `items.parquet` and `users.parquet` as `python -m features build` writes them.
+
+    Args:
+        vocabularies: those of an earlier run; fitted on the users if None.
+
+    Raises:
+        DataError: a file is missing, or there is nothing to learn from.
+    """
+    for name in ("events.parquet", "items.parquet", "users.parquet"):
+        if not (folder / name).exists():
+            raise DataError(f"{folder / name} is missing; run `python -m features build` first")
+    catalogue = pl.read_parquet(folder / "items.parquet").sort("item_id")
+    events = _events(folder / "events.parquet", catalogue)
+    if not catalogue.height or not events.height:
+        raise DataError(f"{folder}: {catalogue.height} items and {events.height} events; import some events first")
+    shopper_ids = events["shopper"].filter(events["first"]).to_list()
+    rows = np.flatnonzero(events["first"].to_numpy())
+    starts = np.append(rows, events.height).astype(np.int64)
+    users = pl.DataFrame({"shopper": shopper_ids}).join(
+        pl.read_parquet(folder / "users.parquet"), on="shopper", how="left", maintain_order="left"
+    )
+    if vocabularies is None:
+        vocabularies = CodeVocabularies(
+            gender=fit_codes(users["gender"].to_list()), country=fit_codes(users["country"].to_list()), device={}
+        )
+    times_ms = events["event_time_ms"].to_numpy().astype(np.int64)
+    number = events["number"].to_numpy().astype(np.int64)
+    log = Log(
+        catalogue=catalogue,
+        purchases=events.filter(pl.col("event_type") == int(EventType.PURCHASE)).select(
+            pl.col("number").alias("shopper"), "item_id", "event_type", "event_time_ms", "order_id"
+        ),
+        shopper_ids=shopper_ids,
+        items=events["item"].to_numpy().astype(np.int32),
+        types=events["event_type"].to_numpy().astype(np.int32),
+        times_ms=times_ms,
+        starts=starts,
+        codes=shopper_codes(
+            users["age"].to_list(), users["gender"].to_list(), users["country"].to_list(), vocabularies
+        ),
+        vocabularies=vocabularies,
+        keys=(number << _TIME_BITS) + (times_ms - times_ms.min()),
+    )
+    return log, _moments(events)
+
+
+def _events(path: Path, catalogue: pl.DataFrame) -> pl.DataFrame:
+    """Sequence events with item index, shopper number, visit and basket."""
+    index = catalogue.select("item_id", item=pl.int_range(pl.len(), dtype=pl.Int32))
+    purchase = pl.col("event_type") == int(EventType.PURCHASE)
+    return (
+        pl.scan_parquet(path)
+        .filter(pl.col("event_type").is_in([int(kind) for kind in SEQUENCE_TYPES]), pl.col("item_id").is_not_null())
+        .select("shopper", "item_id", "event_type", "event_time_ms", "order_id", "session_id")
+        .collect()
+        .join(index, on="item_id", how="left", maintain_order="left")
+        .with_columns(pl.col("item").fill_null(UNKNOWN), first=pl.col("shopper").ne_missing(pl.col("shopper").shift(1)))
+        .with_columns(number=pl.col("first").cum_sum().cast(pl.Int64) - 1)
+        .with_columns(
+            visit=(
+                pl.col("first")
+                | (pl.col("event_time_ms").diff().fill_null(0) > VISIT_GAP_MS)
+                | pl.col("session_id").ne_missing(pl.col("session_id").shift(1))
+            ).cum_sum()
+        )
+        .with_columns(
+            basket_key=pl.when(pl.col("session_id").is_null() & pl.col("order_id").is_not_null())
+            .then(pl.format("o:{}", "order_id"))
+            .otherwise(pl.format("v:{}", "visit"))
+        )
+        .with_columns(basket=pl.when(purchase).then(pl.struct("number", "basket_key").rank("dense").cast(pl.Int64)))
+    )
+
+
+def _moments(events: pl.DataFrame) -> Moments:
+    known = events.filter(pl.col("item") >= 0)
+    bought = known.filter(pl.col("basket").is_not_null())
+    decided = (
+        events.filter(
+            pl.col("session_id").is_not_null(),
+            pl.col("event_type").is_in([int(EventType.CART), int(EventType.PURCHASE)]),
+        )
+        .group_by("visit")
+        .agg(decided_ms=pl.col("event_time_ms").min())
+    )
+    moments = (
+        bought.group_by("number", "basket")
+        .agg(pl.col("visit").min(), pl.col("event_time_ms").min(), targets=pl.col("item").unique().sort())
+        .join(decided, on="visit", how="left")
+        .with_columns(time_ms=pl.min_horizontal("event_time_ms", "decided_ms"))
+    )
+    if moments.height < min(MIN_PURCHASE_MOMENTS, known.height / 100):
+        moments = known.select("number", time_ms="event_time_ms", targets=pl.concat_list("item"))
+    moments = (
+        moments.select("number", "time_ms", "targets", first=pl.col("targets").list.first())
+        .sort("time_ms", "number", "first")
+        .filter(pl.int_range(pl.len()).reverse().over("number") < MAX_MOMENTS)
+    )
+    counts = moments["targets"].list.len().to_numpy().astype(np.int64)
+    return Moments(
+        shoppers=moments["number"].to_numpy().astype(np.int64),
+        times_ms=moments["time_ms"].to_numpy().astype(np.int64),
+        targets=moments["targets"].explode().to_numpy().astype(np.int32) if moments.height else np.zeros(0, np.int32),
+        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+    )

@@ -1,0 +1,151 @@
+"""The modules that are served, as TorchScript: the one place that knows how a model is exported and loaded.
+
+`FusionServing` and `TowerServing` take and give exactly the tensors of `features.schema`; `EncoderServing` is called
+by `python -m training encode` alone.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from features.schema import PADDING, TOP_ITEMS, UNKNOWN
+from training.fusion import FusionModel
+
+REFUSED_SCORE = -1e9
+"""Score in the places of `top_scores` that no allowed item fills."""
+
+
+class ItemTable(nn.Module):
+    """The item vectors and biases of a release, frozen, and the tower for what is younger."""
+
+    vectors: Tensor
+    bias: Tensor
+
+    def __init__(self, model: FusionModel) -> None:
+        super().__init__()
+        with torch.no_grad():
+            vectors, bias = model.tower()
+        self.register_buffer("vectors", torch.cat([vectors, torch.zeros(1, vectors.shape[1])]).contiguous())
+        self.register_buffer("bias", bias.clone())
+
+    def rows(self, items: Tensor) -> Tensor:
+        """Vectors of item indices, zero for padding and unknown items."""
+        last = self.vectors.shape[0] - 1
+        return self.vectors[torch.where(items < 0, torch.full_like(items, last), items)]
+
+
+class FusionServing(nn.Module):
+    """`schema.FUSION_INPUTS` to `schema.FUSION_OUTPUTS`, with a batch dimension first."""
+
+    bits: Tensor
+    padding: int
+    unknown: int
+    most: int
+    refused: float
+
+    def __init__(self, model: FusionModel) -> None:
+        super().__init__()
+        self.table = ItemTable(model)
+        self.tower = TowerServing(model)
+        self.model = model
+        bytes_ = torch.arange(256).unsqueeze(1)
+        self.register_buffer("bits", (bytes_ >> torch.arange(8)) & 1 > 0)  # (256, 8)
+        self.padding, self.unknown, self.most, self.refused = PADDING, UNKNOWN, TOP_ITEMS, REFUSED_SCORE
+
+    def forward(
+        self,
+        long_interest: Tensor,
+        long_mask: Tensor,
+        long_age: Tensor,
+        recent_items: Tensor,
+        recent_types: Tensor,
+        recent_ages: Tensor,
+        recent_content: Tensor,
+        own_items: Tensor,
+        own_features: Tensor,
+        shopper: Tensor,
+        context: Tensor,
+        allowed: Tensor,
+        candidates: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        recent = recent_items.long()
+        types = recent_types.long()
+        recent_vectors = self.table.rows(recent)
+        unknown = recent == self.unknown
+        if bool(unknown.any()):
+            content_vectors, _ = self.tower(recent_content)
+            recent_vectors = torch.where(unknown.unsqueeze(-1), content_vectors, recent_vectors)
+        codes = torch.cat([shopper, context], dim=1).long()
+        interest, share, weights, signals = self.model.interest(
+            long_interest, long_mask, long_age, recent_vectors, types, recent_ages, codes
+        )
+        items = self.table.bias.shape[0]
+        own = own_items.long()
+        own_term = self.model.repeat.of_own(self.table.rows(own), own_features, signals)
+        recent_term = self.model.repeat.of_recent(recent_vectors, types, recent_ages, signals)
+        scores = interest @ self.table.vectors[:items].t() + self.table.bias  # (B, N)
+        scores = scores.scatter_add(1, own.clamp(min=0), own_term * (own >= 0))
+        scores = scores.scatter_add(1, recent.clamp(min=0), recent_term * ((recent >= 0) & (types > 0)))
+
+        asked = candidates.long()
+        candidate_scores = scores.gather(1, asked.clamp(min=0, max=items - 1))
+        candidate_scores = torch.where(asked >= 0, candidate_scores, torch.full_like(candidate_scores, self.refused))
+        top_scores, top_items = self.best(scores, allowed)
+        return top_items, top_scores, candidate_scores, interest, share, weights
+
+    def best(self, scores: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:
+        """The best `TOP_ITEMS` allowed scores and their items, from scores (B, N) and packed bits (B, M)."""
+        batch, items = scores.shape
+        if allowed.shape[1] > 1 or bool((allowed != 0).any()):
+            kept = self.bits[allowed.long()].reshape(batch, -1)[:, :items]  # (B, up to N)
+            if kept.shape[1] < items:
+                kept = torch.nn.functional.pad(kept, [0, items - kept.shape[1]])
+            if allowed.shape[1] == 1:
+                kept = kept | (allowed == 0)
+            scores = scores.masked_fill(~kept, self.refused)
+        top_scores, top_items = scores.topk(min(self.most, items), dim=1)
+        short = self.most - top_items.shape[1]
+        if short > 0:
+            top_scores = torch.nn.functional.pad(top_scores, [0, short], value=self.refused)
+            top_items = torch.nn.functional.pad(top_items, [0, short])
+        top_items = torch.where(top_scores > self.refused, top_items, torch.full_like(top_items, self.padding))
+        return top_scores, top_items.int()
+
+
+class TowerServing(nn.Module):
+    """`schema.ITEM_TOWER_INPUTS` to `schema.ITEM_TOWER_OUTPUTS`: content int32 (..., W) to (..., D) and (..., 1)."""
+
+    def __init__(self, model: FusionModel) -> None:
+        super().__init__()
+        self.tower = model.tower
+
+    def forward(self, content: Tensor) -> tuple[Tensor, Tensor]:
+        vectors, bias = self.tower.of_content(content)
+        return vectors, bias.unsqueeze(-1)
+
+
+class EncoderServing(nn.Module):
+    """Histories to long-term vectors: items and types int32 (B, L), gaps float32 (B, L) seconds, lengths int64 (B,)."""
+
+    def __init__(self, model: FusionModel) -> None:
+        super().__init__()
+        self.table = ItemTable(model)
+        self.long = model.long
+
+    def forward(self, items: Tensor, types: Tensor, gaps: Tensor, lengths: Tensor) -> Tensor:
+        """float32 (B, D): the state at each row's last event; rows are left-aligned and at least 1 long."""
+        states = self.long(self.table.rows(items.long()), types.long(), gaps)
+        return states[torch.arange(states.shape[0]), lengths - 1]
+
+
+def save_module(module: nn.Module, path: Path) -> None:
+    """Scripts a module in evaluation mode and writes it."""
+    scripted = torch.jit.script(module.eval())
+    torch.jit.freeze(scripted).save(str(path))
+
+
+def load_module(path: Path) -> torch.jit.ScriptModule:
+    """Reads what `save_module` wrote."""
+    module: torch.jit.ScriptModule = torch.jit.load(str(path), map_location="cpu").eval()
+    return module

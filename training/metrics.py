@@ -1,0 +1,34 @@
+"""Ranking metrics: a figure for each moment, the mean over a shopper's moments, the mean over shoppers."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+
+def recall_at(hits: npt.NDArray[np.bool_], basket_sizes: npt.NDArray[np.int64], k: int = 10) -> Floats:
+    """Share of the basket among the first k, (B,); divided by min(basket size, k), so that 1 can be reached.
+
+    Args:
+        hits: bool (B, at least k), whether the item at each rank is in the basket.
+        basket_sizes: (B,), at least 1.
+    """
+    return hits[:, :k].sum(axis=1) / np.minimum(basket_sizes, k)
+
+
+def ndcg_at(hits: npt.NDArray[np.bool_], basket_sizes: npt.NDArray[np.int64], k: int = 10) -> Floats:
+    """Discounted gain 1 / log2(rank + 1) of the hits over that of a perfect ranking, (B,). Arguments as above."""
+    discounts = 1.0 / np.log2(np.arange(2, k + 2))
+    ideal = np.concatenate([[0.0], np.cumsum(discounts)])[np.minimum(basket_sizes, k)]
+    return np.asarray((hits[:, :k] * discounts).sum(axis=1) / ideal)
+
+
+def mean_of_shoppers(figures: Floats, shoppers: npt.NDArray[np.int64]) -> float:
+    """The mean over shoppers of the mean of their moments; NaN where there is none."""
+    if not len(figures):
+        return float("nan")
+    _, row = np.unique(shoppers, return_inverse=True)
+    sums = np.bincount(row, weights=figures)
+    return float((sums / np.bincount(row)).mean())

@@ -1,0 +1,72 @@
+"""What each shopper had bought before each moment, as the store's purchases view would have shown it then."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from features.history import own_items_at
+from features.schema import UNKNOWN
+from features.transform import Floats, Ints, own_item_features, pad_own_items
+from training.dataset import Log, Longs, Moments
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnItems:
+    """Flat rows, most often bought first, then newest first, at most `OWN_ITEMS` of each of E moments.
+
+    items: int32 (n,). counts, first_ms, last_ms: float64 (n,). basket_counts: float64 (E,). offsets: (E + 1,).
+    """
+
+    items: Ints
+    counts: npt.NDArray[np.float64]
+    first_ms: npt.NDArray[np.float64]
+    last_ms: npt.NDArray[np.float64]
+    basket_counts: npt.NDArray[np.float64]
+    offsets: Longs
+
+    @staticmethod
+    def before(log: Log, moments: Moments) -> OwnItems:
+        """What every moment's shopper had bought strictly before it."""
+        index = log.catalogue.select("item_id", item=pl.int_range(pl.len(), dtype=pl.Int32))
+        own = own_items_at(log.purchases, moments.shoppers, moments.times_ms).join(
+            index, on="item_id", how="left", maintain_order="left"
+        )
+        example = own["example"].to_numpy()
+        basket_counts = np.zeros(len(moments))
+        basket_counts[example] = own["basket_count"].to_numpy()
+        sizes = np.bincount(example, minlength=len(moments))
+        return OwnItems(
+            items=own["item"].fill_null(UNKNOWN).to_numpy().astype(np.int32),
+            counts=own["count"].to_numpy().astype(np.float64),
+            first_ms=own["first_time_ms"].to_numpy().astype(np.float64),
+            last_ms=own["last_time_ms"].to_numpy().astype(np.float64),
+            basket_counts=basket_counts,
+            offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+        )
+
+    def of(self, row: int) -> Ints:
+        """Items of one moment."""
+        return self.items[self.offsets[row] : self.offsets[row + 1]]
+
+    def padded(self, rows: Longs, now_ms: Longs) -> tuple[Ints, Floats]:
+        """Items (B, R) and features (B, R, F) of the given moments, cropped to the longest of them."""
+        starts, ends = self.offsets[rows], self.offsets[rows + 1]
+        counts = ends - starts
+        flat = np.repeat(starts - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
+        of = np.repeat(np.arange(len(rows)), counts)
+        features = own_item_features(
+            self.counts[flat],
+            self.first_ms[flat],
+            self.last_ms[flat],
+            self.basket_counts[rows][of],
+            now_ms[of].astype(np.float64),
+        )
+        bounds = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        return pad_own_items(
+            self.items[flat], features, bounds[:-1], bounds[1:], length=max(int(counts.max(initial=0)), 1)
+        )
+

@@ -1,0 +1,159 @@
+"""Makes a release of a trained model: candidate, gate, features, vectors, and only then the place that Triton reads.
+
+Until the last step nothing is visible: a failure leaves no version directory, no generated view and no table row.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+
+from features.database.engine import open_database
+from features.materialize import materialize
+from features.release import RELEASE_FILES, Manifest, file_sha256, write_vocabulary
+from features.releases import ReleaseTable
+from features.schema import (
+    ENCODER_FILE,
+    FUSION_MODEL,
+    ITEM_TOWER_MODEL,
+    ITEMS_FILE,
+    MANIFEST_FILE,
+    MODULE_FILE,
+    VECTORS_FILE,
+    VOCABULARY_FILE,
+    feature_service,
+    interest_view,
+    schema_hash,
+)
+from features.settings import ROOT, Settings
+from features.store import apply
+from training.export import EncoderServing, FusionServing, TowerServing, save_module
+from training.gate import check_candidate
+from training.trained import TrainedModel
+
+CONFIG_FILE = "config.pbtxt"
+
+
+def publish(settings: Settings, trained: TrainedModel, *, why: str, note: Callable[[str], None]) -> int:
+    """Publishes a trained model as the next release and makes it live.
+
+    Args:
+        why: kept with the change in the release table.
+        note: told of each step.
+
+    Returns:
+        The release's number.
+
+    Raises:
+        GateError: the candidate does not pass.
+    """
+    table = ReleaseTable(open_database(settings.log_url))
+    with _one_publisher(settings):
+        number = max(table.next_number(), _highest_version(settings.model_repository) + 1)
+        candidate = settings.home / "candidates" / str(number)
+        shutil.rmtree(candidate, ignore_errors=True)
+        placed = [settings.model_repository / model / str(number) for model in (FUSION_MODEL, ITEM_TOWER_MODEL)]
+        generated = settings.generated / f"v{number}.json"
+        try:
+            manifest = write_candidate(trained, number, candidate)
+            worst = check_candidate(trained, candidate / FUSION_MODEL, candidate / ITEM_TOWER_MODEL)
+            note(f"release {number} passed the gate: TorchScript differs by at most {worst:.1e}")
+            _write_generated(generated, number, manifest.interest_dim)
+            apply(settings)
+            note(f"materialising {manifest.feature_view}")
+            materialize(settings, number, candidate / FUSION_MODEL)
+            for model, place in zip((FUSION_MODEL, ITEM_TOWER_MODEL), placed, strict=True):
+                _place(candidate / model, place)
+            table.record(number, manifest, _who(), why)
+        except BaseException:
+            for folder in (candidate, *placed):
+                shutil.rmtree(folder, ignore_errors=True)
+            generated.unlink(missing_ok=True)
+            raise
+        shutil.rmtree(candidate, ignore_errors=True)
+        table.change_state(number, "live", _who(), why)
+    note(f"release {number} is live")
+    return number
+
+
+def write_candidate(trained: TrainedModel, number: int, folder: Path) -> Manifest:
+    """Writes `folder/fusion` and `folder/item_tower`, complete with manifest and checksums."""
+    fusion, item_tower = folder / FUSION_MODEL, folder / ITEM_TOWER_MODEL
+    fusion.mkdir(parents=True)
+    item_tower.mkdir()
+    save_module(FusionServing(trained.model), fusion / MODULE_FILE)
+    save_module(EncoderServing(trained.model), fusion / ENCODER_FILE)
+    save_module(TowerServing(trained.model), item_tower / MODULE_FILE)
+    with torch.inference_mode():
+        vectors, bias = trained.model.tower()
+    np.save(fusion / VECTORS_FILE, vectors.numpy().astype(np.float32))
+    trained.items.with_columns(bias=pl.Series(bias.numpy(), dtype=pl.Float32)).write_parquet(fusion / ITEMS_FILE)
+    write_vocabulary(fusion / VOCABULARY_FILE, trained.content, trained.codes)
+    manifest = Manifest(
+        release=number,
+        created_time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        schema_hash=schema_hash(),
+        interest_dim=vectors.shape[1],
+        item_count=vectors.shape[0],
+        config=trained.config.to_dict(),
+        data_window=trained.report.get("data_window", {}),
+        metrics=trained.report.get("metrics", {}),
+        baselines=trained.report.get("baselines", {}),
+        feature_service=feature_service(number),
+        feature_view=interest_view(number),
+        torch_version=torch.__version__,
+        files={name: file_sha256(fusion / name) for name in RELEASE_FILES},
+    )
+    (fusion / MANIFEST_FILE).write_text(json.dumps(manifest.to_json(), indent=2))
+    return manifest
+
+
+def _place(source: Path, place: Path) -> None:
+    """Renames a version directory into the repository; across file systems it is copied beside it first."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    config = place.parent / CONFIG_FILE
+    if not config.exists():
+        shutil.copyfile(ROOT / "model_repository" / place.parent.name / CONFIG_FILE, config)
+    try:
+        source.rename(place)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        beside = place.parent.parent / f".incoming-{place.parent.name}-{place.name}"
+        shutil.copytree(source, beside, dirs_exist_ok=True)
+        beside.rename(place)
+
+
+def _write_generated(path: Path, number: int, dim: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(".part")
+    beside.write_text(json.dumps({"release": number, "interest_dim": dim}))
+    beside.replace(path)
+
+
+def _highest_version(repository: Path) -> int:
+    folders = (repository / FUSION_MODEL).glob("[0-9]*")
+    return max((int(folder.name) for folder in folders if folder.name.isdigit()), default=0)
+
+
+@contextmanager
+def _one_publisher(settings: Settings) -> Iterator[None]:
+    settings.home.mkdir(parents=True, exist_ok=True)
+    with (settings.home / "publish.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _who() -> str:
+    return os.environ.get("USER") or "training"

@@ -1,0 +1,95 @@
+"""What a training run leaves behind, as a folder: all that export needs, without the log.
+
+`weights.pt` (state and configuration), `items.parquet` (the catalogue in index order), `vocabulary.json`,
+`samples.npz` (real inputs for the gate) and `report.json` (metrics, baselines, data window).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import torch
+
+from features.codes import CodeVocabularies
+from features.content import ContentVocabulary, content_codes
+from features.release import content_matrix, read_vocabulary, write_vocabulary
+from training.config import Config
+from training.dataset import DataError
+from training.fusion import FusionModel
+from training.item_tower import ItemTower
+
+WEIGHTS = "weights.pt"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedModel:
+    """A fitted model with its catalogue and vocabularies.
+
+    items: columns of `features.release.ITEM_COLUMNS` but `bias`. samples: `schema.FUSION_INPUTS` by name.
+    report: data_window, metrics, baselines, history.
+    """
+
+    model: FusionModel
+    config: Config
+    items: pl.DataFrame
+    content: ContentVocabulary
+    codes: CodeVocabularies
+    samples: dict[str, npt.NDArray[Any]]
+    report: dict[str, Any]
+
+    def save(self, folder: Path) -> None:
+        """Writes the folder; `weights.pt` comes last, so a folder that has it is whole."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / WEIGHTS).unlink(missing_ok=True)
+        self.items.write_parquet(folder / "items.parquet")
+        write_vocabulary(folder / "vocabulary.json", self.content, self.codes)
+        np.savez(folder / "samples.npz", **self.samples)  # type: ignore[arg-type]
+        (folder / "report.json").write_text(json.dumps(self.report, indent=2))
+        beside = folder / f"{WEIGHTS}.part"
+        torch.save({"state": self.model.state_dict(), "config": self.config.to_dict()}, beside)
+        beside.replace(folder / WEIGHTS)
+
+
+def load_trained(folder: Path) -> TrainedModel:
+    """Reads what `TrainedModel.save` wrote.
+
+    Raises:
+        DataError: there is no finished run in the folder.
+    """
+    if not (folder / WEIGHTS).exists():
+        raise DataError(f"{folder / WEIGHTS} is missing; run `python -m training train` first")
+    stored = torch.load(folder / WEIGHTS, weights_only=True)
+    config = Config.from_dict(stored["config"])
+    items = pl.read_parquet(folder / "items.parquet")
+    content, codes = read_vocabulary(folder / "vocabulary.json")
+    tower = ItemTower(
+        torch.from_numpy(content_matrix(items)), torch.zeros(items.height), content.size, config.model.dim
+    )
+    model = FusionModel(config.model, tower, codes)
+    model.load_state_dict(stored["state"])
+    with np.load(folder / "samples.npz") as samples:
+        return TrainedModel(
+            model=model.eval(),
+            config=config,
+            items=items,
+            content=content,
+            codes=codes,
+            samples={name: samples[name] for name in samples.files},
+            report=json.loads((folder / "report.json").read_text()),
+        )
+
+
+def release_items(
+    catalogue: pl.DataFrame, vocabulary: ContentVocabulary, popularity: npt.NDArray[np.float64]
+) -> pl.DataFrame:
+    """The catalogue as a release keeps it, with content codes and popularity (N,)."""
+    codes = content_codes(catalogue, vocabulary)
+    return catalogue.select("item_id", "title", "category_path", "brand", "price").with_columns(
+        popularity=pl.Series(popularity, dtype=pl.Float64), content=pl.Series(codes.tolist(), dtype=pl.List(pl.Int32))
+    )
