@@ -1,0 +1,1 @@
+"""The gateway: hydrate ▶ infer ▶ select, behind gRPC."""

@@ -1,0 +1,50 @@
+"""Stops asking a part that does not answer, so that a dead one costs a request nothing; lets a trial through."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+LOG = logging.getLogger(__name__)
+
+
+class Breaker:
+    """Opens after `failures` in a row; from then on one trial is let through every `retry_s` until one succeeds."""
+
+    def __init__(
+        self, name: str, *, failures: int = 3, retry_s: float = 1.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._name = name
+        self._limit = failures
+        self._retry_s = retry_s
+        self._clock = clock
+        self._failures = 0
+        self._next_trial_s = 0.0
+
+    @property
+    def open(self) -> bool:
+        """Whether the part counts as gone."""
+        return self._failures >= self._limit
+
+    def allows(self) -> bool:
+        """Whether to ask the part now; a True while open is the trial and is not given twice."""
+        if not self.open:
+            return True
+        if self._clock() < self._next_trial_s:
+            return False
+        self._next_trial_s = self._clock() + self._retry_s
+        return True
+
+    def succeeded(self) -> None:
+        """The part has answered."""
+        if self.open:
+            LOG.info("part=%s answers again", self._name)
+        self._failures = 0
+
+    def failed(self, why: str) -> None:
+        """The part has failed or was too slow."""
+        self._failures += 1
+        if self._failures == self._limit:
+            LOG.warning("part=%s stopped answering, serving without it: %s", self._name, why)
+            self._next_trial_s = self._clock() + self._retry_s

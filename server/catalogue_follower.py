@@ -1,0 +1,120 @@
+"""Keeps the catalogue in memory up to date, and gives vectors to items that are younger than the release."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from typing import ParamSpec, TypeVar
+
+import numpy as np
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from features.catalogue import Catalogue, CatalogueItem
+from server.catalogue_index import CatalogueIndex
+from server.errors import ModelUnavailable
+from server.loaded_release import LoadedRelease
+from server.triton import Triton
+
+LOG = logging.getLogger(__name__)
+
+POLL_S = 0.2
+CHUNK = 500
+"""Items taken in at once: a few milliseconds of the event loop."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class CatalogueFollower:
+    """Reads what has changed, by revision; serves every release that is, or is about to be, in service."""
+
+    def __init__(self, engine: Engine, index: CatalogueIndex, triton: Triton, threads: Executor) -> None:
+        self._catalogue = Catalogue(engine)
+        self._index = index
+        self._triton = triton
+        self._threads = threads
+        self._revision = 0
+        self._turn = asyncio.Lock()
+        self._changed = asyncio.Event()
+        self._releases: list[LoadedRelease] = []
+        self.loaded = asyncio.Event()
+        """Set once the catalogue has been read to its end."""
+
+    async def refresh(self) -> None:
+        """Takes in every change that is committed by now; vectors of new items follow in the background.
+
+        Raises:
+            SQLAlchemyError: the database does not answer.
+        """
+        async with self._turn:
+            while items := await self._in_thread(self._catalogue.changed_since, self._revision, CHUNK):
+                self._index.apply(items)
+                self._revision = items[-1].revision
+                for release in self._releases:
+                    self._note_new(release, items)
+                self._changed.set()
+            self.loaded.set()
+
+    async def prepare(self, release: LoadedRelease) -> None:
+        """Gives vectors to all items that the release does not know, and from now on to those that come.
+
+        Raises:
+            SQLAlchemyError, ModelUnavailable: database or Triton do not answer.
+        """
+        async with self._turn:
+            rows = np.arange(len(self._index), dtype=np.int32)
+            unknown = (release.indices(rows) < 0) & ~self._index.columns.deleted
+            revision = 0
+            while unknown.any() and (
+                items := await self._in_thread(self._catalogue.changed_since, revision, 10 * CHUNK)
+            ):
+                revision = items[-1].revision
+                self._note_new(release, items)
+            await self._give_vectors(release)
+            self._releases.append(release)
+
+    def drop(self, release: LoadedRelease) -> None:
+        """Forgets a release that has left service."""
+        self._releases = [other for other in self._releases if other is not release]
+
+    async def follow(self) -> None:
+        """Refreshes for ever; what does not answer is logged once and asked again."""
+        quiet = False
+        while True:
+            try:
+                await self.refresh()
+                self._changed.clear()
+                for release in self._releases:
+                    await self._give_vectors(release)
+                quiet = False
+            except (SQLAlchemyError, ModelUnavailable) as error:
+                if not quiet:
+                    LOG.warning("the catalogue in memory stays as it is for now: %s", error)
+                quiet = True
+            wait_s = 1.0 if quiet else POLL_S
+            try:
+                await asyncio.wait_for(self._changed.wait(), wait_s)
+            except asyncio.TimeoutError:
+                continue
+
+    def _note_new(self, release: LoadedRelease, items: Sequence[CatalogueItem]) -> None:
+        for item in items:
+            if not item.deleted and not release.knows(item.item_id, self._index):
+                release.awaiting_vectors[item.item_id] = item
+
+    async def _give_vectors(self, release: LoadedRelease) -> None:
+        items = list(release.awaiting_vectors.values())
+        if not items:
+            return
+        content = await self._in_thread(release.content_codes, items)
+        vectors, biases = await self._triton.item_vectors(release.number, content)
+        release.new = release.new.replaced(self._index.rows([item.item_id for item in items]), content, vectors, biases)
+        for item in items:
+            if release.awaiting_vectors.get(item.item_id) is item:
+                del release.awaiting_vectors[item.item_id]
+
+    async def _in_thread(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)

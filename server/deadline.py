@@ -1,0 +1,25 @@
+"""How long a request may still take: every downstream call gets the smaller of its budget and what is left."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+ANSWER_RESERVE_S = 0.003
+"""Kept back from the caller's deadline for putting the answer together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """A moment on the monotonic clock, in seconds; infinity where the caller set none."""
+
+    at_s: float = float("inf")
+
+    @staticmethod
+    def after(seconds: float | None) -> Deadline:
+        """The deadline of a caller who waits `seconds` from now (None: for ever)."""
+        return Deadline() if seconds is None else Deadline(time.monotonic() + seconds)
+
+    def left_s(self, budget_s: float) -> float:
+        """Seconds that a step with this budget may take; 0 or less: do not begin."""
+        return min(budget_s, self.at_s - time.monotonic() - ANSWER_RESERVE_S)

@@ -1,0 +1,75 @@
+"""The gateway's errors.
+
+    GatewayError
+    ├── InvalidRequest        INVALID_ARGUMENT with google.rpc.BadRequest
+    ├── NotFound              NOT_FOUND
+    ├── Overloaded            RESOURCE_EXHAUSTED with google.rpc.RetryInfo
+    ├── DeadlinePassed        DEADLINE_EXCEEDED
+    └── Unavailable           UNAVAILABLE
+        ├── FeaturesUnavailable   the feature store; answered from a lower tier
+        └── ModelUnavailable      Triton or the release; answered from a lower tier
+
+`server.services.calls` turns them into gRPC statuses, and nothing else does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+
+class GatewayError(Exception):
+    """Anything that a caller is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One bad field: its path in the request, and its limit or expectation."""
+
+    field: str
+    description: str
+
+
+class InvalidRequest(GatewayError):
+    """The caller sent what the contract does not allow; sending it again fails again."""
+
+    def __init__(self, violations: Sequence[Violation]) -> None:
+        super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations))
+        self.violations = tuple(violations)
+
+
+class NotFound(GatewayError):
+    """What the request names does not exist."""
+
+
+class Overloaded(GatewayError):
+    """More than this process takes; try again after `retry_after_s`."""
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class DeadlinePassed(GatewayError):
+    """The caller has stopped waiting."""
+
+
+class Unavailable(GatewayError):
+    """A part below is gone for now; trying again may help."""
+
+
+class FeaturesUnavailable(Unavailable):
+    """The feature store failed or was too slow."""
+
+
+Reason = Literal["gone", "slow", "failed"]
+"""gone: nobody listens. slow: no answer in time. failed: an answer that says no."""
+
+
+class ModelUnavailable(Unavailable):
+    """No model answered in time."""
+
+    def __init__(self, message: str, *, reason: Reason = "failed") -> None:
+        super().__init__(message)
+        self.reason = reason

@@ -1,0 +1,214 @@
+"""The one module of the gateway that knows Feast: a shopper's online features as lists and arrays.
+
+Requests that come together are read together. Rows are taken from the online store as protobuf values, past Feast's
+dictionaries, on one thread: its SQLite connection belongs to a single one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from feast import FeatureStore, FeatureView
+from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+from feast.protos.feast.types.Value_pb2 import Value
+
+from features.schema import PROFILE_VIEW, PURCHASES_VIEW, RECENT_VIEW, SHOPPER, interest_view
+from features.settings import Settings
+from features.store import open_store
+from server.breaker import Breaker
+from server.coalescer import Coalescer
+from server.deadline import Deadline
+from server.errors import FeaturesUnavailable
+from server.queries import ShopperEvent
+
+LOG = logging.getLogger(__name__)
+
+REOPEN_S = 2.0
+"""Between two attempts to open the store."""
+
+MAX_SHOPPERS = 256
+"""Entities in one read; SQLite takes at most 32,766 parameters, and long reads hold up the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Purchase:
+    """What a shopper has bought of one item; `count` in baskets."""
+
+    item_id: str
+    count: int
+    first_ms: int
+    last_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Attributes of a shopper, None where unknown."""
+
+    age: float | None = None
+    gender: str | None = None
+    country: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LongInterest:
+    """A release's vector of one shopper, float32 (D,), and the newest event that it has seen."""
+
+    vector: npt.NDArray[np.float32]
+    encoded_through_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShopperFeatures:
+    """One row of the feature store; what is missing is empty."""
+
+    recent: tuple[ShopperEvent, ...] = ()
+    """Ascending by time."""
+    purchases: tuple[Purchase, ...] = ()
+    basket_count: int = 0
+    profile: Profile = field(default_factory=Profile)
+    interest: LongInterest | None = None
+
+
+Request = tuple[Sequence[str], int]
+"""Entity keys of one shopper, and the release whose vector is wanted (0: none)."""
+
+
+class FeatureReader:
+    """Reads the online store; one object a process."""
+
+    def __init__(self, settings: Settings, budget_s: float) -> None:
+        self._settings = settings
+        self._budget_s = budget_s
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="feast")
+        self._pipe: Coalescer[Request, list[ShopperFeatures]] = Coalescer(self._read, max_batch=MAX_SHOPPERS // 2)
+        self._breaker = Breaker("feature-store")
+        self.opened = asyncio.Event()
+        """Set once the store has been tried: it is open, or requests go on without it."""
+        self._store: FeatureStore | None = None
+        self._views: dict[str, FeatureView] = {}
+
+    async def read(self, keys: Sequence[str], release: int, deadline: Deadline) -> list[ShopperFeatures]:
+        """The features of each key, in order; one that the store does not know is empty.
+
+        Raises:
+            FeaturesUnavailable: the store failed, or did not answer in time.
+        """
+        if not self._breaker.allows():
+            raise FeaturesUnavailable("the feature store does not answer")
+        try:
+            features = await self._pipe.submit((keys, release), deadline.left_s(self._budget_s))
+        except asyncio.TimeoutError:
+            if deadline.left_s(self._budget_s) == self._budget_s:  # its own fault, not a hurried caller's
+                self._breaker.failed(f"no answer within {self._budget_s:.3f} s")
+            raise FeaturesUnavailable("the feature store was too slow") from None
+        except Exception as error:
+            self._breaker.failed(repr(error))
+            raise FeaturesUnavailable(f"the feature store failed: {error!r}") from error
+        self._breaker.succeeded()
+        return features
+
+    async def serves(self, release: int) -> bool:
+        """Reads the registry again and says whether it has the release's view."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._open_view, release)
+
+    async def follow(self) -> None:
+        """Opens the store, and tries again until it is open and the definitions are applied."""
+        quiet = False
+        while RECENT_VIEW not in self._views:
+            try:
+                await self.serves(0)
+            except Exception as error:  # Feast raises whatever its stores raise
+                if not quiet:
+                    LOG.warning("the feature store cannot be opened, serving without it: %r", error)
+                quiet = True
+            self.opened.set()
+            await asyncio.sleep(REOPEN_S)
+
+    def close(self) -> None:
+        """Stops the thread; reads that wait are dropped."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    async def _read(self, requests: Sequence[Request]) -> list[list[ShopperFeatures]]:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._read_batch, requests)
+
+    def _open_view(self, release: int) -> bool:
+        store = self._store or open_store(self._settings)
+        store.refresh_registry()  # type: ignore[no-untyped-call]
+        self._views = {view.name: view for view in store.list_feature_views()}
+        self._store = store
+        return interest_view(release) in self._views
+
+    def _read_batch(self, requests: Sequence[Request]) -> list[list[ShopperFeatures]]:
+        store = self._store
+        if store is None:
+            return [[ShopperFeatures() for _ in keys] for keys, _ in requests]
+        keys = sorted({key for shopper_keys, _ in requests for key in shopper_keys})
+        entities = [EntityKey(join_keys=[SHOPPER], entity_values=[Value(string_val=key)]) for key in keys]
+        base = [self._rows(store, name, entities) for name in (RECENT_VIEW, PURCHASES_VIEW, PROFILE_VIEW)]
+        interests = {
+            release: self._rows(store, interest_view(release), entities)
+            for release in {release for _, release in requests if release}
+        }
+        place = {key: number for number, key in enumerate(keys)}
+        nothing: list[dict[str, Value] | None] = [None] * len(keys)
+        return [
+            [
+                _features(*(rows[place[key]] for rows in (*base, interests.get(release, nothing))))
+                for key in shopper_keys
+            ]
+            for shopper_keys, release in requests
+        ]
+
+    def _rows(self, store: FeatureStore, view: str, entities: list[EntityKey]) -> list[dict[str, Value] | None]:
+        table = self._views.get(view)
+        if table is None:
+            return [None] * len(entities)
+        names = [feature.name for feature in table.features]
+        rows = store._get_provider().online_read(store.config, table, entities, names)
+        return [values for _, values in rows]
+
+
+def _features(
+    recent: dict[str, Value] | None,
+    purchases: dict[str, Value] | None,
+    profile: dict[str, Value] | None,
+    interest: dict[str, Value] | None,
+) -> ShopperFeatures:
+    events: tuple[ShopperEvent, ...] = ()
+    bought: tuple[Purchase, ...] = ()
+    if recent:
+        columns = (_values(recent, name) for name in ("event_ids", "item_ids", "event_types", "event_times_ms"))
+        events = tuple(map(ShopperEvent, *columns))
+    if purchases:
+        columns = (_values(purchases, name) for name in ("item_ids", "counts", "first_times_ms", "last_times_ms"))
+        bought = tuple(map(Purchase, *columns))
+    vector = _values(interest, "vector") if interest else ()
+    return ShopperFeatures(
+        recent=events,
+        purchases=bought,
+        basket_count=int(_value(purchases, "basket_count") or 0),
+        profile=Profile(*(_value(profile, name) for name in ("age", "gender", "country"))),
+        interest=LongInterest(np.array(vector, np.float32), int(_value(interest, "encoded_through_ms") or 0))
+        if len(vector)
+        else None,
+    )
+
+
+def _value(row: dict[str, Value] | None, name: str) -> Any:
+    """The content of a value; None where the row or the value is missing."""
+    value = row.get(name) if row else None
+    kind = value.WhichOneof("val") if value is not None else None
+    return getattr(value, kind) if kind and kind != "null_val" else None
+
+
+def _values(row: dict[str, Value], name: str) -> Sequence[Any]:
+    """The content of a list; empty where it is missing."""
+    content = _value(row, name)
+    return () if content is None else content.val

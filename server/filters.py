@@ -1,0 +1,81 @@
+"""Which rows of the catalogue may be shown to one request: exact, vectorised, and able to say what took what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from server.catalogue_index import CatalogueIndex, Mask, Rows
+from server.queries import ItemFilter
+
+CATALOG = "catalog"
+"""What `filter_counts` calls the items that no request of this kind may show."""
+
+
+class Sellable:
+    """Rows that are neither deleted nor unlaunched, nor age-restricted unless allowed; kept until that changes."""
+
+    def __init__(self, index: CatalogueIndex) -> None:
+        self._index = index
+        self._known: dict[bool, tuple[int, int, Mask]] = {}
+
+    def mask(self, now_ms: int, *, allow_age_restricted: bool) -> tuple[Mask, int]:
+        """The rows, read-only, and a number that changes when they do."""
+        known = self._known.get(allow_age_restricted)
+        if known is None or known[0] != self._index.version or now_ms >= known[1]:
+            columns = self._index.columns
+            mask = ~columns.deleted & (columns.launch_ms <= now_ms)
+            if not allow_age_restricted:
+                mask &= ~columns.restricted
+            later = columns.launch_ms[columns.launch_ms > now_ms]
+            known = (self._index.version, int(later.min()) if later.size else 2**62, mask)
+            self._known[allow_age_restricted] = known
+        return known[2], hash((known[0], known[1], allow_age_restricted))
+
+
+def allowed(index: CatalogueIndex, sellable: Mask, item_filter: ItemFilter, purchased: Rows) -> Mask:
+    """Rows that the request may show; `sellable` itself where the request filters nothing."""
+    mask = sellable
+    for _, kept in _steps(index, item_filter, purchased):
+        mask = mask & kept
+    return mask
+
+
+def removed_counts(
+    index: CatalogueIndex, sellable: Mask, item_filter: ItemFilter, purchased: Rows
+) -> list[tuple[str, int]]:
+    """(field, items it took) for every field that took some; an item is counted at the first that takes it."""
+    counts = [(CATALOG, int(sellable.size - sellable.sum()))]
+    mask = sellable
+    for field, kept in _steps(index, item_filter, purchased):
+        counts.append((field, int((mask & ~kept).sum())))
+        mask = mask & kept
+    return [(field, count) for field, count in counts if count]
+
+
+def _steps(index: CatalogueIndex, item_filter: ItemFilter, purchased: Rows) -> Iterator[tuple[str, Mask]]:
+    if item_filter.keep_categories:
+        yield "keep_categories", index.in_categories(item_filter.keep_categories)
+    if item_filter.drop_categories:
+        yield "drop_categories", ~index.in_categories(item_filter.drop_categories)
+    if item_filter.keep_brands:
+        yield "keep_brands", index.of_brands(item_filter.keep_brands)
+    if item_filter.drop_brands:
+        yield "drop_brands", ~index.of_brands(item_filter.drop_brands)
+    if item_filter.min_price is not None:
+        yield "min_price", index.columns.price >= item_filter.min_price  # False for NaN
+    if item_filter.max_price is not None:
+        yield "max_price", index.columns.price <= item_filter.max_price
+    if item_filter.in_stock_only:
+        yield "in_stock_only", index.columns.in_stock
+    if item_filter.exclude_item_ids:
+        yield "exclude_item_ids", _without(index, index.rows(item_filter.exclude_item_ids))
+    if item_filter.exclude_purchased:
+        yield "exclude_purchased", _without(index, purchased)
+
+
+def _without(index: CatalogueIndex, rows: Rows) -> Mask:
+    mask = np.ones(len(index), np.bool_)
+    mask[rows[rows >= 0]] = False
+    return mask

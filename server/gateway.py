@@ -1,0 +1,198 @@
+"""One gateway process: its parts put together, started in order, and ended without losing a call."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from braid.v1 import (
+    catalog_pb2,
+    catalog_pb2_grpc,
+    event_pb2,
+    event_pb2_grpc,
+    recommendation_pb2,
+    recommendation_pb2_grpc,
+    user_pb2,
+    user_pb2_grpc,
+)
+from features.database.engine import open_database
+from features.settings import Settings
+from server.breaker import Breaker
+from server.catalogue_follower import CatalogueFollower
+from server.catalogue_index import CatalogueIndex
+from server.election import Election
+from server.event_writer import EventWriter
+from server.feature_reader import FeatureReader
+from server.filters import Sellable
+from server.infer import Model
+from server.popularity import PopularItems
+from server.purchase_history import PurchaseHistory
+from server.release_follower import ReleaseFollower
+from server.services.calls import CallLimit
+from server.services.catalog import CatalogService
+from server.services.events import EventService
+from server.services.recommendation import RecommendationService
+from server.services.users import UserService
+from server.settings import GatewaySettings
+from server.shop import Shop
+from server.shop_records import ShopRecords
+from server.triton import Triton
+
+LOG = logging.getLogger(__name__)
+
+SERVICES = tuple(
+    file.DESCRIPTOR.services_by_name[name].full_name
+    for file, name in (
+        (recommendation_pb2, "RecommendationService"),
+        (event_pb2, "EventService"),
+        (catalog_pb2, "CatalogService"),
+        (user_pb2, "UserService"),
+    )
+)
+MAX_MESSAGE_BYTES = 8 * 1024 * 1024
+
+
+class AddressTaken(Exception):
+    """The gateway cannot listen where it should; the message says what to do."""
+
+
+class Gateway:
+    """Made, started and stopped once, in one event loop."""
+
+    def __init__(self, settings: Settings, own: GatewaySettings) -> None:
+        """Opens the database.
+
+        Raises:
+            DatabaseError, SQLAlchemyError: it cannot be opened.
+        """
+        self._settings = settings
+        self._own = own
+        self._engine = open_database(settings.log_url)
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="followers")
+        self._triton = Triton(
+            settings.triton_address, settings.model_repository, call_timeout_s=own.model_budget_ms / 1000
+        )
+        index = CatalogueIndex()
+        breaker = Breaker("triton")
+        self._features = FeatureReader(settings, own.feature_budget_ms / 1000)
+        self._catalogue = CatalogueFollower(self._engine, index, self._triton, self._threads)
+        self._popular = PopularItems(self._engine, index, self._threads)
+        self._election = Election(settings.home / "triton.lock")
+        self._releases = ReleaseFollower(
+            engine=self._engine,
+            repository=settings.model_repository,
+            index=index,
+            catalogue=self._catalogue,
+            features=self._features,
+            triton=self._triton,
+            election=self._election,
+            breaker=breaker,
+            threads=self._threads,
+        )
+        self.shop = Shop(
+            index=index,
+            sellable=Sellable(index),
+            popular=self._popular,
+            features=self._features,
+            releases=self._releases,
+            model=Model(self._triton, breaker, budget_s=own.model_budget_ms / 1000),
+            history=PurchaseHistory(self._engine, self._threads),
+            feature_budget_s=own.feature_budget_ms / 1000,
+        )
+        write_budget_s = own.write_budget_ms / 1000
+        self._events = EventWriter(self._engine, max_events=own.max_queued_events, budget_s=write_budget_s)
+        self._records = ShopRecords(self._engine, self._catalogue, budget_s=write_budget_s)
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.so_reuseport", int(own.share_port)),
+                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ]
+        )
+        self._tasks: list[asyncio.Task[None]] = []
+        self.port = 0
+
+    async def start(self) -> None:
+        """Listens, not yet serving; the health service says when.
+
+        Raises:
+            AddressTaken: somebody else listens there.
+        """
+        limit = CallLimit(self._own.max_calls)
+        services: tuple[tuple[Callable[..., None], object], ...] = (
+            (
+                recommendation_pb2_grpc.add_RecommendationServiceServicer_to_server,
+                RecommendationService(self.shop, limit),
+            ),
+            (event_pb2_grpc.add_EventServiceServicer_to_server, EventService(self._events, limit)),
+            (catalog_pb2_grpc.add_CatalogServiceServicer_to_server, CatalogService(self._records, limit)),
+            (user_pb2_grpc.add_UserServiceServicer_to_server, UserService(self._records, limit)),
+        )
+        for add, service in services:
+            add(service, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection([*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
+        await self._say(health_pb2.HealthCheckResponse.NOT_SERVING)
+        address = self._settings.gateway_address
+        try:
+            self.port = self._server.add_insecure_port(address)
+        except RuntimeError:
+            raise AddressTaken(
+                f"BRAID_GATEWAY_ADDRESS={address}: cannot listen there; stop what does, or choose another port"
+            ) from None
+        await self._server.start()
+        LOG.info("listening on %s", address)
+        for work in (
+            self._catalogue.follow(),
+            self._popular.follow(),
+            self._features.follow(),
+            self._releases.follow(),
+            self._announce(),
+        ):
+            self._begin(work)
+
+    async def stop(self) -> None:
+        """Health first, then the calls under way within the grace, then the parts."""
+        LOG.info("draining for at most %g s", self._own.drain_s)
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(self._own.drain_s)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._triton.close()
+        for part in (self._events, self._records, self._features):
+            await asyncio.get_running_loop().run_in_executor(None, part.close)
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._election.resign()
+        self._engine.dispose()
+        LOG.info("stopped")
+
+    async def _announce(self) -> None:
+        """SERVING once the catalogue and what is popular are here and the wanted release, if any, is warm."""
+        await self._catalogue.loaded.wait()
+        await self._popular.loaded.wait()
+        await self._features.opened.wait()
+        await self._releases.settled.wait()
+        await self._say(health_pb2.HealthCheckResponse.SERVING)
+        LOG.info("serving")
+
+    async def _say(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+        for service in ("", *SERVICES):
+            await self._health.set(service, status)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        task.add_done_callback(_complain)
+        self._tasks.append(task)
+
+
+def _complain(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        LOG.error("a background task ended: %r", error, exc_info=error)

@@ -1,0 +1,107 @@
+"""What a shopper likes, by category: the share of the model's expectation that falls on each."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from features.schema import EventType
+from server.catalogue_index import CatalogueIndex, Rows
+from server.deadline import Deadline
+from server.errors import ModelUnavailable
+from server.hydrate import fusion_request, no_candidates
+from server.loaded_release import LoadedRelease
+from server.queries import Interest, Interests, ShopperEvent, ShopperQuery, Tier
+from server.shop import Shop
+
+LOG = logging.getLogger(__name__)
+
+LEVELS = 2
+"""Category levels told apart."""
+MOST = 20
+"""Categories in one list."""
+LEAST_SHARE = 0.005
+"""Weaker categories are left out."""
+
+HALF_LIFE_EVENTS = 10
+_EVENT_WEIGHTS = {EventType.VIEW: 1.0, EventType.CLICK: 1.0, EventType.FAVOURITE: 2.0, EventType.CART: 3.0}
+_PURCHASE_WEIGHT = 5.0
+
+
+def by_vector(interest: npt.NDArray[np.float32], release: LoadedRelease, index: CatalogueIndex) -> list[Interest]:
+    """Softmax of interest · item vector over the release's items on sale, summed by category."""
+    rows = release.rows[~index.columns.deleted[release.rows]]
+    logits = release.vectors[release.indices(rows)] @ interest
+    weights = np.exp(logits - logits.max(initial=-np.inf)) if rows.size else logits
+    return _shares(rows, weights, index)
+
+
+def by_events(events: Sequence[ShopperEvent], index: CatalogueIndex) -> list[Interest]:
+    """Events by category where no model answers; half as much for every `HALF_LIFE_EVENTS` newer ones."""
+    rows = index.rows([event.item_id for event in events])
+    kinds = [_EVENT_WEIGHTS.get(EventType(event.event_type), _PURCHASE_WEIGHT) for event in events]
+    decay = 0.5 ** (np.arange(len(events))[::-1] / HALF_LIFE_EVENTS)
+    return _shares(rows[rows >= 0], (np.array(kinds, np.float64) * decay)[rows >= 0], index)
+
+
+def by_counts(item_ids: Sequence[str], counts: Sequence[int], index: CatalogueIndex) -> list[Interest]:
+    """Purchases by category, for the long term where no model answers."""
+    rows = index.rows(item_ids)
+    return _shares(rows[rows >= 0], np.array(counts, np.float64)[rows >= 0], index)
+
+
+def _shares(rows: Rows, weights: npt.NDArray[np.floating], index: CatalogueIndex) -> list[Interest]:
+    nodes = index.upper_nodes(LEVELS)[index.columns.node[rows]]
+    mass = np.bincount(nodes, weights=weights, minlength=1)
+    mass[0] = 0.0  # items without a category
+    if mass.sum() <= 0:
+        return []
+    strengths = mass / mass.sum()
+    order = np.argsort(-strengths, kind="stable")[:MOST]
+    order = order[strengths[order] >= min(LEAST_SHARE, strengths.max())]
+    kept = strengths[order] / strengths[order].sum()
+    return [(index.paths[node], float(strength)) for node, strength in zip(order, kept, strict=True)]
+
+
+async def interests_of(shop: Shop, query: ShopperQuery, deadline: Deadline) -> Interests:
+    """Long-term and current interest, each as the model sees it alone, and the weight of the two together."""
+    release, index = shop.releases.current, shop.index
+    shopper = await shop.shopper(query, release.number if release else 0, deadline)
+    if release is not None and shopper.known:
+        requests = [
+            fusion_request(
+                shopper,
+                release,
+                index,
+                allowed=b"\0",
+                candidates=no_candidates(),
+                long_term=long_term,
+                recent=recent,
+            )
+            for long_term, recent in ((True, True), (True, False), (False, True))
+        ]
+        try:
+            both, long_term_alone, recent_alone = await shop.model.fuse(*requests, deadline=deadline)
+        except ModelUnavailable as error:
+            LOG.debug("interests without the model: %s", error)
+        else:
+            return Interests(
+                long_term=by_vector(long_term_alone.interest, release, index) if shopper.interest else [],
+                current=by_vector(recent_alone.interest, release, index) if shopper.events else [],
+                long_term_weight=float(both.long_weight[0]),
+                last_event_ms=shopper.last_event_ms,
+                release=release.number,
+                tier=Tier.FULL if shopper.interest else Tier.RECENT,
+            )
+    bought = shopper.purchases
+    return Interests(
+        long_term=by_counts([part.item_id for part in bought], [part.count for part in bought], index),
+        current=by_events(shopper.events, index),
+        long_term_weight=None,
+        last_event_ms=shopper.last_event_ms,
+        release=0,
+        tier=Tier.POPULAR,
+    )

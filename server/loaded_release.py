@@ -1,0 +1,144 @@
+"""One release as the gateway holds it: its item vectors beside the catalogue's rows, and the items it never saw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from features.catalogue import CatalogueItem
+from features.content import CATALOGUE_COLUMNS, content_codes
+from features.release import ReleaseFiles
+from features.schema import CONTENT_TOKENS, UNKNOWN
+from server.catalogue_index import CatalogueIndex, Mask, Rows
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class NewItems:
+    """Items younger than the release, with what its item tower makes of their content.
+
+    rows: int32 (m,) catalogue rows. content: int32 (m, CONTENT_TOKENS). vectors: float32 (m, D). biases: float32 (m,).
+    """
+
+    rows: Rows
+    content: Ints
+    vectors: Floats
+    biases: Floats
+
+    @staticmethod
+    def none(interest_dim: int) -> NewItems:
+        """No items."""
+        return NewItems(
+            np.zeros(0, np.int32),
+            np.zeros((0, CONTENT_TOKENS), np.int32),
+            np.zeros((0, interest_dim), np.float32),
+            np.zeros(0, np.float32),
+        )
+
+    def replaced(self, rows: Rows, content: Ints, vectors: Floats, biases: Floats) -> NewItems:
+        """With other content for `rows`, old or new."""
+        keep = ~np.isin(self.rows, rows)
+        return NewItems(
+            np.concatenate([self.rows[keep], rows]),
+            np.concatenate([self.content[keep], content]),
+            np.concatenate([self.vectors[keep], vectors]),
+            np.concatenate([self.biases[keep], biases]),
+        )
+
+
+class LoadedRelease:
+    """A release that is, or is about to be, in service. Item index i is catalogue row `rows[i]`."""
+
+    def __init__(self, files: ReleaseFiles, index: CatalogueIndex) -> None:
+        """Gives every item of the release a row; one that the catalogue lacks is taken as the release knew it."""
+        self.number = files.manifest.release
+        self.interest_dim = files.manifest.interest_dim
+        self.folder = files.folder
+        self.content = files.content
+        self.codes = files.codes
+        self.vectors = np.ascontiguousarray(files.item_vectors, np.float32)  # (N, D)
+        self.units = _unit(self.vectors)
+        self.biases = files.items["bias"].to_numpy().astype(np.float32)
+        self.mean_vector = self.vectors.mean(axis=0) if len(self.vectors) else np.zeros(self.interest_dim, np.float32)
+        self.mean_bias = float(self.biases.mean()) if self.biases.size else 0.0
+        columns = files.items.select("item_id", "title", "category_path", "brand", "price")
+        missing = columns.filter(~columns["item_id"].is_in(list(index.row_of)))
+        index.apply(CatalogueItem(**row | {"category_path": row["category_path"] or []}) for row in missing.to_dicts())
+        self.rows = index.rows(columns["item_id"].to_list())
+        self.new = NewItems.none(self.interest_dim)
+        self.awaiting_vectors: dict[str, CatalogueItem] = {}
+        """New items whose content the item tower has not seen yet."""
+        self._index_of_row = np.full(max(len(index), 1), UNKNOWN, np.int32)
+        self._index_of_row[self.rows] = np.arange(self.rows.size, dtype=np.int32)
+        self._bits: dict[int, bytes] = {}
+
+    def indices(self, rows: Rows) -> Ints:
+        """Item indices of catalogue rows, int32 (n,); `UNKNOWN` for rows that the release does not know, or -1."""
+        known = (rows >= 0) & (rows < self._index_of_row.size)
+        return np.where(known, self._index_of_row[np.where(known, rows, 0)], UNKNOWN).astype(np.int32)
+
+    def knows(self, item_id: str, index: CatalogueIndex) -> bool:
+        """Whether the item was there when the release was trained."""
+        return bool(self.indices(index.rows([item_id]))[0] >= 0)
+
+    def slots(self, rows: Rows) -> Ints:
+        """Places in `new` of catalogue rows, int32 (n,), -1 where there is none."""
+        if not self.new.rows.size:
+            return np.full(rows.size, -1, np.int32)
+        order = np.argsort(self.new.rows)
+        places = np.minimum(np.searchsorted(self.new.rows, rows, sorter=order), order.size - 1)
+        found = order[places]
+        return np.where(self.new.rows[found] == rows, found, -1).astype(np.int32)
+
+    def unit_vectors(self, rows: Rows) -> Floats:
+        """Vectors of length 1 of catalogue rows, float32 (n, D); zeros for items without one."""
+        indices, slots = self.indices(rows), self.slots(rows)
+        units = np.zeros((rows.size, self.interest_dim), np.float32)
+        units[indices >= 0] = self.units[indices[indices >= 0]]
+        units[slots >= 0] = _unit(self.new.vectors[slots[slots >= 0]])
+        return units
+
+    def content_of(self, rows: Rows) -> Ints:
+        """Content codes of rows that the release does not know, int32 (n, CONTENT_TOKENS), else zeros."""
+        slots = self.slots(rows)
+        content = np.zeros((rows.size, CONTENT_TOKENS), np.int32)
+        content[slots >= 0] = self.new.content[slots[slots >= 0]]
+        return content
+
+    def allowed_bits(self, mask: Mask, stamp: int | None) -> bytes:
+        """The tensor `allowed` for a mask over catalogue rows; one zero byte where it allows every item.
+
+        Args:
+            stamp: names a mask that many requests share, so that it is packed once.
+        """
+        if stamp is not None and stamp in self._bits:
+            return self._bits[stamp]
+        mine = mask[self.rows]
+        bits = b"\0" if mine.all() else np.packbits(mine, bitorder="little").tobytes()
+        if stamp is not None:
+            if len(self._bits) > 8:
+                self._bits.clear()
+            self._bits[stamp] = bits
+        return bits
+
+    def content_codes(self, items: Sequence[CatalogueItem]) -> Ints:
+        """Content of items in this release's vocabulary, int32 (n, CONTENT_TOKENS)."""
+        columns: dict[str, list[object]] = {name: [] for name in CATALOGUE_COLUMNS}
+        for item in items:
+            values = {name: getattr(item, name) for name in CATALOGUE_COLUMNS}
+            values["attributes"] = sorted(f"{name}={value}" for name, value in item.attributes.items())
+            for name, value in values.items():
+                columns[name].append(value)
+        return content_codes(pl.DataFrame(columns, schema=CATALOGUE_COLUMNS), self.content)
+
+
+def _unit(vectors: Floats) -> Floats:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    units: Floats = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
+    return units

@@ -1,0 +1,37 @@
+"""Structured logs: one JSON object a line on stderr, never with personal data (no user, session or event ids)."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from contextvars import ContextVar
+from datetime import datetime, timezone
+
+REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
+"""The id of the call that is being worked on; in every line that it logs."""
+
+
+class JsonLines(logging.Formatter):
+    """time, level, module, message, and the request id and traceback where there are any."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, str] = {
+            "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "module": record.name,
+            "message": record.getMessage(),
+        }
+        if request_id := REQUEST_ID.get():
+            line["request_id"] = request_id
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def start_logs(level: str) -> None:
+    """Sends this process's logs to stderr."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("server").setLevel(level)

@@ -1,0 +1,153 @@
+"""What a caller asks and what is answered, free of protobuf; made and read by `server.services`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from features.schema import DEFAULT_PAGE_SIZE
+
+
+class Tier(IntEnum):
+    """Which step of the ladder answered; the numbers are those of `braid.v1.Tier`."""
+
+    FULL = 1
+    RECENT = 2
+    SEGMENT = 3
+    POPULAR = 4
+
+
+class Strand(IntEnum):
+    """Why an item is in the answer; the numbers are those of `Reason.Strand`."""
+
+    LONG_TERM = 1
+    RECENT = 2
+    REPEAT = 3
+    POPULAR = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ShopperEvent:
+    """One event of a shopper, from the request or the feature store."""
+
+    event_id: str
+    item_id: str
+    event_type: int
+    time_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """Where and when the shopper is. Empty strings are not known."""
+
+    country: str = ""
+    device: str = ""
+    local_time_ms: int | None = None
+    page_category: tuple[str, ...] = ()
+    page_item_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShopperQuery:
+    """For whom and when: what every call about a shopper has."""
+
+    user_id: str
+    session_id: str
+    now_ms: int
+    context: Context = field(default_factory=Context)
+    recent_events: tuple[ShopperEvent, ...] = ()
+
+    @property
+    def keys(self) -> list[str]:
+        """The entity keys to read, the person's first."""
+        keys = [f"u:{self.user_id}"] if self.user_id else []
+        return [*keys, f"s:{self.session_id}"] if self.session_id else keys
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemFilter:
+    """What may be shown; the fields are those of `braid.v1.Filter`."""
+
+    keep_categories: tuple[str, ...] = ()
+    drop_categories: tuple[str, ...] = ()
+    keep_brands: tuple[str, ...] = ()
+    drop_brands: tuple[str, ...] = ()
+    min_price: float | None = None
+    max_price: float | None = None
+    in_stock_only: bool = False
+    exclude_item_ids: tuple[str, ...] = ()
+    exclude_purchased: bool = False
+    repurchase_window_ms: int | None = None
+    allow_age_restricted: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecommendQuery:
+    """One call of Recommend."""
+
+    shopper: ShopperQuery
+    page_size: int = DEFAULT_PAGE_SIZE
+    filter: ItemFilter = field(default_factory=ItemFilter)
+    diversity: float = 0.0
+    explain: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why one item is in the answer; `because` are item ids, strongest first."""
+
+    strand: Strand
+    because: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recommendation:
+    """The answer to Recommend. Lists are in the order of the answer."""
+
+    item_ids: list[str]
+    scores: list[float]
+    reasons: list[Reason]
+    """Empty unless asked for."""
+    tier: Tier
+    release: int
+    long_term_weight: float | None
+    last_event_ms: int | None
+    encoded_through_ms: int | None
+    filter_counts: list[tuple[str, int]]
+    attribution_token: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranking:
+    """The answer to Rank, in the order of the request."""
+
+    scores: list[float]
+    unknown: list[bool]
+    tier: Tier
+    release: int
+    attribution_token: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimilarItems:
+    """The answer to SimilarItems, nearest first."""
+
+    item_ids: list[str]
+    similarities: list[float]
+    release: int
+
+
+Interest = tuple[tuple[str, ...], float]
+"""Category path and strength."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interests:
+    """The answer to GetInterests, strongest first."""
+
+    long_term: list[Interest]
+    current: list[Interest]
+    long_term_weight: float | None
+    last_event_ms: int | None
+    release: int
+    tier: Tier

@@ -1,0 +1,184 @@
+"""Brings the wanted release into service and keeps it there.
+
+Every gateway process follows the release table and switches in memory. The one that holds the lock also drives
+Triton to what is wanted: it loads, and after Triton's restart or a dead backend loads again. Whether a release
+serves is only ever judged by an inference.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from concurrent.futures import Executor
+from pathlib import Path
+
+import numpy as np
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from features.release import ReleaseError, read_release
+from features.releases import ReleaseTable
+from features.schema import CONTENT_TOKENS, FUSION_MODEL, ITEM_TOWER_MODEL
+from server.breaker import Breaker
+from server.catalogue_follower import CatalogueFollower
+from server.catalogue_index import CatalogueIndex
+from server.election import Election
+from server.errors import ModelUnavailable
+from server.feature_reader import FeatureReader
+from server.hydrate import fusion_request, merge, no_candidates
+from server.loaded_release import LoadedRelease
+from server.queries import ShopperQuery
+from server.triton import Triton
+
+LOG = logging.getLogger(__name__)
+
+POLL_S = 0.25
+PROBE_S = 1.0
+KEEP_OLD_S = 2.0
+"""Time for calls under way, and for other processes, to leave a release that was replaced."""
+FAILURES_TO_RELOAD = 2
+SLOW_TO_RELOAD = 10
+"""Probes in a row that fail, or are slow, before the model is loaded again."""
+
+
+class ReleaseFollower:
+    """`current` is the release in service, or None."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        repository: Path,
+        index: CatalogueIndex,
+        catalogue: CatalogueFollower,
+        features: FeatureReader,
+        triton: Triton,
+        election: Election,
+        breaker: Breaker,
+        threads: Executor,
+    ) -> None:
+        self.current: LoadedRelease | None = None
+        self.settled = asyncio.Event()
+        """Set once the wanted release has served, was refused, or there is none."""
+        self._table = ReleaseTable(engine)
+        self._repository = repository
+        self._index = index
+        self._catalogue = catalogue
+        self._features = features
+        self._triton = triton
+        self._election = election
+        self._breaker = breaker
+        self._threads = threads
+        self._refused: int | None = None
+        self._said = ""
+        self._failed_probes = 0
+
+    async def follow(self) -> None:
+        """Runs for ever; what goes wrong is logged once and tried again."""
+        next_probe_s = 0.0
+        while True:
+            try:
+                await self._step()
+                if self.current is not None and time.monotonic() >= next_probe_s:
+                    next_probe_s = time.monotonic() + PROBE_S
+                    await self._watch(self.current)
+            except (SQLAlchemyError, ModelUnavailable, OSError) as error:
+                self._say(f"waiting: {error}")
+            except Exception:
+                LOG.exception("following the release table failed, trying again")
+            await asyncio.sleep(POLL_S)
+
+    async def _step(self) -> None:
+        loop = asyncio.get_running_loop()
+        wanted = await loop.run_in_executor(self._threads, self._table.live)
+        if wanted is None or wanted == self._refused:
+            if wanted is None and self.current is not None:
+                LOG.info("release=%d leaves service, none is live", self.current.number)
+                self._catalogue.drop(self.current)
+                self.current = None
+            self.settled.set()
+            return
+        if self.current is not None and self.current.number == wanted:
+            return
+        try:
+            files = await loop.run_in_executor(
+                self._threads, read_release, self._repository / FUSION_MODEL / str(wanted)
+            )
+        except ReleaseError as error:
+            LOG.error("release=%d is refused, release=%d stays: %s", wanted, self._number(), error)
+            self._refused = wanted
+            return
+        if not await self._features.serves(wanted):
+            self._say(f"release={wanted} waits for its feature view; run `python -m features apply`")
+            return
+        release = LoadedRelease(files, self._index)
+        await self._load(wanted, keep=self._number())
+        await self._catalogue.prepare(release)
+        await self._probe(release, batches=(1, 4, 16))
+        await self._switch(release)
+
+    async def _switch(self, release: LoadedRelease) -> None:
+        before, self.current = self.current, release
+        self._refused = None
+        self._failed_probes = 0
+        self._breaker.succeeded()
+        self.settled.set()
+        self._say("")
+        LOG.info("release=%d is in service, items=%d", release.number, release.rows.size)
+        if before is not None:
+            self._catalogue.drop(before)
+            await asyncio.sleep(KEEP_OLD_S)
+            await self._load(release.number, again=True)
+
+    async def _load(self, number: int, *, keep: int = 0, again: bool = False) -> None:
+        for model in (ITEM_TOWER_MODEL, FUSION_MODEL):
+            if not again and await self._triton.serves(model, number):
+                continue
+            if not self._election.won():
+                if again:
+                    return
+                raise ModelUnavailable(f"another process loads release {number}")
+            versions = sorted({number, keep} - {0})
+            started_s = time.monotonic()
+            await self._triton.load(model, versions)
+            LOG.info("loaded model=%s versions=%s seconds=%.1f", model, versions, time.monotonic() - started_s)
+
+    async def _probe(self, release: LoadedRelease, batches: tuple[int, ...]) -> None:
+        """Real inferences at each batch size, both models."""
+        nobody = merge([], ShopperQuery(user_id="", session_id="", now_ms=time.time_ns() // 1_000_000))
+        request = fusion_request(nobody, release, self._index, allowed=b"\0", candidates=no_candidates())
+        for batch in batches:
+            await self._triton.fuse_batch([request] * batch)
+            await self._triton.item_vectors(release.number, np.zeros((batch, CONTENT_TOKENS), np.int32))
+
+    async def _watch(self, release: LoadedRelease) -> None:
+        try:
+            await self._probe(release, batches=(1,))
+        except ModelUnavailable as error:
+            self._failed_probes += 1
+            self._breaker.failed(str(error))
+            if error.reason == "gone" or not self._election.won():
+                return
+            if self._failed_probes % (SLOW_TO_RELOAD if error.reason == "slow" else FAILURES_TO_RELOAD) == 0:
+                await self._reload(release.number)
+            return
+        self._failed_probes = 0
+        self._breaker.succeeded()
+
+    async def _reload(self, number: int) -> None:
+        """Loads again; a model that claims to be ready and fails is unloaded first, else a load does nothing."""
+        for model in (ITEM_TOWER_MODEL, FUSION_MODEL):
+            if await self._triton.serves(model, number):
+                LOG.warning("model=%s release=%d says ready and fails, loading it anew", model, number)
+                await self._triton.unload(model)
+        await self._load(number)
+
+    def _number(self) -> int:
+        return self.current.number if self.current else 0
+
+    def _say(self, message: str) -> None:
+        """Logs a state once, not every time that it is found unchanged."""
+        if message and message != self._said:
+            LOG.warning("%s", message)
+        self._said = message

@@ -1,0 +1,1 @@
+"""The gRPC services; generated protobuf types stop in this package."""

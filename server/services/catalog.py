@@ -1,0 +1,124 @@
+"""CatalogService: items checked and read, pages written."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+
+from braid.v1 import catalog_pb2 as pb
+from braid.v1 import catalog_pb2_grpc
+from features.catalogue import CatalogueItem
+from features.schema import MAX_ATTRIBUTES, MAX_BATCH_ITEMS, MAX_ID_CHARS, MAX_TEXT_CHARS
+from server.deadline import Deadline
+from server.errors import NotFound
+from server.services.calls import CallLimit, answers
+from server.services.fields import Fields
+from server.services.shopper_fields import MAX_PRICE, page_size
+from server.shop_records import ShopRecords
+
+DEFAULT_LIST_SIZE = 100
+MAX_LIST_SIZE = 1_000
+MAX_STOCK = 2**63 - 1
+MASKABLE = ("price", "stock", "title")
+
+
+class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
+    """What the shop sells."""
+
+    def __init__(self, records: ShopRecords, limit: CallLimit) -> None:
+        self._records = records
+        self.limit = limit
+
+    @answers
+    async def UpsertItems(self, request: pb.UpsertItemsRequest, deadline: Deadline) -> pb.UpsertItemsResponse:
+        """All items or none."""
+        fields = Fields()
+        items: list[CatalogueItem] = []
+        if fields.count("items", request.items, MAX_BATCH_ITEMS, 1):
+            items = [_item(fields.within(f"items[{number}]"), item) for number, item in enumerate(request.items)]
+            fields.once("items", "item_id", (item.item_id for item in request.items))
+        names = list(dict.fromkeys(request.update_mask.paths))
+        for name in names:
+            if name not in MASKABLE:
+                fields.refuse("update_mask", f"names {name!r}; only {', '.join(MASKABLE)} are allowed")
+        fields.done()
+        await self._records.upsert_items(items, names or None, deadline)
+        return pb.UpsertItemsResponse(upserted_count=len(items))
+
+    @answers
+    async def GetItem(self, request: pb.GetItemRequest, deadline: Deadline) -> pb.GetItemResponse:
+        """One item."""
+        fields = Fields()
+        fields.text("item_id", request.item_id, required=True)
+        fields.done()
+        item = await self._records.item(request.item_id, deadline)
+        if item is None:
+            raise NotFound(f"item_id: the catalogue has no {request.item_id!r}; add it with UpsertItems")
+        return pb.GetItemResponse(item=_message(item))
+
+    @answers
+    async def ListItems(self, request: pb.ListItemsRequest, deadline: Deadline) -> pb.ListItemsResponse:
+        """A page of the catalogue."""
+        fields = Fields()
+        size = page_size(fields, request.page_size, DEFAULT_LIST_SIZE, MAX_LIST_SIZE)
+        after = _read_token(fields, request.page_token)
+        fields.done()
+        items = await self._records.items(after, size + 1, deadline)
+        token = _token(items[size - 1].item_id) if len(items) > size else ""
+        return pb.ListItemsResponse(items=[_message(item) for item in items[:size]], next_page_token=token)
+
+    @answers
+    async def DeleteItems(self, request: pb.DeleteItemsRequest, deadline: Deadline) -> pb.DeleteItemsResponse:
+        """Takes items out."""
+        fields = Fields()
+        if fields.count("item_ids", request.item_ids, MAX_BATCH_ITEMS, 1):
+            fields.texts("item_ids", request.item_ids, MAX_BATCH_ITEMS)
+        fields.done()
+        item_ids = list(dict.fromkeys(request.item_ids))
+        return pb.DeleteItemsResponse(deleted_count=await self._records.delete_items(item_ids, deadline))
+
+
+def _item(fields: Fields, item: pb.Item) -> CatalogueItem:
+    return CatalogueItem(
+        item_id=fields.text("item_id", item.item_id, required=True),
+        title=fields.text("title", item.title, MAX_TEXT_CHARS) or None,
+        category_path=list(fields.category("category_path", item.category_path)),
+        brand=fields.text("brand", item.brand) or None,
+        price=fields.number("price", item.price, 0.0, MAX_PRICE) if item.HasField("price") else None,
+        stock=fields.number("stock", item.stock, 0, MAX_STOCK) if item.HasField("stock") else None,
+        attributes=fields.attributes("attributes", dict(item.attributes), MAX_ATTRIBUTES),
+        variant_group=fields.text("variant_group", item.variant_group) or None,
+        age_restricted=item.age_restricted,
+        launch_time_ms=fields.time_ms("launch_time", item.launch_time) if item.HasField("launch_time") else None,
+    )
+
+
+def _message(item: CatalogueItem) -> pb.Item:
+    message = pb.Item(
+        item_id=item.item_id,
+        title=item.title or "",
+        category_path=item.category_path,
+        brand=item.brand or "",
+        price=item.price,
+        stock=item.stock,
+        attributes=item.attributes,
+        variant_group=item.variant_group or "",
+        age_restricted=item.age_restricted,
+    )
+    if item.launch_time_ms is not None:
+        message.launch_time.FromMilliseconds(item.launch_time_ms)
+    return message
+
+
+def _token(item_id: str) -> str:
+    return base64.urlsafe_b64encode(item_id.encode()).decode()
+
+
+def _read_token(fields: Fields, token: str) -> str:
+    fields.text("page_token", token, 8 * MAX_ID_CHARS)
+    try:
+        after = base64.b64decode(token, altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError):
+        fields.refuse("page_token", "is none that ListItems gave; leave it empty for the first page")
+        return ""
+    return fields.text("page_token", after)

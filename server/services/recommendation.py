@@ -1,0 +1,131 @@
+"""RecommendationService: requests checked and read, answers written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from braid.v1 import recommendation_pb2 as pb
+from braid.v1 import recommendation_pb2_grpc
+from features.schema import MAX_CANDIDATES
+from server.deadline import Deadline
+from server.interests import interests_of
+from server.queries import Interest, RecommendQuery
+from server.rank import rank
+from server.recommend import recommend
+from server.services.calls import CallLimit, answers
+from server.services.fields import Fields
+from server.services.shopper_fields import MAX_NAME_CHARS, item_filter, now_ms, page_size, shopper_query
+from server.shop import Shop
+from server.similar import similar_items
+
+
+class RecommendationService(recommendation_pb2_grpc.RecommendationServiceServicer):
+    """Ranked items for a shopper."""
+
+    def __init__(self, shop: Shop, limit: CallLimit) -> None:
+        self._shop = shop
+        self.limit = limit
+
+    @answers
+    async def Recommend(self, request: pb.RecommendRequest, deadline: Deadline) -> pb.RecommendResponse:
+        """Items for a user or an anonymous session."""
+        fields = Fields()
+        fields.text("placement", request.placement, MAX_NAME_CHARS)
+        query = RecommendQuery(
+            shopper=shopper_query(fields, request.user_id, request.session_id, request.recent_events, request.context),
+            page_size=page_size(fields, request.page_size),
+            filter=item_filter(fields.within("filter"), request.filter),
+            diversity=fields.number("diversity", request.diversity, 0.0, 1.0),
+            explain=request.explain,
+        )
+        fields.done()
+        if request.validate_only:
+            return pb.RecommendResponse()
+        answer = await recommend(self._shop, query, deadline)
+        response = pb.RecommendResponse(
+            results=[
+                pb.RecommendResponse.Result(item_id=item_id, score=score)
+                for item_id, score in zip(answer.item_ids, answer.scores, strict=True)
+            ],
+            attribution_token=answer.attribution_token,
+            release=answer.release,
+            tier=f"TIER_{answer.tier.name}",
+            long_term_weight=answer.long_term_weight,
+            last_event_time=_timestamp(answer.last_event_ms),
+            long_term_encoded_through_time=_timestamp(answer.encoded_through_ms),
+            filter_counts=[
+                pb.RecommendResponse.FilterCount(field=field, removed_count=count)
+                for field, count in answer.filter_counts
+            ],
+        )
+        for result, reason in zip(response.results, answer.reasons, strict=False):
+            result.reason.CopyFrom(
+                pb.RecommendResponse.Reason(strand=f"STRAND_{reason.strand.name}", because_item_ids=reason.because)
+            )
+        return response
+
+    @answers
+    async def Rank(self, request: pb.RankRequest, deadline: Deadline) -> pb.RankResponse:
+        """Scores for the given items."""
+        fields = Fields()
+        query = shopper_query(fields, request.user_id, request.session_id, request.recent_events, request.context)
+        if fields.count("item_ids", request.item_ids, MAX_CANDIDATES, 1):
+            fields.texts("item_ids", request.item_ids, MAX_CANDIDATES)
+        fields.done()
+        answer = await rank(self._shop, query, request.item_ids, deadline)
+        return pb.RankResponse(
+            results=[
+                pb.RankResponse.Result(item_id=item_id, score=score, unknown=unknown)
+                for item_id, score, unknown in zip(request.item_ids, answer.scores, answer.unknown, strict=True)
+            ],
+            release=answer.release,
+            tier=f"TIER_{answer.tier.name}",
+            attribution_token=answer.attribution_token,
+        )
+
+    @answers
+    async def SimilarItems(self, request: pb.SimilarItemsRequest, deadline: Deadline) -> pb.SimilarItemsResponse:
+        """Items nearest to one item."""
+        fields = Fields()
+        fields.text("item_id", request.item_id, required=True)
+        size = page_size(fields, request.page_size)
+        kept = item_filter(fields.within("filter"), request.filter)
+        if kept.exclude_purchased:
+            fields.refuse("filter.exclude_purchased", "is not allowed here: SimilarItems knows no shopper")
+        fields.done()
+        answer = similar_items(self._shop, request.item_id, size, kept, now_ms())
+        return pb.SimilarItemsResponse(
+            results=[
+                pb.SimilarItemsResponse.Result(item_id=item_id, similarity=similarity)
+                for item_id, similarity in zip(answer.item_ids, answer.similarities, strict=True)
+            ],
+            release=answer.release,
+        )
+
+    @answers
+    async def GetInterests(self, request: pb.GetInterestsRequest, deadline: Deadline) -> pb.GetInterestsResponse:
+        """What the shopper likes, long-term and now."""
+        fields = Fields()
+        query = shopper_query(fields, request.user_id, request.session_id, request.recent_events)
+        fields.done()
+        answer = await interests_of(self._shop, query, deadline)
+        return pb.GetInterestsResponse(
+            long_term=_interests(answer.long_term),
+            current=_interests(answer.current),
+            long_term_weight=answer.long_term_weight,
+            last_event_time=_timestamp(answer.last_event_ms),
+            release=answer.release,
+            tier=f"TIER_{answer.tier.name}",
+        )
+
+
+def _interests(interests: Sequence[Interest]) -> list[pb.GetInterestsResponse.Interest]:
+    return [pb.GetInterestsResponse.Interest(category_path=path, strength=strength) for path, strength in interests]
+
+
+def _timestamp(time_ms: int | None) -> Timestamp | None:
+    if time_ms is None:
+        return None
+    return Timestamp(seconds=time_ms // 1000, nanos=time_ms % 1000 * 1_000_000)

@@ -1,0 +1,135 @@
+"""Checks and readings of what several requests share: shopper, context, filter, events."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from braid.v1 import event_pb2, recommendation_pb2
+from features.event_log import NewEvent
+from features.schema import (
+    DEFAULT_PAGE_SIZE,
+    MAX_CLOCK_SKEW_S,
+    MAX_EXCLUDED_ITEMS,
+    MAX_FILTER_VALUES,
+    MAX_PAGE_SIZE,
+    MAX_TEXT_CHARS,
+    RECENT_EVENTS,
+    EventType,
+)
+from server.queries import Context, ItemFilter, ShopperEvent, ShopperQuery
+from server.services.fields import Fields
+
+MAX_PRICE = 1_000_000_000.0
+MAX_QUANTITY = 1_000_000.0
+MAX_TOKEN_CHARS = 256
+MAX_NAME_CHARS = 64
+
+_KNOWN_TYPES = frozenset(int(kind) for kind in EventType)
+
+
+def now_ms() -> int:
+    """The server's clock."""
+    return time.time_ns() // 1_000_000
+
+
+def shopper_query(
+    fields: Fields,
+    user_id: str,
+    session_id: str,
+    recent_events: Sequence[event_pb2.Event],
+    context: recommendation_pb2.Context | None = None,
+) -> ShopperQuery:
+    """For whom and when."""
+    moment_ms = now_ms()
+    fields.text("user_id", user_id)
+    fields.text("session_id", session_id)
+    fields.flag_together(("user_id", "session_id"), (user_id, session_id))
+    events: list[ShopperEvent] = []
+    if fields.count("recent_events", recent_events, RECENT_EVENTS):
+        for number, event in enumerate(recent_events):
+            read = new_event(fields.within(f"recent_events[{number}]"), event, moment_ms, shopper_inside=False)
+            events.append(ShopperEvent(read.event_id, read.item_id or "", read.event_type, read.event_time_ms))
+    return ShopperQuery(
+        user_id=user_id,
+        session_id=session_id,
+        now_ms=moment_ms,
+        context=_context(fields.within("context"), context) if context is not None else Context(),
+        recent_events=tuple(events),
+    )
+
+
+def new_event(fields: Fields, event: event_pb2.Event, moment_ms: int, *, shopper_inside: bool = True) -> NewEvent:
+    """One event; `shopper_inside` is False where the request names the shopper and the event's is ignored."""
+    fields.text("event_id", event.event_id, required=True)
+    if event.type not in _KNOWN_TYPES:
+        fields.refuse("type", f"is {event.type}, 1 (VIEW) to 7 (SEARCH) are allowed")
+    if shopper_inside:
+        fields.text("user_id", event.user_id)
+        fields.text("session_id", event.session_id)
+        fields.flag_together(("user_id", "session_id"), (event.user_id, event.session_id))
+    search = int(event.type) == EventType.SEARCH
+    fields.text("item_id", event.item_id, required=not search)
+    if search and event.item_id:
+        fields.refuse("item_id", "must be empty for SEARCH")
+    time_ms = 0
+    if event.HasField("event_time"):
+        time_ms = fields.time_ms("event_time", event.event_time, moment_ms + 1000 * MAX_CLOCK_SKEW_S)
+    else:
+        fields.refuse("event_time", "is required")
+    fields.number("quantity", event.quantity, 0.0, MAX_QUANTITY)
+    fields.number("price", event.price, 0.0, MAX_PRICE)
+    fields.text("order_id", event.order_id)
+    fields.text("query", event.query, MAX_TEXT_CHARS, required=search)
+    fields.text("attribution_token", event.attribution_token, MAX_TOKEN_CHARS)
+    return NewEvent(
+        event_id=event.event_id,
+        event_type=event.type,
+        event_time_ms=time_ms,
+        user_id=event.user_id or None,
+        session_id=event.session_id or None,
+        item_id=event.item_id or None,
+        order_id=event.order_id or None,
+        quantity=event.quantity or None,
+        price=event.price or None,
+        query=event.query or None,
+        attribution_token=event.attribution_token or None,
+    )
+
+
+def page_size(fields: Fields, value: int, default: int = DEFAULT_PAGE_SIZE, most: int = MAX_PAGE_SIZE) -> int:
+    """0 is the default."""
+    return fields.number("page_size", value, 0, most) or default
+
+
+def item_filter(fields: Fields, message: recommendation_pb2.Filter) -> ItemFilter:
+    """What may be shown."""
+    least = fields.number("min_price", message.min_price, 0.0, MAX_PRICE) if message.HasField("min_price") else None
+    most = fields.number("max_price", message.max_price, 0.0, MAX_PRICE) if message.HasField("max_price") else None
+    if least is not None and most is not None and least > most:
+        fields.refuse("min_price", f"is {least:g}, above max_price {most:g}")
+    return ItemFilter(
+        keep_categories=fields.texts("keep_categories", message.keep_categories, MAX_FILTER_VALUES, MAX_TEXT_CHARS),
+        drop_categories=fields.texts("drop_categories", message.drop_categories, MAX_FILTER_VALUES, MAX_TEXT_CHARS),
+        keep_brands=fields.texts("keep_brands", message.keep_brands, MAX_FILTER_VALUES),
+        drop_brands=fields.texts("drop_brands", message.drop_brands, MAX_FILTER_VALUES),
+        min_price=least,
+        max_price=most,
+        in_stock_only=message.in_stock_only,
+        exclude_item_ids=fields.texts("exclude_item_ids", message.exclude_item_ids, MAX_EXCLUDED_ITEMS),
+        exclude_purchased=message.exclude_purchased,
+        repurchase_window_ms=fields.duration_ms("repurchase_window", message.repurchase_window)
+        if message.HasField("repurchase_window")
+        else None,
+        allow_age_restricted=message.allow_age_restricted,
+    )
+
+
+def _context(fields: Fields, message: recommendation_pb2.Context) -> Context:
+    return Context(
+        country=fields.text("country", message.country, MAX_NAME_CHARS),
+        device=fields.text("device", message.device, MAX_NAME_CHARS),
+        local_time_ms=fields.time_ms("local_time", message.local_time) if message.HasField("local_time") else None,
+        page_category=fields.category("page_category", message.page_category),
+        page_item_id=fields.text("page_item_id", message.page_item_id),
+    )

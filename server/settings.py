@@ -1,0 +1,38 @@
+"""What only the gateway needs to know, read from the environment (`BRAID_GATEWAY_…`), validated at start-up."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class GatewaySettings(BaseSettings):
+    """Budgets and bounds of one gateway process. Variables are the field names in capitals behind `BRAID_GATEWAY_`."""
+
+    model_config = SettingsConfigDict(env_prefix="BRAID_GATEWAY_", frozen=True, extra="forbid")
+
+    feature_budget_ms: float = Field(default=250, gt=0, description="longest wait for the feature store")
+    model_budget_ms: float = Field(default=500, gt=0, description="longest wait for Triton")
+    write_budget_ms: float = Field(default=20_000, gt=0, description="longest wait for a commit")
+    drain_s: float = Field(default=10, ge=0, description="how long calls in flight may finish after SIGTERM")
+    max_calls: int = Field(default=4_000, gt=0, description="calls in flight before RESOURCE_EXHAUSTED")
+    max_queued_events: int = Field(default=50_000, gt=0, description="events awaiting their commit")
+    share_port: bool = Field(default=False, description="SO_REUSEPORT: several processes on one address")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="DEBUG has a line for every call"
+    )
+
+
+def load_gateway_settings() -> GatewaySettings:
+    """Settings from the environment.
+
+    Raises:
+        SystemExit: a value is wrong; the message names the variable, one line each.
+    """
+    try:
+        return GatewaySettings()
+    except ValidationError as error:
+        lines = [f"BRAID_GATEWAY_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
+        raise SystemExit("\n".join(lines)) from None

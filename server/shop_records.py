@@ -1,0 +1,86 @@
+"""Reads and writes of catalogue and users, each in a thread of its kind so that the event loop never waits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from features.catalogue import Catalogue, CatalogueItem
+from features.users import UserProfile, Users
+from server.catalogue_follower import CatalogueFollower
+from server.deadline import Deadline
+from server.errors import DeadlinePassed, Unavailable
+
+LOG = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class ShopRecords:
+    """The database behind CatalogService and UserService."""
+
+    def __init__(self, engine: Engine, follower: CatalogueFollower, *, budget_s: float) -> None:
+        self._catalogue = Catalogue(engine)
+        self._users = Users(engine)
+        self._follower = follower
+        self._budget_s = budget_s
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="shop-writer")
+        self._reader = ThreadPoolExecutor(2, thread_name_prefix="shop-reader")
+
+    async def upsert_items(
+        self, items: Sequence[CatalogueItem], fields: Sequence[str] | None, deadline: Deadline
+    ) -> None:
+        """Durable, and in this process's answers, when it returns."""
+        await self._run(self._writer, lambda: self._catalogue.upsert(items, fields), deadline)
+        await self._follow()
+
+    async def delete_items(self, item_ids: Sequence[str], deadline: Deadline) -> int:
+        """How many were there; they are in no answer of this process when it returns."""
+        count = await self._run(self._writer, lambda: self._catalogue.delete(item_ids), deadline)
+        await self._follow()
+        return count
+
+    async def item(self, item_id: str, deadline: Deadline) -> CatalogueItem | None:
+        """One item, or None."""
+        return await self._run(self._reader, lambda: self._catalogue.get(item_id), deadline)
+
+    async def items(self, after: str, limit: int, deadline: Deadline) -> list[CatalogueItem]:
+        """A page of the catalogue by id."""
+        return await self._run(self._reader, lambda: self._catalogue.list(after, limit), deadline)
+
+    async def upsert_users(self, users: Sequence[UserProfile], deadline: Deadline) -> None:
+        """Durable when it returns."""
+        await self._run(self._writer, lambda: self._users.upsert(users), deadline)
+
+    async def user(self, user_id: str, deadline: Deadline) -> UserProfile | None:
+        """One profile, or None."""
+        return await self._run(self._reader, lambda: self._users.get(user_id), deadline)
+
+    def close(self) -> None:
+        """Ends the threads after the work under way."""
+        for threads in (self._writer, self._reader):
+            threads.shutdown(wait=True, cancel_futures=True)
+
+    async def _follow(self) -> None:
+        try:
+            await self._follower.refresh()
+        except SQLAlchemyError as error:  # it is written; the follower takes it in when the database answers
+            LOG.warning("the catalogue in memory is not up to date: %s", error)
+
+    async def _run(self, threads: ThreadPoolExecutor, work: Callable[[], T], deadline: Deadline) -> T:
+        timeout_s = deadline.left_s(self._budget_s)
+        if timeout_s <= 0:
+            raise DeadlinePassed("the deadline has passed before the database was asked")
+        try:
+            return await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(threads, work), timeout_s)
+        except asyncio.TimeoutError:
+            raise DeadlinePassed("the database took longer than the deadline; try again") from None
+        except SQLAlchemyError as error:
+            LOG.error("the database failed: %s", error)
+            raise Unavailable("the database does not answer now; try again") from error

@@ -1,0 +1,207 @@
+"""The one module of the gateway that knows Triton: raw tensors over one gRPC channel, and its model control."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+from google.protobuf import json_format, text_format
+from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
+
+from features.schema import (
+    FUSION_INPUTS,
+    FUSION_MODEL,
+    FUSION_OUTPUTS,
+    ITEM_TOWER_INPUTS,
+    ITEM_TOWER_MODEL,
+    ITEM_TOWER_OUTPUTS,
+    Tensor,
+    output_name,
+)
+from server.coalescer import Coalescer
+from server.errors import ModelUnavailable, Reason
+
+Array = npt.NDArray[Any]
+_DTYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "INT32": np.dtype("<i4"), "UINT8": np.dtype("u1")}
+
+LOAD_S = 120.0
+"""Time for Triton to load a model."""
+
+
+@dataclass(frozen=True, slots=True)
+class FusionRequest:
+    """One request to the fusion model: the inputs of `schema.FUSION_INPUTS` in their order, without batch dimension."""
+
+    release: int
+    inputs: tuple[Array, ...]
+
+    @property
+    def shape_class(self) -> tuple[int, int, int]:
+        """Only requests of one release and equal shapes go together."""
+        return self.release, self.inputs[-2].size, self.inputs[-1].size
+
+
+@dataclass(frozen=True, slots=True)
+class FusionAnswer:
+    """One row of `schema.FUSION_OUTPUTS`, in its order."""
+
+    top_items: npt.NDArray[np.int32]
+    top_scores: npt.NDArray[np.float32]
+    candidate_scores: npt.NDArray[np.float32]
+    interest: npt.NDArray[np.float32]
+    long_weight: npt.NDArray[np.float32]
+    recent_weights: npt.NDArray[np.float32]
+
+
+class Triton:
+    """One channel to one Triton."""
+
+    def __init__(self, address: str, model_repository: Path, *, call_timeout_s: float) -> None:
+        options = [
+            ("grpc.max_send_message_length", -1),
+            ("grpc.max_receive_message_length", -1),
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 1_000),
+        ]
+        self._channel = grpc.aio.insecure_channel(address, options=options)
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self._repository = model_repository
+        self._call_timeout_s = call_timeout_s
+        self._pipes: dict[tuple[int, int, int], Coalescer[FusionRequest, FusionAnswer]] = {}
+        self._max_batch = 64
+
+    async def close(self) -> None:
+        """Closes the channel; calls under way are cancelled."""
+        await self._channel.close(grace=None)
+
+    async def fuse(self, request: FusionRequest, timeout_s: float) -> FusionAnswer:
+        """The model's answer to one request, which goes together with others of its shape.
+
+        Raises:
+            ModelUnavailable: Triton failed, or did not answer in `timeout_s`.
+        """
+        key = request.shape_class
+        pipe = self._pipes.get(key)
+        if pipe is None:
+            if len(self._pipes) > 64:  # shapes of releases that are gone
+                self._pipes.clear()
+            pipe = self._pipes[key] = Coalescer(self.fuse_batch, max_batch=self._max_batch)
+        try:
+            return await pipe.submit(request, timeout_s)
+        except asyncio.TimeoutError:
+            raise ModelUnavailable(f"no answer from Triton within {timeout_s:.3f} s", reason="slow") from None
+
+    async def fuse_batch(self, requests: Sequence[FusionRequest]) -> list[FusionAnswer]:
+        """Answers to requests of one shape class in one call.
+
+        Raises:
+            ModelUnavailable: Triton failed or timed out.
+        """
+        columns = [np.stack(column) for column in zip(*(request.inputs for request in requests), strict=True)]
+        outputs = await self._infer(FUSION_MODEL, requests[0].release, FUSION_INPUTS, FUSION_OUTPUTS, columns)
+        return [FusionAnswer(*row) for row in zip(*outputs, strict=True)]
+
+    async def item_vectors(
+        self, release: int, content: npt.NDArray[np.int32]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Vectors float32 (n, D) and biases float32 (n,) of content codes int32 (n, CONTENT_TOKENS).
+
+        Raises:
+            ModelUnavailable: Triton failed or timed out.
+        """
+        vectors, biases = [], []
+        for start in range(0, len(content), self._max_batch):
+            part = content[start : start + self._max_batch]
+            vector, bias = await self._infer(ITEM_TOWER_MODEL, release, ITEM_TOWER_INPUTS, ITEM_TOWER_OUTPUTS, [part])
+            vectors.append(vector)
+            biases.append(bias[:, 0])
+        return np.concatenate(vectors), np.concatenate(biases)
+
+    async def serves(self, model: str, release: int) -> bool:
+        """Whether Triton says that this version is ready; only an inference shows that it is.
+
+        Raises:
+            ModelUnavailable: Triton cannot be reached.
+        """
+        try:
+            request = service_pb2.ModelReadyRequest(name=model, version=str(release))
+            return bool((await self._stub.ModelReady(request, timeout=self._call_timeout_s)).ready)
+        except grpc.aio.AioRpcError as error:
+            if error.code() in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT):
+                return False
+            raise _unavailable(model, release, error) from None
+
+    async def load(self, model: str, versions: Sequence[int]) -> None:
+        """Loads exactly these versions of a model, and unloads its others once they are ready.
+
+        Raises:
+            ModelUnavailable: its config.pbtxt cannot be read, or Triton refused or failed.
+        """
+        path = self._repository / model / "config.pbtxt"
+        try:
+            config = text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
+        except (OSError, text_format.ParseError) as error:
+            raise ModelUnavailable(f"{path} cannot be read ({error}); publish the release again") from None
+        config.version_policy.Clear()
+        config.version_policy.specific.versions.extend(versions)
+        self._max_batch = max(1, min(self._max_batch, config.max_batch_size))
+        request = service_pb2.RepositoryModelLoadRequest(model_name=model)
+        request.parameters["config"].string_param = json_format.MessageToJson(config, preserving_proto_field_name=True)
+        try:
+            await self._stub.RepositoryModelLoad(request, timeout=LOAD_S)
+        except grpc.aio.AioRpcError as error:
+            raise _unavailable(model, max(versions), error) from None
+
+    async def unload(self, model: str) -> None:
+        """Unloads a model: the only cure for a dead Python stub.
+
+        Raises:
+            ModelUnavailable: Triton failed.
+        """
+        try:
+            await self._stub.RepositoryModelUnload(
+                service_pb2.RepositoryModelUnloadRequest(model_name=model), timeout=LOAD_S
+            )
+        except grpc.aio.AioRpcError as error:
+            raise _unavailable(model, 0, error) from None
+
+    async def _infer(
+        self,
+        model: str,
+        release: int,
+        inputs: Sequence[Tensor],
+        outputs: Sequence[Tensor],
+        columns: Sequence[Array],
+    ) -> list[Array]:
+        request = service_pb2.ModelInferRequest(model_name=model, model_version=str(release))
+        for tensor, column in zip(inputs, columns, strict=True):
+            request.inputs.add(name=tensor.name, datatype=tensor.dtype, shape=column.shape)
+            request.raw_input_contents.append(column.tobytes())
+        try:
+            response = await self._stub.ModelInfer(request, timeout=self._call_timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise _unavailable(model, release, error) from None
+        found = {output.name: number for number, output in enumerate(response.outputs)}
+        arrays = []
+        for number, tensor in enumerate(outputs):
+            place = found[output_name(number, tensor)]
+            shape = tuple(response.outputs[place].shape)
+            arrays.append(np.frombuffer(response.raw_output_contents[place], _DTYPES[tensor.dtype]).reshape(shape))
+        return arrays
+
+
+def _unavailable(model: str, release: int, error: grpc.aio.AioRpcError) -> ModelUnavailable:
+    code = error.code()
+    reason: Reason = "failed"
+    if code == grpc.StatusCode.DEADLINE_EXCEEDED:
+        reason = "slow"
+    elif code == grpc.StatusCode.UNAVAILABLE and "connect" in (error.details() or "").lower():
+        reason = "gone"
+    return ModelUnavailable(f"Triton, {model} {release}: {code.name}: {error.details()}", reason=reason)
