@@ -2,7 +2,8 @@
 
     python -m deploy.lock            (or `make lock`; takes the newest versions that pyproject.toml allows)
 
-Needs python3.10 to python3.13 on PATH. A version that differs between Pythons gets a marker. Local version tags, hashes and indexes are left out, so that any index serves the same lock.
+Needs python3.10 to python3.13 on PATH. A version that differs between Pythons gets a marker. Local version tags, hashes
+and indexes are left out, so that any index serves the same lock.
 """
 
 from __future__ import annotations
