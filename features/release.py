@@ -149,7 +149,7 @@ def read_release(folder: Path) -> ReleaseFiles:
 
 def content_matrix(items: pl.DataFrame) -> npt.NDArray[np.int32]:
     """int32 (n, CONTENT_TOKENS): the `content` column of a release's items."""
-    return np.asarray(items["content"].explode().to_numpy(), np.int32).reshape(items.height, CONTENT_TOKENS)
+    return np.array(items["content"].explode().to_numpy(), np.int32).reshape(items.height, CONTENT_TOKENS)
 
 
 def write_vocabulary(path: Path, content: ContentVocabulary, codes: CodeVocabularies) -> None:

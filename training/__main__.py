@@ -23,11 +23,8 @@ from features.releases import ReleaseTable
 from features.settings import load_settings
 from training.config import Config
 from training.dataset import DataError
-from training.evaluate import Protocol
+from training.evaluate import MomentChoice, Protocol
 from training.gate import GateError
-from training.pipeline import train as train_model
-from training.publish import publish as publish_model
-from training.trained import load_trained
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 release_app = typer.Typer(no_args_is_help=True, help="The release table.")
@@ -49,7 +46,7 @@ def clear_errors() -> Iterator[None]:
 @app.command()
 def train(
     test_from: Annotated[str | None, typer.Option(help="Date (YYYY-MM-DD) from which on nothing is learned.")] = None,
-    moments: Annotated[str, typer.Option(help="Test moments of a shopper: first or every.")] = "every",
+    moments: Annotated[MomentChoice, typer.Option(help="Test moments of a shopper.")] = MomentChoice.EVERY,
     min_item_moments: Annotated[int, typer.Option(help="Rank only items that so many moments before hold.")] = 0,
     epochs: Annotated[int | None, typer.Option(help="Epochs at most.")] = None,
     max_minutes: Annotated[float | None, typer.Option(help="No epoch is begun after this.")] = None,
@@ -59,6 +56,8 @@ def train(
     run: Annotated[Path | None, typer.Option(help="Folder of the run; default: training/ in the shop's home.")] = None,
 ) -> None:
     """Trains the fusion model on the offline features and measures it."""
+    from training.pipeline import train as train_model
+
     torch.set_num_threads(threads)
     settings = load_settings()
     config = Config()
@@ -66,7 +65,7 @@ def train(
     with clear_errors():
         given = {name: value for name, value in changes.items() if value is not None}
         config = replace(config, fit=replace(config.fit, **given))
-        protocol = Protocol(moments=_moments(moments), min_item_moments=min_item_moments)
+        protocol = Protocol(moments=moments, min_item_moments=min_item_moments)
         trained = train_model(
             settings.offline,
             run or settings.home / "training",
@@ -99,6 +98,9 @@ def publish(
     why: Annotated[str, typer.Option(help="Kept in the release table.")] = "published",
 ) -> None:
     """Makes a release of the trained model: gate, features, vectors, live."""
+    from training.publish import publish as publish_model
+    from training.trained import load_trained
+
     settings = load_settings()
     with clear_errors():
         number = publish_model(
@@ -155,12 +157,6 @@ def _date_ms(value: str | None) -> int | None:
         return int(datetime.fromisoformat(value).replace(tzinfo=timezone.utc).timestamp() * 1000)
     except ValueError:
         raise ValueError(f"--test-from {value!r} is no date; example: 2011-11-10") from None
-
-
-def _moments(value: str) -> str:
-    if value not in ("first", "every"):
-        raise ValueError(f"--moments {value!r} is neither first nor every")
-    return value
 
 
 def _print_figures(rows: dict[str, dict[str, float]]) -> None:

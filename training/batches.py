@@ -109,9 +109,7 @@ class BatchMaker:
             groups = [groups[at] for at in rng.permutation(len(groups))]
         return groups
 
-    def _batch(
-        self, rows: Longs, long_ends: Longs, weights: npt.NDArray[np.float32] | None, label_items: int
-    ) -> Batch:
+    def _batch(self, rows: Longs, long_ends: Longs, weights: npt.NDArray[np.float32] | None, label_items: int) -> Batch:
         log, moments = self.log, self.moments.take(rows)
         starts, now = log.starts[moments.shoppers], moments.times_ms
         recent = pad_sequence(log.items, log.types, log.times_ms, starts, self.ends[rows], now)
@@ -171,4 +169,3 @@ def _long(values: npt.ArrayLike) -> Tensor:
 
 def _float(values: npt.ArrayLike) -> Tensor:
     return torch.from_numpy(np.asarray(values).astype(np.float32))
-

@@ -1,6 +1,6 @@
 """Long-term vectors of many shoppers, by the encoder of one release; `features.materialize` calls it as a process.
 
-    python -m training encode --release-dir model_repository/fusion/3 --histories in.parquet --vectors out.parquet
+python -m training encode --release-dir model_repository/fusion/3 --histories in.parquet --vectors out.parquet
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from enum import Enum
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +13,8 @@ import torch
 from training.batches import BatchMaker
 from training.dataset import Ints, Log, Longs, Moments
 from training.fusion import FusionModel
-from training.own_items import OwnItems
 from training.metrics import mean_of_shoppers, ndcg_at, recall_at
+from training.own_items import OwnItems
 from training.scoring import score_batch
 
 DAY_MS = 86_400_000
@@ -23,16 +23,23 @@ Ranker = Callable[[Moments], Ints]
 """Moments to the best K items of each, int32 (E, K), best first."""
 
 
+class MomentChoice(str, Enum):
+    """Which moments of a shopper are asked."""
+
+    FIRST = "first"
+    EVERY = "every"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Protocol:
     """Which moments count, over which items.
 
-    moments: `first` takes each shopper's first moment, `every` all of them.
+    moments: each shopper's first moment, or every one.
     min_item_moments: items that fewer moments before the split hold are neither ranked nor asked for.
     sample: at most so many moments, drawn with `seed`.
     """
 
-    moments: Literal["first", "every"] = "every"
+    moments: MomentChoice = MomentChoice.EVERY
     min_item_moments: int = 0
     sample: int = 4000
     seed: int = 7
@@ -58,15 +65,13 @@ def split_times(moments: Moments, test_from_ms: int | None) -> tuple[int, int]:
     return (_midnight(before, 0.9) if len(before) else test_from_ms), test_from_ms
 
 
-def make_test_set(
-    log: Log, moments: Moments, from_ms: int, to_ms: int, protocol: Protocol
-) -> TestSet:
+def make_test_set(log: Log, moments: Moments, from_ms: int, to_ms: int, protocol: Protocol) -> TestSet:
     """The moments of a span of time that the protocol asks for, with targets that may be ranked alone."""
     before = moments.between(0, from_ms)
     counts = np.bincount(before.targets, minlength=log.item_count)
     allowed = counts >= protocol.min_item_moments
     chosen = moments.between(from_ms, to_ms)
-    if protocol.moments == "first":
+    if protocol.moments is MomentChoice.FIRST:
         _, first = np.unique(chosen.shoppers, return_index=True)
         chosen = chosen.take(np.sort(first))
     chosen = _keep_targets(chosen, allowed[chosen.targets])
@@ -114,9 +119,7 @@ def rank_with_model(
     return ranked
 
 
-def _hits(
-    moments: Moments, ranked: Ints, kept: npt.NDArray[np.bool_] | None
-) -> tuple[npt.NDArray[np.bool_], Longs]:
+def _hits(moments: Moments, ranked: Ints, kept: npt.NDArray[np.bool_] | None) -> tuple[npt.NDArray[np.bool_], Longs]:
     """Whether each ranked item is a kept target (E, K), and the number of kept targets (E,)."""
     row = np.repeat(np.arange(len(moments)), np.diff(moments.offsets))
     item = moments.targets.astype(np.int64)

@@ -4,6 +4,7 @@
 by `python -m training encode` alone.
 """
 
+import warnings
 from pathlib import Path
 
 import torch
@@ -141,11 +142,14 @@ class EncoderServing(nn.Module):
 
 def save_module(module: nn.Module, path: Path) -> None:
     """Scripts a module in evaluation mode and writes it."""
-    scripted = torch.jit.script(module.eval())
-    torch.jit.freeze(scripted).save(str(path))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch.jit")  # upstream's plan, known
+        torch.jit.freeze(torch.jit.script(module.eval())).save(str(path))
 
 
 def load_module(path: Path) -> torch.jit.ScriptModule:
     """Reads what `save_module` wrote."""
-    module: torch.jit.ScriptModule = torch.jit.load(str(path), map_location="cpu").eval()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch.jit")
+        module: torch.jit.ScriptModule = torch.jit.load(str(path), map_location="cpu").eval()
     return module

@@ -26,7 +26,7 @@ from training.losses import softmax_loss
 from training.scoring import score_batch
 
 DAY_MS = 86_400_000
-VALIDATION = Protocol(moments="every", sample=1500, seed=11)
+VALIDATION = Protocol(sample=1500, seed=11)
 
 
 @dataclass(slots=True, kw_only=True)

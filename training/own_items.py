@@ -69,4 +69,3 @@ class OwnItems:
         return pad_own_items(
             self.items[flat], features, bounds[:-1], bounds[1:], length=max(int(counts.max(initial=0)), 1)
         )
-
