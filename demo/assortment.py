@@ -178,11 +178,13 @@ SERIES: Final[tuple[str, ...]] = (
 )
 """Front words that make further occasions for a large catalogue."""
 
-BRANDS: Final[tuple[str, ...]] = tuple(
-    "Northfell Casa-Lume Brindle&Co Okami Fernhill Atelier-Vey Hartmoor Solvik Pebble Kestrel Marlowe Tindra Oru "
-    "Bexley Juniper&Ash Ravello Stonegate Mikkeli Halden Quill Saffron-Lane Vantage Wren Corvo Lumen Ostara Petrel "
-    "Redwick Sable Tamarind Umbra Vesper Willow-Row Yarrow Zephyr Alder Borealis Cinder Dovetail Everly".split()
+_BRANDS = (
+    "Northfell, Casa Lume, Brindle & Co, Okami, Fernhill, Atelier Vey, Hartmoor, Solvik, Pebble, Kestrel, "
+    "Marlowe, Tindra, Oru, Bexley, Juniper & Ash, Ravello, Stonegate, Mikkeli, Halden, Quill, Saffron "
+    "Lane, Vantage, Wren, Corvo, Lumen, Ostara, Petrel, Redwick, Sable, Tamarind, Umbra, Vesper, Willow "
+    "Row, Yarrow, Zephyr, Alder, Borealis, Cinder, Dovetail, Everly"
 )
+BRANDS: Final[tuple[str, ...]] = tuple(_BRANDS.split(", "))
 
 LOOKS: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "classic": (("Heritage", "Oxford", "Windsor", "Regent"), ("navy", "burgundy", "cream")),

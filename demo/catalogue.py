@@ -175,7 +175,7 @@ def _texts(
         base = parent[i]
         colour = colours[int(pick[i, 2] * len(colours))]
         noun, model = place.nouns[int(pick[base, 0] * len(place.nouns))], models[int(pick[base, 1] * len(models))]
-        name = BRANDS[brand[i]].replace("-", " ").replace("&", " & ")
+        name = BRANDS[brand[i]]
         price = round(place.price * float(np.exp(0.35 * level[i])), 0) - 0.05
         rows.append(
             {
@@ -203,4 +203,4 @@ def _zipf(rng: np.random.Generator, values: int, size: int) -> Ints:
 
 
 def _unit(vectors: Floats) -> Floats:
-    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True))

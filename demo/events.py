@@ -12,7 +12,7 @@ from demo.catalogue import Floats, Ints
 from demo.choice import VIEW_STRENGTH, Chooser
 from demo.visits import Needs, Visits
 
-BUYS = 0.32
+BUYS = 0.36
 """Chance that a visit of habit buys something beside what has run out."""
 MORE_ITEMS = 0.5
 """Further items in such a basket, on average."""
@@ -43,11 +43,7 @@ class Happened:
 def make_events(rng: np.random.Generator, chooser: Chooser, visits: Visits, needs: Needs) -> Happened:
     """What every visit looks at and buys."""
     count = visits.shopper.size
-    looks = np.where(
-        visits.forced,
-        rng.poisson(0.7, count),
-        np.where(visits.intent >= 0, 2 + rng.poisson(2.6, count), 1 + rng.poisson(2.4, count)),
-    )
+    looks = 1 + rng.poisson(np.where(visits.intent >= 0, 3.4, 2.4))
     views = _draw(rng, chooser, visits, np.repeat(np.arange(count), looks), VIEW_STRENGTH, None)
     baskets = ~visits.forced & (rng.random(count) < BUYS)
     sizes = np.where(baskets, 1 + rng.poisson(MORE_ITEMS, count), 0)
@@ -152,13 +148,8 @@ def _before(
     favourite = rng.random(views.visit.size) < 0.05
     left_in_cart = (rng.random(views.visit.size) < 0.04) & ~bought[views.visit]
     return [
-        pl.DataFrame(
-            {
-                "visit": searches,
-                "event_type": "search",
-                "time_ms": visits.start_ms[searches] - 20_000,
-                "query": names.gather(visits.intent[searches]),
-            }
+        _frame("search", searches, None, visits.start_ms[searches] - 20_000).with_columns(
+            query=names.gather(visits.intent[searches])
         ),
         _frame("impression", views.visit[shown], impressions, view_ms[shown] - 6_000),
         _frame("click", views.visit[clicked], views.item[clicked], view_ms[clicked] - 1_000),
@@ -171,18 +162,21 @@ def _before(
 def _basket(
     rng: np.random.Generator, happened: Happened, prices: Floats, first_visit: int
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The carts and the purchases of the same items at the moment of the decision."""
+    """The carts, one after the other from the decision on, and the purchase of all a minute after the last."""
     visit, item = happened.bought.visit, happened.bought.item
-    quantity = 1.0 + (rng.random(visit.size) < 0.1)
-    rows = _frame("purchase", visit, item, happened.decision_ms[visit]).with_columns(
-        quantity=pl.Series(quantity),
-        price=pl.Series(prices[item]),
-    )
-    purchases = rows.with_columns(order_id=pl.format("order-{}", pl.col("visit") + first_visit))
-    return rows.with_columns(event_type=pl.lit("cart")), purchases
+    bounds = np.searchsorted(visit, np.arange(happened.decision_ms.size + 1))
+    place, size = np.arange(visit.size) - bounds[visit], np.diff(bounds)[visit]
+    cart_ms = happened.decision_ms[visit] + place * 15_000
+    paid_ms = happened.decision_ms[visit] + size * 15_000 + 45_000
+    quantity = pl.Series("quantity", 1.0 + (rng.random(visit.size) < 0.1))
+    price = pl.Series("price", prices[item])
+    carts = _frame("cart", visit, item, cart_ms).with_columns(quantity, price)
+    purchases = _frame("purchase", visit, item, paid_ms).with_columns(quantity, price)
+    return carts, purchases.with_columns(order_id=pl.format("order-{}", pl.col("visit") + first_visit))
 
 
-def _frame(kind: str, visit: Ints, item: Ints, time_ms: Ints) -> pl.DataFrame:
+def _frame(kind: str, visit: Ints, item: Ints | None, time_ms: Ints) -> pl.DataFrame:
     return pl.DataFrame(
-        {"visit": visit, "event_type": pl.repeat(kind, visit.size, eager=True), "item": item, "time_ms": time_ms}
-    )
+        {"visit": visit, "item": item, "time_ms": time_ms},
+        schema={"visit": pl.Int64, "item": pl.Int64, "time_ms": pl.Int64},
+    ).with_columns(event_type=pl.lit(kind))

@@ -19,7 +19,7 @@ INTENT_LASTING = 0.25
 INTENT_KEPT = 0.5
 """Chance that the next visit within `INTENT_KEPT_DAYS` still has the same intent."""
 INTENT_KEPT_DAYS = 3
-NEEDS = 1.3
+NEEDS = 0.6
 """Consumables that a shopper has taken to, on average."""
 NEED_JITTER = 0.18
 """Spread of the logarithm of the time between two purchases of one."""
@@ -117,7 +117,7 @@ def _days(rng: np.random.Generator, shoppers: Shoppers, shopper: Ints, days: int
     level = low + rng.random(shopper.size) * (high - low)
     weekend = shoppers.weekend[shopper] == 1
     day = np.where(weekend, np.searchsorted(total[1], level, "right"), np.searchsorted(total[0], level, "right")) - 1
-    return np.clip(day, shoppers.joined[shopper], shoppers.left[shopper] - 1)
+    return np.asarray(np.clip(day, shoppers.joined[shopper], shoppers.left[shopper] - 1))
 
 
 def _intents(
@@ -128,4 +128,5 @@ def _intents(
     fresh = np.where(forced | (rng.random(shopper.size) >= INTENT_SHARE), -1, fresh)
     soon = (np.diff(shopper, prepend=-1) == 0) & (np.diff(day, prepend=-99) <= INTENT_KEPT_DAYS)
     kept = soon & ~forced & (rng.random(shopper.size) < INTENT_KEPT)
-    return fresh[np.maximum.accumulate(np.where(kept, 0, np.arange(shopper.size)))]
+    begins = np.maximum.accumulate(np.where(kept, 0, np.arange(shopper.size)))
+    return np.asarray(fresh[begins])
