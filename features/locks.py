@@ -17,8 +17,8 @@ from sqlalchemy.pool import NullPool
 
 from features.settings import Settings
 
-LockName = Literal["feature-store", "online-rows", "stream"]
-"""feature-store: apply and materialise. online-rows: rows of recent events and purchases. stream: the one worker."""
+LockName = Literal["feature-store", "online-rows", "stream", "materialize"]
+"""feature-store: changes of the registry. online-rows: rows of events and profiles. The others: the one such job."""
 
 
 class LockTaken(Exception):

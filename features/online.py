@@ -12,7 +12,6 @@ from typing import Any, Final
 
 import polars as pl
 import pyarrow.parquet as pq
-from feast import FeatureStore
 from rich.progress import Progress
 from sqlalchemy import ColumnElement, Engine, select
 
@@ -42,7 +41,7 @@ def write_online(settings: Settings, engine: Engine, through: int, progress: Pro
     feast = store.open_store(settings)
     _write_profiles(settings, engine, feast, progress)
     store.write_item_statistics(feast, pl.read_parquet(settings.offline / f"{schema.ITEM_STATISTICS_VIEW}.parquet"))
-    views: dict[str, Callable[[FeatureStore, pl.DataFrame], None]] = {
+    views: dict[str, Callable[[store.FeatureStore, pl.DataFrame], None]] = {
         schema.RECENT_VIEW: store.write_recent,
         schema.PURCHASES_VIEW: store.write_purchases,
     }
@@ -67,7 +66,7 @@ def read_users(engine: Engine, condition: ColumnElement[bool], order: list[Any],
     return pl.DataFrame(rows, schema=USER_COLUMNS, orient="row")
 
 
-def _write_profiles(settings: Settings, engine: Engine, feast: FeatureStore, progress: Progress) -> None:
+def _write_profiles(settings: Settings, engine: Engine, feast: store.FeatureStore, progress: Progress) -> None:
     built = pl.scan_parquet(settings.offline / "users.parquet").select(
         pl.len().alias("users"), pl.col("updated_time_ms").max()
     )

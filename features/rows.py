@@ -39,6 +39,13 @@ PROFILE_ROWS: Final[dict[str, pl.DataType]] = {
     "country": pl.String(),
     "event_timestamp": _UTC,
 }
+INTEREST_ROWS: Final[dict[str, pl.DataType]] = {
+    "shopper": pl.String(),
+    "vector": pl.List(pl.Float32()),
+    "encoded_through_ms": pl.Int64(),
+    "encoded_position": pl.Int64(),
+    "event_timestamp": _UTC,
+}
 STATISTICS_ROWS: Final[dict[str, pl.DataType]] = {
     "item_id": pl.String(),
     "views": pl.Int64(),
@@ -134,6 +141,20 @@ def profile_rows(users: pl.DataFrame) -> pl.DataFrame:
             pl.format("u:{}", "user_id").alias("shopper"), _timestamp(pl.col("updated_time_ms"))
         ),
         PROFILE_ROWS,
+    )
+
+
+def interest_rows(histories: pl.DataFrame, vectors: pl.DataFrame) -> pl.DataFrame:
+    """Rows of `INTEREST_ROWS` from the histories (`recent_rows`) that an encoder read and the vectors that it made."""
+    through = pl.col("event_times_ms").list.max()
+    return _shaped(
+        histories.select(
+            "shopper",
+            through.alias("encoded_through_ms"),
+            pl.col("log_position").alias("encoded_position"),
+            _timestamp(through),
+        ).join(vectors, on="shopper", maintain_order="left"),
+        INTEREST_ROWS,
     )
 
 

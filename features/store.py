@@ -12,8 +12,12 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+import features.lean_feast  # noqa: F401
+
+# isort: split
 import polars as pl
-from feast import FeatureStore, RepoConfig
+from feast import FeatureStore as FeatureStore
+from feast import RepoConfig
 from feast.infra.online_stores.redis import RedisOnlineStore
 from redis import Redis
 from redis.exceptions import RedisError
@@ -23,8 +27,8 @@ from features.database.engine import DatabaseError
 from features.locks import locked
 from features.settings import Settings
 
-WRITE_ROWS = 1_000
-"""Rows in one write: Feast holds them as Python objects meanwhile."""
+WRITE_ROWS = 250
+"""Rows in one write: as long as it takes, SQLite makes another writer wait."""
 
 ENTITY_KEY_VERSION = 3
 

@@ -1,0 +1,193 @@
+"""Long-term vectors of a release: `python -m features materialize [--release N]`.
+
+Each shopper's newest events go through the release's own encoder, which `python -m training encode` runs as a process
+of its own (this package knows no torch), and the vectors into the view `user_interest_vN`, online and offline. Only
+shoppers with events since the last run are encoded; a release that is being published is encoded whole. A run that
+was cut short goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.progress import Progress
+from sqlalchemy import Engine, select
+
+from features import store
+from features.counters import advance_counter, read_counter
+from features.database.engine import DatabaseError, open_database
+from features.database.models import Event
+from features.definitions import offline_file
+from features.event_log import EventLog
+from features.locks import locked
+from features.release import ReleaseError, read_manifest
+from features.releases import ReleaseTable
+from features.rows import interest_rows, recent_rows
+from features.schema import ENCODER_FILE, FUSION_MODEL, HISTORY_EVENTS, interest_view
+from features.settings import ROOT, Settings
+
+CHUNK_SHOPPERS: Final = 20_000
+"""Shoppers in one call of the encoder; what a run that is cut short may have to do again."""
+GROUP_SHOPPERS: Final = 5_000
+"""Histories in memory at once."""
+RUN_FILE: Final = "run.json"
+_HISTORY: Final = ("shopper", "item_ids", "event_types", "event_times_ms", "log_position")
+
+
+class MaterializeError(DatabaseError):
+    """The vectors cannot be made; the message says what to do."""
+
+
+def materialized_counter(release: int) -> str:
+    """The counter that holds the position through which a release's vectors reflect the log."""
+    return f"materialized:{release}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What a run does, kept in a file until it is done: shoppers with events in (since, through]."""
+
+    encoder: str
+    """Identity of the encoder: its checksum in the manifest."""
+    since: int
+    through: int
+    done: str = ""
+    """Shoppers up to this key are encoded."""
+
+
+def materialize(settings: Settings, release: int | None = None, folder: Path | None = None) -> int:
+    """Encodes the shoppers with new events and writes their vectors.
+
+    Args:
+        release: the live one if not given.
+        folder: the release's files where they are not in the model repository yet; every shopper is encoded then.
+
+    Returns:
+        How many shoppers were encoded.
+
+    Raises:
+        MaterializeError: there is no such release, or its encoder fails.
+    """
+    engine = open_database(settings.log_url)
+    try:
+        number = release if release is not None else _live(engine)
+        files = folder or settings.model_repository / FUSION_MODEL / str(number)
+        with locked(settings, "materialize", engine=engine):
+            return _materialize(settings, engine, number, files, whole=folder is not None)
+    finally:
+        engine.dispose()
+
+
+def _materialize(settings: Settings, engine: Engine, release: int, files: Path, *, whole: bool) -> int:
+    work = settings.home / "materialize" / str(release)
+    work.mkdir(parents=True, exist_ok=True)
+    run = _run(settings, engine, release, files, work, whole=whole)
+    feast = store.open_store(settings)
+    encoded = 0
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True) as progress:
+        shoppers = _shoppers(engine, run)
+        task = progress.add_task(f"encoding for release {release}", total=len(shoppers))
+        for start in range(0, len(shoppers), CHUNK_SHOPPERS):
+            chunk = shoppers[start : start + CHUNK_SHOPPERS]
+            histories, vectors = work / "histories.parquet", work / "vectors.parquet"
+            if write_histories(EventLog(engine), chunk, histories):
+                _encode(files, histories, vectors)
+                part = f"part-{run.through:012d}-{zlib.crc32(chunk[-1].encode()):08x}.parquet"
+                rows = _vectors(histories, vectors)
+                _write_offline(rows, offline_file(settings.offline, interest_view(release)) / part)
+                store.write_interest(feast, release, rows)
+                encoded += rows.height
+            run = replace(run, done=chunk[-1])
+            (work / RUN_FILE).write_text(json.dumps(asdict(run)))
+            progress.advance(task, len(chunk))
+    advance_counter(engine, materialized_counter(release), run.through)
+    shutil.rmtree(work)
+    console.print(f"Release {release}: {encoded:,} shoppers encoded, through position {run.through:,}", highlight=False)
+    return encoded
+
+
+def write_histories(log: EventLog, shoppers: Sequence[str], path: Path) -> int:
+    """Writes what the encoder reads, a row for each shopper who did anything; returns how many.
+
+    Columns: shopper, item_ids list<str>, event_types list<i32>, event_times_ms list<i64>, ascending and the newest
+    `HISTORY_EVENTS`, and log_position, the newest of them.
+    """
+    written = 0
+    schema = recent_rows(log.recent_of([], HISTORY_EVENTS)).select(_HISTORY).to_arrow().schema
+    with pq.ParquetWriter(path, schema) as writer:
+        for start in range(0, len(shoppers), GROUP_SHOPPERS):
+            events = log.recent_of(shoppers[start : start + GROUP_SHOPPERS], HISTORY_EVENTS)
+            rows = recent_rows(events).select(_HISTORY)
+            writer.write_table(rows.to_arrow().cast(schema))
+            written += rows.height
+    return written
+
+
+def _run(settings: Settings, engine: Engine, release: int, files: Path, work: Path, *, whole: bool) -> Run:
+    """The run that was cut short, if it was of the same encoder, or a new one."""
+    try:
+        encoder = read_manifest(files).files[ENCODER_FILE]
+    except (ReleaseError, KeyError) as error:
+        raise MaterializeError(f"release {release} cannot be materialised: {error}") from None
+    if (work / RUN_FILE).exists():
+        run = Run(**json.loads((work / RUN_FILE).read_text()))
+        if run.encoder == encoder:
+            return run
+    if whole:  # a number that was used before, by a release that was never finished
+        shutil.rmtree(offline_file(settings.offline, interest_view(release)), ignore_errors=True)
+    since = 0 if whole else read_counter(engine, materialized_counter(release))
+    return Run(encoder=encoder, since=since, through=EventLog(engine).last_position())
+
+
+def _shoppers(engine: Engine, run: Run) -> list[str]:
+    """Those with events in the run's range who are not done, ascending."""
+    statement = select(Event.shopper).where(Event.shopper > run.done, Event.position <= run.through)
+    if run.since:
+        statement = statement.where(Event.position > run.since)
+    with engine.connect() as connection:
+        return sorted(connection.scalars(statement.distinct()))
+
+
+def _encode(files: Path, histories: Path, vectors: Path) -> None:
+    command = [sys.executable, "-m", "training", "encode"]
+    command += ["--release-dir", str(files), "--histories", str(histories), "--vectors", str(vectors)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip() or "no message").splitlines()[-1]
+        raise MaterializeError(f"the encoder of {files} failed ({done.returncode}): {last}; run: {' '.join(command)}")
+
+
+def _vectors(histories: Path, vectors: Path) -> pl.DataFrame:
+    """Rows of the release's view from what the encoder read and what it wrote."""
+    rows = interest_rows(pl.read_parquet(histories), pl.read_parquet(vectors))
+    read = pq.ParquetFile(histories).metadata.num_rows
+    if rows.height != read:
+        raise MaterializeError(f"the encoder made {rows.height} vectors of {read} histories; publish the release again")
+    if not rows.select(pl.col("vector").list.eval(pl.element().is_finite().all()).list.first().all()).item():
+        raise MaterializeError("the encoder made vectors that are not finite; publish the release again")
+    return rows
+
+
+def _write_offline(rows: pl.DataFrame, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows.write_parquet(path.with_suffix(".new"))
+    path.with_suffix(".new").replace(path)
+
+
+def _live(engine: Engine) -> int:
+    live = ReleaseTable(engine).live()
+    if live is None:
+        raise MaterializeError("no release is live; publish one first: python -m training publish")
+    return live
