@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+
 from demo.oracle import Oracle, ndcg
 from demo.simulate import EVENT_COLUMNS, ShopPlan, simulate
-
 from features.schema import EVENT_NAMES
 
 SMALL = {"shoppers": 600, "items": 400, "days": 90}
