@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -76,7 +77,8 @@ def requirements(settings: Settings) -> list[Check]:
 def is_up(settings: Settings) -> bool:
     """Whether supervisord answers."""
     try:
-        _supervisor(settings).getState()
+        with _supervisor(settings) as supervisor:
+            supervisor.getState()
     except OSError:
         return False
     return True
@@ -85,7 +87,8 @@ def is_up(settings: Settings) -> bool:
 def programs(settings: Settings) -> list[Program]:
     """Every program and its state; empty while the stack is down."""
     try:
-        found = cast(list[dict[str, Any]], _supervisor(settings).getAllProcessInfo())
+        with _supervisor(settings) as supervisor:
+            found: list[dict[str, Any]] = supervisor.getAllProcessInfo()
     except OSError:
         return []
     states = [
@@ -101,7 +104,8 @@ def start(settings: Settings) -> None:
         StackError: this machine lacks something (one line each), or supervisord did not come up.
     """
     if is_up(settings):
-        _supervisor(settings).startAllProcesses(False)
+        with _supervisor(settings) as supervisor:
+            supervisor.startAllProcesses(False)
         return
     if failed := [check for check in requirements(settings) if not check.ok]:
         raise StackError("\n".join(check.line() for check in failed))
@@ -124,8 +128,14 @@ def start(settings: Settings) -> None:
 
 
 def write_config(settings: Settings) -> Path:
-    """Fills in supervisord.conf for this shop."""
+    """Fills in supervisord.conf for this shop.
+
+    Raises:
+        StackError: a path has a percent sign, which supervisord would expand, once here and twice there.
+    """
     run = settings.home.resolve() / "run"
+    if "%" in f"{run}{ROOT}":
+        raise StackError(f"supervisord cannot take a percent sign in a path: {run}. Set BRAID_HOME to another folder")
     run.mkdir(parents=True, exist_ok=True)
     settings.logs.mkdir(parents=True, exist_ok=True)
     values = {
@@ -136,8 +146,7 @@ def write_config(settings: Settings) -> Path:
         "python": shlex.quote(sys.executable),
     }
     config = run / "supervisord.conf"
-    escaped = {name: value.replace("%", "%%") for name, value in values.items()}
-    config.write_text(Template(TEMPLATE.read_text()).substitute(escaped))
+    config.write_text(Template(TEMPLATE.read_text()).substitute(values))
     return config
 
 
@@ -204,7 +213,8 @@ def stop(settings: Settings, within_s: float = 90.0) -> bool:
     processes = _processes(settings)
     if processes:
         try:
-            _supervisor(settings).shutdown()
+            with _supervisor(settings) as supervisor:
+                supervisor.shutdown()
         except (OSError, Fault):  # it is on its way out, or its socket is gone: the signal below says the same
             processes[0].terminate()
         _, alive = psutil.wait_procs(processes, timeout=within_s)
@@ -243,12 +253,21 @@ def _failure(settings: Settings, program: str) -> str:
     return f"{program} keeps ending: {last}\nRead {log}"
 
 
-def _supervisor(settings: Settings) -> Any:
+@contextmanager
+def _supervisor(settings: Settings) -> Iterator[Any]:
+    """supervisord's procedures.
+
+    Raises:
+        OSError: nobody listens on its socket.
+    """
     path = control_socket(settings)
     if not path.exists():
         raise FileNotFoundError(path)
     transport = SupervisorTransport(None, None, f"unix://{path}")
-    return ServerProxy("http://127.0.0.1", transport=transport).supervisor
+    try:
+        yield ServerProxy("http://127.0.0.1", transport=transport).supervisor
+    finally:
+        transport.close()
 
 
 def _channel(address: str) -> grpc.Channel:

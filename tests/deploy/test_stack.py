@@ -1,0 +1,167 @@
+"""The whole stack under its supervisor: up, watched, healed, down; with nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import tritonclient.grpc as triton_client
+
+from deploy.embedded import stack, triton
+from features.settings import ROOT, Settings
+from tests.conditions import eventually
+from tests.deploy.test_triton import publish
+from tests.processes import environment, free_ports, tail
+
+UP_WITHIN_S = 240
+
+
+def braid(settings: Settings, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """`python -m deploy.embedded …` for a shop."""
+    return subprocess.run(
+        [sys.executable, "-m", "deploy.embedded", *arguments],
+        cwd=ROOT,
+        env=environment(settings, COLUMNS="200", **variables),
+        capture_output=True,
+        text=True,
+        timeout=UP_WITHIN_S + 30,
+    )
+
+
+def pid_of(settings: Settings, program: str) -> int:
+    """Process id of a running program, else 0."""
+    return next((entry.pid for entry in stack.programs(settings) if entry.name == program), 0)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that nobody has collected yet does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def traces(settings: Settings) -> list[str]:
+    """What is there of a shop's stack: processes and shared memory."""
+    home, prefix = str(settings.home), triton.shared_memory_prefix(settings)
+    found = [str(path) for path in Path("/dev/shm").glob(f"{prefix}*")]
+    for process in psutil.process_iter(["pid", "cmdline"]):
+        line = " ".join(process.info["cmdline"] or [])
+        if process.pid != os.getpid() and (home in line or prefix in line):
+            found.append(line)
+    return found
+
+
+@pytest.fixture(scope="module")
+def up(new_settings: Callable[..., Settings]) -> Iterator[Settings]:
+    """A running stack of an empty shop."""
+    settings = new_settings()
+    started = braid(settings, "up", "--within", str(UP_WITHIN_S))
+    try:
+        assert started.returncode == 0, started.stdout + started.stderr + tail(stack.log_file(settings, "gateway"))
+        yield settings
+    finally:
+        stopped = braid(settings, "down")
+        assert stopped.returncode == 0, stopped.stderr
+    assert traces(settings) == []
+
+
+@pytest.mark.timeout(UP_WITHIN_S + 60)
+def test_up_waits_until_the_gateway_serves(up: Settings) -> None:
+    assert stack.health(up) == "SERVING"
+    assert {program.name: program.state for program in stack.programs(up)} == dict.fromkeys(
+        ("gateway", "stream", "triton"), "RUNNING"
+    )
+
+
+def test_second_up_says_so_and_changes_nothing(up: Settings) -> None:
+    before = stack.programs(up)
+    again = braid(up, "up")
+    assert (again.returncode, again.stderr) == (0, "")
+    assert again.stdout.startswith("Already up")
+    assert [program.pid for program in stack.programs(up)] == [program.pid for program in before]
+
+
+def test_status_shows_programs_and_health(up: Settings) -> None:
+    shown = braid(up, "status")
+    assert shown.returncode == 0
+    assert all(name in shown.stdout for name in ("gateway", "stream", "triton", "SERVING", str(up.logs)))
+
+
+def test_every_program_writes_its_log_in_one_place(up: Settings) -> None:
+    logs = {path.name for path in up.logs.glob("*.log")}
+    assert {"gateway.log", "stream.log", "supervisord.log", "triton.log"} <= logs
+
+
+@pytest.mark.parametrize("program", ["stream", "gateway"])
+@pytest.mark.timeout(UP_WITHIN_S)
+def test_program_that_is_killed_is_started_again(up: Settings, program: str) -> None:
+    killed = pid_of(up, program)
+    os.kill(killed, signal.SIGKILL)
+    eventually(lambda: pid_of(up, program) not in (0, killed), within_s=30, what=f"a new {program}")
+    eventually(lambda: stack.health(up) == "SERVING", within_s=UP_WITHIN_S, what="health SERVING")
+
+
+def test_killed_triton_comes_back_without_its_old_stubs(up: Settings) -> None:
+    killed = pid_of(up, "triton")
+    publish(up.model_repository, "toy")
+    with triton_client.InferenceServerClient(up.triton_address) as client:
+        client.load_model("toy")
+        stubs = [process.pid for process in psutil.Process(killed).children(recursive=True)]
+        assert stubs
+        os.kill(killed, signal.SIGKILL)
+        eventually(lambda: pid_of(up, "triton") not in (0, killed), within_s=30, what="a new Triton")
+        eventually(client.is_server_live, within_s=30, what="the new Triton's answer")
+        assert [pid for pid in stubs if alive(pid)] == []
+        client.load_model("toy")
+        assert client.is_model_ready("toy")
+
+
+@pytest.mark.timeout(UP_WITHIN_S + 60)
+def test_program_that_keeps_ending_is_named_with_its_last_line_and_log(settings: Settings) -> None:
+    failed = braid(settings, "up", "--within", str(UP_WITHIN_S), BRAID_ONLINE_STORE="punch cards")
+    assert failed.returncode == 1
+    assert "BRAID_ONLINE_STORE" in failed.stderr
+    assert traces(settings) == []
+
+
+def test_status_of_a_stack_that_is_down_is_an_error(settings: Settings) -> None:
+    shown = braid(settings, "status")
+    assert (shown.returncode, shown.stderr) == (1, "Down. Start it with `make up`.\n")
+
+
+def test_down_of_a_stack_that_is_down_is_none(settings: Settings) -> None:
+    stopped = braid(settings, "down")
+    assert (stopped.returncode, stopped.stdout) == (0, "It was not up.\n")
+
+
+def test_control_socket_of_a_deep_home_has_a_short_path(settings: Settings) -> None:
+    deep = settings.model_copy(update={"home": settings.home / ("deep" * 20) / ("folder" * 10)})
+    assert len(str(stack.control_socket(deep))) <= stack.LONGEST_SOCKET_PATH
+    assert stack.control_socket(deep) != stack.control_socket(settings)
+    assert stack.control_socket(settings).parent in (settings.home / "run", Path("/tmp"))
+
+
+def test_supervisor_starts_from_a_deep_home_with_odd_characters(settings: Settings) -> None:
+    ports = free_ports(4)
+    home = settings.home / "a shöp; with spaces" / ("deep" * 20)
+    deep = settings.model_copy(update={"home": home, "triton_address": f"127.0.0.1:{ports + 2}"})
+    stack.start(deep)
+    try:
+        eventually(lambda: pid_of(deep, "triton"), what="Triton's process")
+    finally:
+        assert stack.stop(deep)
+    assert traces(deep) == []
+
+
+def test_percent_sign_in_the_home_is_refused_in_one_line(settings: Settings) -> None:
+    refused = braid(settings.model_copy(update={"home": settings.home / "100%"}), "up")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("supervisord cannot take a percent sign")
+    assert len(refused.stderr.splitlines()) == 1
