@@ -60,11 +60,15 @@ def train(
 
     torch.set_num_threads(threads)
     settings = load_settings()
-    config = Config()
-    changes = {"seed": seed, "epochs": epochs, "max_minutes": max_minutes}
+    usual = Config()
     with clear_errors():
-        given = {name: value for name, value in changes.items() if value is not None}
-        config = replace(config, fit=replace(config.fit, **given))
+        chosen = replace(
+            usual.fit,
+            seed=seed,
+            epochs=usual.fit.epochs if epochs is None else epochs,
+            max_minutes=usual.fit.max_minutes if max_minutes is None else max_minutes,
+        )
+        config = replace(usual, fit=chosen)
         protocol = Protocol(moments=moments, min_item_moments=min_item_moments)
         trained = train_model(
             settings.offline,

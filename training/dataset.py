@@ -1,8 +1,4 @@
-"""The offline files as flat arrays: every shopper's events in time order, and the moments to learn from.
-
-A moment is a shopper at a time, with the items that came next: the purchases of a visit (or of an order) as they stood
-before the first of them was put in the cart. Where a log has hardly any purchases, every event is a moment.
-"""
+"""The offline files as flat arrays: every shopper's events in time order, by shopper."""
 
 from __future__ import annotations
 
@@ -10,23 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from features.codes import CodeVocabularies, fit_codes, shopper_codes
 from features.schema import SEQUENCE_TYPES, UNKNOWN, EventType
-
-Ints = npt.NDArray[np.int32]
-Longs = npt.NDArray[np.int64]
+from training.moments import Ints, Longs, Moments, purchase_moments
 
 VISIT_GAP_MS = 30 * 60_000
 """A visit ends when this much time passes without an event."""
-
-MIN_PURCHASE_MOMENTS = 200
-"""With fewer purchase moments than this, and than a hundredth of the events, every event is a moment."""
-
-MAX_MOMENTS = 400
-"""Moments of one shopper that are kept, the newest."""
 
 _TIME_BITS = 43  # 278 years of milliseconds
 
@@ -36,45 +23,11 @@ class DataError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Moments:
-    """E moments in order of time.
-
-    shoppers: (E,) row of the shopper. times_ms: (E,). targets: flat item indices, each moment's unique.
-    offsets: (E + 1,) bounds of each moment's targets.
-    """
-
-    shoppers: Longs
-    times_ms: Longs
-    targets: Ints
-    offsets: Longs
-
-    def __len__(self) -> int:
-        return len(self.times_ms)
-
-    def take(self, rows: Longs) -> Moments:
-        """The given moments, in the given order."""
-        counts = self.offsets[rows + 1] - self.offsets[rows]
-        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        flat = np.repeat(self.offsets[rows] - offsets[:-1], counts) + np.arange(offsets[-1])
-        return Moments(
-            shoppers=self.shoppers[rows], times_ms=self.times_ms[rows], targets=self.targets[flat], offsets=offsets
-        )
-
-    def between(self, from_ms: int, to_ms: int) -> Moments:
-        """The moments of a half-open span of time."""
-        return self.take(np.flatnonzero((self.times_ms >= from_ms) & (self.times_ms < to_ms)))
-
-    def targets_of(self, row: int) -> Ints:
-        """Target items of one moment."""
-        return self.targets[self.offsets[row] : self.offsets[row + 1]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
     """Every sequence event, sorted by shopper and time.
 
     catalogue: frame of items, row i is item i. purchases: events as `features.history.own_items_at` reads them, with
-    the shopper's row as `shopper`. items, types, times_ms: (n,). starts: (S + 1,) rows of each shopper.
+    the shopper's row as `shopper`. items, types, times_ms, visits: (n,). starts: (S + 1,) rows of each shopper.
     codes: int32 (S, 3), `schema.SHOPPER_CODES`.
     """
 
@@ -84,6 +37,7 @@ class Log:
     items: Ints
     types: Ints
     times_ms: Longs
+    visits: Longs
     starts: Longs
     codes: Ints
     vocabularies: CodeVocabularies
@@ -99,7 +53,7 @@ class Log:
         """First row of each shopper that is not before its time: the end of what was known then."""
         base = self.times_ms.min() if self.times_ms.size else 0
         offsets = np.clip(times_ms - base, 0, (1 << _TIME_BITS) - 1)
-        return np.searchsorted(self.keys, (shoppers << _TIME_BITS) + offsets, side="left")
+        return np.asarray(np.searchsorted(self.keys, (shoppers << _TIME_BITS) + offsets, side="left"))
 
 
 def read_log(folder: Path, vocabularies: CodeVocabularies | None = None) -> tuple[Log, Moments]:
@@ -139,6 +93,7 @@ def read_log(folder: Path, vocabularies: CodeVocabularies | None = None) -> tupl
         items=events["item"].to_numpy().astype(np.int32),
         types=events["event_type"].to_numpy().astype(np.int32),
         times_ms=times_ms,
+        visits=events["visit"].to_numpy().astype(np.int64),
         starts=starts,
         codes=shopper_codes(
             users["age"].to_list(), users["gender"].to_list(), users["country"].to_list(), vocabularies
@@ -146,7 +101,7 @@ def read_log(folder: Path, vocabularies: CodeVocabularies | None = None) -> tupl
         vocabularies=vocabularies,
         keys=(number << _TIME_BITS) + (times_ms - times_ms.min()),
     )
-    return log, _moments(events)
+    return log, purchase_moments(events)
 
 
 def _events(path: Path, catalogue: pl.DataFrame) -> pl.DataFrame:
@@ -174,37 +129,4 @@ def _events(path: Path, catalogue: pl.DataFrame) -> pl.DataFrame:
             .otherwise(pl.format("v:{}", "visit"))
         )
         .with_columns(basket=pl.when(purchase).then(pl.struct("number", "basket_key").rank("dense").cast(pl.Int64)))
-    )
-
-
-def _moments(events: pl.DataFrame) -> Moments:
-    known = events.filter(pl.col("item") >= 0)
-    bought = known.filter(pl.col("basket").is_not_null())
-    decided = (
-        events.filter(
-            pl.col("session_id").is_not_null(),
-            pl.col("event_type").is_in([int(EventType.CART), int(EventType.PURCHASE)]),
-        )
-        .group_by("visit")
-        .agg(decided_ms=pl.col("event_time_ms").min())
-    )
-    moments = (
-        bought.group_by("number", "basket")
-        .agg(pl.col("visit").min(), pl.col("event_time_ms").min(), targets=pl.col("item").unique().sort())
-        .join(decided, on="visit", how="left")
-        .with_columns(time_ms=pl.min_horizontal("event_time_ms", "decided_ms"))
-    )
-    if moments.height < min(MIN_PURCHASE_MOMENTS, known.height / 100):
-        moments = known.select("number", time_ms="event_time_ms", targets=pl.concat_list("item"))
-    moments = (
-        moments.select("number", "time_ms", "targets", first=pl.col("targets").list.first())
-        .sort("time_ms", "number", "first")
-        .filter(pl.int_range(pl.len()).reverse().over("number") < MAX_MOMENTS)
-    )
-    counts = moments["targets"].list.len().to_numpy().astype(np.int64)
-    return Moments(
-        shoppers=moments["number"].to_numpy().astype(np.int64),
-        times_ms=moments["time_ms"].to_numpy().astype(np.int64),
-        targets=moments["targets"].explode().to_numpy().astype(np.int32) if moments.height else np.zeros(0, np.int32),
-        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
     )

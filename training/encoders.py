@@ -32,7 +32,8 @@ class EventEmbedding(nn.Module):
 
     def forward(self, vectors: Tensor, types: Tensor, seconds: Tensor) -> Tensor:
         """(B, L, D) from item vectors (B, L, D), types (B, L) and ages or gaps in seconds (B, L)."""
-        return self.dropout(vectors + self.types(types) + self.times(time_bucket(seconds)))
+        events: Tensor = self.dropout(vectors + self.types(types) + self.times(time_bucket(seconds)))
+        return events
 
 
 class Block(nn.Module):
@@ -47,9 +48,7 @@ class Block(nn.Module):
         self.key_value = nn.Linear(dim, 2 * dim)
         self.out = nn.Linear(dim, dim)
         self.distance = nn.Parameter(torch.linspace(-3.0, 0.0, heads))  # penalty a head puts on log distance
-        self.feed = nn.Sequential(
-            nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * dim, dim)
-        )
+        self.feed = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, events: Tensor, hidden: Tensor, queries: int) -> tuple[Tensor, Tensor]:
@@ -69,7 +68,7 @@ class Block(nn.Module):
         penalty = functional.softplus(self.distance).reshape(1, -1, 1, 1) * apart
         scores = (scores - penalty).masked_fill(hidden, -1e9)
         weights = torch.softmax(scores, dim=-1)
-        read = torch.einsum("bhqk,bkhw->bqhw", self.dropout(weights), pair[:, :, 1]).reshape(batch, queries, dim)
+        read = torch.einsum("bhqk,bkhw->bqhw", weights, pair[:, :, 1]).reshape(batch, queries, dim)
         states = events[:, length - queries :] + self.dropout(self.out(read))
         return states + self.dropout(self.feed(states)), weights[:, :, -1].mean(dim=1)
 
@@ -95,7 +94,8 @@ class LongEncoder(nn.Module):
         hidden = torch.ones(length, length, dtype=torch.bool, device=types.device).triu(1)
         for block in self.blocks:
             states, _ = block(states, hidden, length)
-        return self.norm(states)
+        normed: Tensor = self.norm(states)
+        return normed
 
 
 class ShortEncoder(nn.Module):

@@ -11,9 +11,10 @@ import numpy.typing as npt
 import torch
 
 from training.batches import BatchMaker
-from training.dataset import Ints, Log, Longs, Moments
+from training.dataset import Log
 from training.fusion import FusionModel
 from training.metrics import mean_of_shoppers, ndcg_at, recall_at
+from training.moments import Ints, Longs, Moments
 from training.own_items import OwnItems
 from training.scoring import score_batch
 
@@ -146,6 +147,7 @@ def _keep_targets(moments: Moments, kept: npt.NDArray[np.bool_]) -> Moments:
         times_ms=moments.times_ms,
         targets=moments.targets[kept],
         offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        browse=moments.browse,
     )
     return trimmed.take(np.flatnonzero(counts > 0))
 

@@ -79,7 +79,7 @@ class FusionServing(nn.Module):
             recent_vectors = torch.where(unknown.unsqueeze(-1), content_vectors, recent_vectors)
         codes = torch.cat([shopper, context], dim=1).long()
         interest, share, weights, signals = self.model.interest(
-            long_interest, long_mask, long_age, recent_vectors, types, recent_ages, codes
+            long_interest, long_mask, long_age, recent_vectors, types, recent_ages, codes, torch.zeros_like(long_mask)
         )
         items = self.table.bias.shape[0]
         own = own_items.long()
@@ -136,7 +136,7 @@ class EncoderServing(nn.Module):
 
     def forward(self, items: Tensor, types: Tensor, gaps: Tensor, lengths: Tensor) -> Tensor:
         """float32 (B, D): the state at each row's last event; rows are left-aligned and at least 1 long."""
-        states = self.long(self.table.rows(items.long()), types.long(), gaps)
+        states: Tensor = self.long(self.table.rows(items.long()), types.long(), gaps)
         return states[torch.arange(states.shape[0]), lengths - 1]
 
 
@@ -151,5 +151,5 @@ def load_module(path: Path) -> torch.jit.ScriptModule:
     """Reads what `save_module` wrote."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch.jit")
-        module: torch.jit.ScriptModule = torch.jit.load(str(path), map_location="cpu").eval()
+        module: torch.jit.ScriptModule = torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
     return module

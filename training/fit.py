@@ -18,11 +18,12 @@ from tqdm import tqdm
 from features.content import ContentVocabulary, content_codes, fit_vocabulary
 from training.batches import BatchMaker
 from training.config import Config
-from training.dataset import Log, Moments
+from training.dataset import Log
 from training.evaluate import Protocol, TestSet, make_test_set, measure, rank_with_model
 from training.fusion import FusionModel
 from training.item_tower import ItemTower
 from training.losses import softmax_loss
+from training.moments import Moments, browse_moments, concatenate
 from training.scoring import score_batch
 
 DAY_MS = 86_400_000
@@ -79,22 +80,28 @@ def fit(
     run = _Run(model=model, optimizer=_optimizer(model, config), config=config, folder=folder)
     if resume:
         run.load()
-    maker = BatchMaker(log, train)
+    maker = BatchMaker(log, _with_browsing(log, train, validation_from_ms, config))
     test, checker = _validation(log, moments, validation_from_ms, test_from_ms)
     started = time.monotonic()
     with SummaryWriter(log_dir=str(folder / "tensorboard")) as board:
         while run.epoch < options.epochs and not run.stopped and time.monotonic() - started < options.max_minutes * 60:
-            loss = run.train_epoch(maker, train, learning_rate=options.learning_rate)
+            loss = run.train_epoch(maker, learning_rate=options.learning_rate)
             figures = measure(test, rank_with_model(model, checker, test.allowed)) if len(test.moments) else {}
             run.note(loss, figures, board)
             run.save()
         run.restore_best()
         if options.final_epochs and run.history:
-            everything = BatchMaker(log, recent)
+            everything = BatchMaker(log, _with_browsing(log, recent, test_from_ms, config))
             for _ in range(options.final_epochs):
-                run.train_epoch(everything, recent, learning_rate=options.learning_rate / 3)
+                run.train_epoch(everything, learning_rate=options.learning_rate / 3)
     model.eval()
     return Fitted(model=model, config=config, content=vocabulary, history=run.history)
+
+
+def _with_browsing(log: Log, moments: Moments, before_ms: int, config: Config) -> Moments:
+    if not config.fit.browse_weight:
+        return moments
+    return concatenate(moments, browse_moments(log, before_ms, config.fit.seed))
 
 
 def _validation(log: Log, moments: Moments, from_ms: int, to_ms: int) -> tuple[TestSet, BatchMaker]:
@@ -125,13 +132,15 @@ class _Run:
     since_best: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
 
-    def train_epoch(self, maker: BatchMaker, moments: Moments, *, learning_rate: float) -> float:
+    def train_epoch(self, maker: BatchMaker, *, learning_rate: float) -> float:
         """One pass; the mean loss."""
         options = self.config.fit
         torch.manual_seed(options.seed * 1_000_003 + self.epoch)
         rng = np.random.default_rng([options.seed, self.epoch])
+        moments = maker.moments
         ages_days = (moments.times_ms.max(initial=0) - moments.times_ms) / DAY_MS
         weights = np.power(0.5, ages_days / options.half_life_days).astype(np.float32)
+        weights[moments.browse] *= options.browse_weight
         self.model.train()
         total, seen = 0.0, 0
         batches = list_batches(maker, options, rng, weights)

@@ -16,7 +16,7 @@ from training.item_tower import ItemTower
 SESSION_S = 1800.0
 """Recent events younger than this count as the current session in the gate."""
 
-GATE_SIGNALS = 6
+GATE_SIGNALS = 7
 REPEAT_DIM = 8
 
 
@@ -51,13 +51,15 @@ class RepeatTerm(nn.Module):
     def of_own(self, vectors: Tensor, features: Tensor, signals: Tensor) -> Tensor:
         """(B, R) from item vectors (B, R, D), own features (B, R, F) and the gate's signals (B, S)."""
         shared = signals.unsqueeze(1).expand(-1, features.shape[1], -1)
-        return self.own(torch.cat([features, self.item(vectors), shared], dim=-1)).squeeze(-1)
+        term: Tensor = self.own(torch.cat([features, self.item(vectors), shared], dim=-1))
+        return term.squeeze(-1)
 
     def of_recent(self, vectors: Tensor, types: Tensor, ages: Tensor, signals: Tensor) -> Tensor:
         """(B, T) from item vectors (B, T, D), types and ages (B, T)."""
         shared = signals.unsqueeze(1).expand(-1, types.shape[1], -1)
         parts = [self.seen_type(types), self.seen_time(time_bucket(ages)), self.item(vectors), shared]
-        return self.seen(torch.cat(parts, dim=-1)).squeeze(-1)
+        term: Tensor = self.seen(torch.cat(parts, dim=-1))
+        return term.squeeze(-1)
 
 
 class FusionModel(nn.Module):
@@ -70,19 +72,20 @@ class FusionModel(nn.Module):
         self.short = ShortEncoder(config.dim, config.heads, config.short_layers, config.dropout)
         self.gate = Gate(config.dim)
         self.repeat = RepeatTerm(config.dim, GATE_SIGNALS)
-        sizes = (
+        self.code_sizes = [
             AGE_CODES,
             len(vocabularies.gender) + 1,
             len(vocabularies.country) + 1,
             HOUR_CODES,
             WEEKDAY_CODES,
             len(vocabularies.device) + 1,
-        )
-        self.codes = nn.ModuleList([nn.Embedding(size, config.dim, padding_idx=0) for size in sizes])
-        for table in self.codes:
-            nn.init.zeros_(table.weight)
+        ]
+        self.codes = nn.ModuleList([nn.Embedding(size, config.dim, padding_idx=0) for size in self.code_sizes])
+        for weight in self.codes.parameters():
+            nn.init.zeros_(weight)
         self.long_out = nn.Linear(config.dim, config.dim)
         self.short_out = nn.Linear(config.dim, config.dim)
+        self.browse = nn.Parameter(torch.zeros(config.dim))
         self.dropout = nn.Dropout(config.dropout)
 
     def interest(
@@ -94,6 +97,7 @@ class FusionModel(nn.Module):
         recent_types: Tensor,
         recent_ages: Tensor,
         codes: Tensor,
+        browse: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Fused interest (B, D), long weight (B, 1), weight of each recent event (B, T), the gate's signals (B, S).
 
@@ -101,21 +105,29 @@ class FusionModel(nn.Module):
             long: (B, D); long_mask, long_age: (B, 1).
             recent_vectors: (B, T, D); recent_types, recent_ages: (B, T).
             codes: (B, 6), shopper codes then context codes.
+            browse: (B, 1), 1 where training asks what is looked at next; 0 asks what is bought.
         """
         long = long * long_mask
         short, weights = self.short(recent_vectors, recent_types, recent_ages)
-        signals = gate_signals(long_mask, long_age, recent_types, recent_ages)
+        signals = gate_signals(long_mask, long_age, recent_types, recent_ages, browse)
         share = self.gate(long, short, signals, long_mask, signals[:, 1:2])
         mixed = share * self.long_out(long) + (1.0 - share) * self.short_out(short)
+        mixed = mixed + browse * self.browse
         for column, table in enumerate(self.codes):
             mixed = mixed + table(codes[:, column])
         return self.dropout(mixed), share, weights, signals
 
 
 def gate_signals(
-    long_mask: Tensor, long_age: Tensor, recent_types: Tensor, recent_ages: Tensor, session_s: float = SESSION_S
+    long_mask: Tensor,
+    long_age: Tensor,
+    recent_types: Tensor,
+    recent_ages: Tensor,
+    browse: Tensor,
+    session_s: float = SESSION_S,
 ) -> Tensor:
-    """(B, GATE_SIGNALS): both masks, ages of both strands, events of the session and since the long strand ended."""
+    """(B, GATE_SIGNALS): both masks, ages of both strands, events of the session and since the long strand ended,
+    and what is asked."""
     present = (recent_types > 0).float()
     some = present[:, -1:]
     unseen = present * torch.maximum((recent_ages < long_age).float(), 1.0 - long_mask)
@@ -127,6 +139,7 @@ def gate_signals(
             torch.log1p(recent_ages[:, -1:].clamp(min=0.0)) * some / 16.0,
             torch.log1p((present * (recent_ages < session_s).float()).sum(dim=1, keepdim=True)) / 4.0,
             torch.log1p(unseen.sum(dim=1, keepdim=True)) / 4.0,
+            browse,
         ],
         dim=-1,
     )

@@ -56,7 +56,7 @@ def check_candidate(trained: TrainedModel, fusion: Path, item_tower: Path) -> fl
 
 
 def _inputs(trained: TrainedModel) -> Iterator[tuple[str, dict[str, npt.NDArray[Any]]]]:
-    sizes = [table.num_embeddings for table in trained.model.codes]
+    sizes = trained.model.code_sizes
     for count in (1, 8):
         yield (
             f"random inputs of batch {count}",

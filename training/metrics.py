@@ -15,7 +15,7 @@ def recall_at(hits: npt.NDArray[np.bool_], basket_sizes: npt.NDArray[np.int64], 
         hits: bool (B, at least k), whether the item at each rank is in the basket.
         basket_sizes: (B,), at least 1.
     """
-    return hits[:, :k].sum(axis=1) / np.minimum(basket_sizes, k)
+    return np.asarray(hits[:, :k].sum(axis=1) / np.minimum(basket_sizes, k))
 
 
 def ndcg_at(hits: npt.NDArray[np.bool_], basket_sizes: npt.NDArray[np.int64], k: int = 10) -> Floats:

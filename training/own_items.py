@@ -11,7 +11,8 @@ import polars as pl
 from features.history import own_items_at
 from features.schema import UNKNOWN
 from features.transform import Floats, Ints, own_item_features, pad_own_items
-from training.dataset import Log, Longs, Moments
+from training.dataset import Log
+from training.moments import Longs, Moments
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

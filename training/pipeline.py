@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from training.baselines import measure_baselines, popularity_scores
 from training.batches import BatchMaker
 from training.config import Config
-from training.dataset import Log, Moments, read_log
+from training.dataset import Log, read_log
 from training.evaluate import Protocol, TestSet, make_test_set, measure, rank_with_model, split_times
 from training.fit import fit
 from training.fusion import FusionModel
+from training.moments import Moments
 from training.samples import serving_inputs
 from training.trained import TrainedModel, release_items
 
 SAMPLES = 16
+BASELINE_SAMPLE = 800
 END_OF_TIME_MS = 1 << 60
 POPULARITY_DAYS = 30.0
 
@@ -66,10 +69,12 @@ def train(
     )
     test = make_test_set(log, moments, split.test_from_ms, END_OF_TIME_MS, protocol)
     metrics = measure_model(fitted.model, log, test)
+    before = replace(protocol, sample=BASELINE_SAMPLE)
+    checked = make_test_set(log, moments, split.validation_from_ms, split.test_from_ms, before)
     trained = TrainedModel(
         model=fitted.model,
         config=config,
-        items=release_items(log.catalogue, fitted.content, popularity(log, moments)),
+        items=release_items(log.catalogue, fitted.content, popularity_scores(moments, log.item_count, POPULARITY_DAYS)),
         content=fitted.content,
         codes=log.vocabularies,
         samples=real_samples(fitted.model, log, moments),
@@ -77,7 +82,7 @@ def train(
             "data_window": split.describe(log),
             "metrics": metrics["fusion"],
             "variants": metrics,
-            "baselines": {},
+            "baselines": measure_baselines(log, moments, checked, split.validation_from_ms, test, split.test_from_ms),
             "history": fitted.history,
         },
     )
@@ -94,13 +99,6 @@ def measure_model(model: FusionModel, log: Log, test: TestSet) -> dict[str, dict
         "recent only": {"use_long": False, "use_recent": True},
     }
     return {name: measure(test, rank_with_model(model, maker, test.allowed, **use)) for name, use in variants.items()}
-
-
-def popularity(log: Log, moments: Moments) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Moments that took each item, halved every `POPULARITY_DAYS` of age, (N,)."""
-    ages_days = (moments.times_ms.max(initial=0) - moments.times_ms) / 86_400_000
-    weights = np.repeat(np.power(0.5, ages_days / POPULARITY_DAYS), np.diff(moments.offsets))
-    return np.bincount(moments.targets, weights=weights, minlength=log.item_count)
 
 
 def real_samples(model: FusionModel, log: Log, moments: Moments) -> dict[str, np.ndarray[Any, Any]]:
