@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 console = Console()
@@ -52,6 +53,22 @@ def simulate(
         f"simulated {counts['events']:,} events of {counts['shoppers']:,} shoppers on {counts['items']:,} items "
         f"in {seconds:.1f} s: {out}"
     )
+
+
+@app.command()
+def run(
+    data: Annotated[Path | None, typer.Option(help="a file of events; without, a shop is simulated")] = None,
+    mapping: Annotated[str | None, typer.Option(help="a ready mapping or a YAML file; guessed if not given")] = None,
+) -> None:
+    """Raw data to live recommendations, and a story of what they do."""
+    from demo.pipeline import DemoError
+    from demo.run import run as run_demo
+
+    try:
+        run_demo(console, data, mapping)
+    except DemoError as error:
+        console.print(f"[red]demo: {escape(str(error))}[/red]", soft_wrap=True)
+        raise typer.Exit(1) from None
 
 
 if __name__ == "__main__":

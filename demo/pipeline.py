@@ -1,0 +1,273 @@
+"""From raw data to live recommendations: `python -m demo run`.
+
+Every step is the command that a person would type, run as a process of its own with its output shown. What is built
+already is not built again: `demo.json` in the shop's home says which file the shop was built from and which steps ended
+well.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from deploy.embedded import stack
+from deploy.embedded.checks import failed
+from features.schema import FUSION_MODEL, MANIFEST_FILE
+from features.settings import ROOT, Settings, load_settings
+
+TRAINING_MINUTES = 3.0
+"""After this no epoch is begun."""
+STATE_FILE = "demo.json"
+
+
+class DemoError(Exception):
+    """The demo cannot go on; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shop:
+    """One shop of the demo.
+
+    data: the event file. mapping: its name, found out from the columns if None. simulated: made by us under `data`'s
+    folder, with its truth.
+    """
+
+    settings: Settings
+    data: Path
+    mapping: str | None
+    simulated: bool
+
+    @property
+    def truth(self) -> Path | None:
+        """Folder of the simulation whose truth is known."""
+        return self.data.parent if self.simulated else None
+
+    @property
+    def make_prefix(self) -> str:
+        """What stands before `make down` for this shop."""
+        if self.settings.home.resolve() == ROOT / "var" and not self.own_repository:
+            return ""
+        prefix = f"BRAID_HOME={_short(self.settings.home)} "
+        return prefix + (
+            f"BRAID_MODEL_REPOSITORY={_short(self.settings.model_repository)} " if self.own_repository else ""
+        )
+
+    @property
+    def own_repository(self) -> bool:
+        """Whether releases go elsewhere than to the checkout's `model_repository/`."""
+        return self.settings.model_repository.resolve() != ROOT / "model_repository"
+
+
+def open_shop(data: Path | None, mapping: str | None) -> Shop:
+    """The shop of a file, in a home of its own, or the simulated one in the home of the environment.
+
+    Sets `BRAID_HOME` and `BRAID_MODEL_REPOSITORY` for the steps.
+
+    Raises:
+        DemoError: the file is not there.
+    """
+    settings = load_settings()
+    if data is None:
+        return Shop(
+            settings=settings, data=settings.home / "simulated" / "events.parquet", mapping="simulated", simulated=True
+        )
+    if not data.is_file():
+        raise DemoError(f"{data}: {'is a folder; give one file' if data.is_dir() else 'no such file'}")
+    stem = re.sub(r"[^a-z0-9]+", "-", data.name.split(".")[0].lower()).strip("-") or "shop"
+    home = settings.home / stem
+    os.environ["BRAID_HOME"] = str(home)
+    os.environ["BRAID_MODEL_REPOSITORY"] = str(home / "model_repository")
+    return Shop(settings=load_settings(), data=data.resolve(), mapping=mapping, simulated=False)
+
+
+@dataclass(slots=True)
+class State:
+    """What `demo.json` keeps."""
+
+    path: Path
+    source: dict[str, Any] = field(default_factory=dict)
+    done: list[str] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
+
+    @staticmethod
+    def of(settings: Settings) -> State:
+        """The state of the shop in a home; empty for a new one."""
+        path = settings.home / STATE_FILE
+        state = State(path)
+        if path.exists():
+            try:
+                for name, value in json.loads(path.read_text()).items():
+                    setattr(state, name, value)
+            except (json.JSONDecodeError, AttributeError):
+                raise DemoError(f"{path} is damaged; delete it to build the shop again") from None
+        return state
+
+    def save(self) -> None:
+        """Writes the file beside and renames it."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        beside = self.path.with_suffix(".part")
+        beside.write_text(json.dumps({"source": self.source, "done": self.done, "told": self.told}, indent=1))
+        beside.replace(self.path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One command. `built` says whether its result is there; a step that depends on one that ran runs again."""
+
+    name: str
+    title: str
+    arguments: list[str]
+    built: Callable[[], bool]
+
+
+def build(console: Console, shop: Shop) -> None:
+    """Runs what is not built yet, in order, and brings the stack up.
+
+    Raises:
+        DemoError: a step ended badly, or the home belongs to another file.
+    """
+    state = State.of(shop.settings)
+    _check_source(shop, state)
+    _check_machine(shop.settings)
+    again = False
+    steps = list(_steps(shop))
+    for place, step in enumerate(steps, 1):
+        label = f"[bold]{place}/{len(steps) + 1}  {step.title}[/bold]"
+        if not again and step.name in state.done and step.built():
+            console.print(f"{label}  [dim]built already[/dim]")
+            continue
+        again = True
+        console.print(f"{label}  [dim]python {escape(' '.join(step.arguments))}[/dim]")
+        if step.name == "import":
+            state.source = state.source or _source(shop)
+        state.done = [name for name in state.done if name != step.name]
+        state.save()
+        seconds = _run(step.name, step.arguments)
+        state.done.append(step.name)
+        state.save()
+        console.print(f"[dim]     {seconds:.1f} s[/dim]")
+    console.print(
+        f"[bold]{len(steps) + 1}/{len(steps) + 1}  Start the stack[/bold]  [dim]python -m deploy.embedded up[/dim]"
+    )
+    _stop_others(console, shop.settings)
+    _run("up", ["-m", "deploy.embedded", "up"])
+
+
+def live_release(settings: Settings) -> int:
+    """The newest release in the model repository, 0 without one."""
+    found = (settings.model_repository / FUSION_MODEL).glob(f"*/{MANIFEST_FILE}")
+    return max((int(path.parent.name) for path in found if path.parent.name.isdigit()), default=0)
+
+
+def _steps(shop: Shop) -> Iterator[Step]:
+    settings = shop.settings
+    if shop.simulated:
+        today = datetime.now(timezone.utc).date()
+        yield Step(
+            name="simulate",
+            title="Simulate a shop",
+            arguments=["-m", "demo", "simulate", "--out", _short(shop.data.parent), "--end", today.isoformat()],
+            built=lambda: shop.data.exists() and (shop.data.parent / "truth" / "shop.json").exists(),
+        )
+    mapping = ["--mapping", shop.mapping] if shop.mapping else []
+    yield Step(
+        name="import",
+        title="Import the events",
+        arguments=["-m", "features", "import", _short(shop.data), *mapping],
+        built=lambda: bool(settings.database_url) or (settings.home / "braid.db").exists(),
+    )
+    yield Step(
+        name="build",
+        title="Build the features",
+        arguments=["-m", "features", "build"],
+        built=lambda: (settings.offline / "events.parquet").exists(),
+    )
+    yield Step(
+        name="train",
+        title="Train the model",
+        arguments=["-m", "training", "train", "--max-minutes", f"{TRAINING_MINUTES:g}"],
+        built=lambda: (settings.home / "training").exists(),
+    )
+    yield Step(
+        name="evaluate",
+        title="Measure it beside simple methods",
+        arguments=["-m", "training", "evaluate"],
+        built=lambda: (settings.home / "training").exists(),
+    )
+    yield Step(
+        name="publish",
+        title="Publish it as a release",
+        arguments=["-m", "training", "publish", "--why", "the demo's first release"],
+        built=lambda: live_release(settings) > 0,
+    )
+
+
+def _run(name: str, arguments: list[str]) -> float:
+    begin = time.monotonic()
+    code = subprocess.run([sys.executable, *arguments], cwd=ROOT).returncode
+    if code:
+        raise DemoError(
+            f"the step `{name}` ended with exit code {code}; the reason stands above. "
+            f"To run it alone: .venv/bin/python {' '.join(arguments)}"
+        )
+    return time.monotonic() - begin
+
+
+def _source(shop: Shop) -> dict[str, Any]:
+    if shop.simulated:
+        return {"simulated": True}
+    facts = shop.data.stat()
+    return {"path": str(shop.data), "bytes": facts.st_size, "modified_ns": facts.st_mtime_ns, "mapping": shop.mapping}
+
+
+def _check_source(shop: Shop, state: State) -> None:
+    if state.source and state.source != _source(shop):
+        raise DemoError(
+            f"{_short(shop.settings.home)} holds a shop built from another file, another state of it or with another "
+            f"mapping ({state.source.get('path', 'simulated')}). Delete {_short(shop.settings.home)} to build anew, "
+            "or set BRAID_HOME to another folder"
+        )
+
+
+def _check_machine(settings: Settings) -> None:
+    """What the last step needs is better known before the first."""
+    if stack.is_up(settings) or any(stack.is_up(other) for other in _others(settings)):
+        return
+    missing = failed(stack.requirements(settings))
+    if missing:
+        raise DemoError("\n".join(f"{need.name}: {need.found}; {need.remedy}" for need in missing))
+
+
+def _others(settings: Settings) -> Iterator[Settings]:
+    """Shops of this checkout whose stack would hold the same ports."""
+    homes = {ROOT / "var", settings.home.parent, *(path.parent for path in (ROOT / "var").glob(f"*/{STATE_FILE}"))}
+    homes |= {path.parent for path in settings.home.glob(f"*/{STATE_FILE}")}
+    homes |= {path.parent for path in settings.home.parent.glob(f"*/{STATE_FILE}")}
+    for home in sorted(homes):
+        if home.resolve() != settings.home.resolve() and (home / STATE_FILE).exists():
+            yield settings.model_copy(update={"home": home})
+
+
+def _stop_others(console: Console, settings: Settings) -> None:
+    for other in _others(settings):
+        if stack.is_up(other):
+            console.print(f"Stopping the stack of {_short(other.home)}, which holds the same ports.")
+            stack.stop(other)
+
+
+def _short(path: Path) -> str:
+    """Relative to the checkout where it lies inside."""
+    resolved = path.resolve()
+    return str(resolved.relative_to(ROOT)) if resolved.is_relative_to(ROOT) else str(resolved)
