@@ -94,7 +94,7 @@ def fill(settings: Settings) -> None:
 def train_and_publish(settings: Settings) -> None:
     """A real release of the shop, by the commands that a person would use."""
     for arguments in (
-        ["train", "--epochs", "3", "--threads", "1", "--max-minutes", "1"],
+        ["train", "--epochs", "12", "--threads", "1", "--max-minutes", "1"],
         ["publish", "--why", "a test"],
     ):
         command = [sys.executable, "-m", "training", *arguments]
