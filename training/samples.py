@@ -12,12 +12,14 @@ import torch
 from features.schema import CONTENT_TOKENS, OWN_FEATURES, OWN_ITEMS, PADDING, RECENT_EVENTS
 from training.batches import Batch
 from training.fusion import FusionModel
+from training.scoring import score_batch
 
 
 def serving_inputs(model: FusionModel, batch: Batch) -> dict[str, npt.NDArray[Any]]:
-    """`schema.FUSION_INPUTS` by name for the B moments of a batch, long-term vectors included."""
+    """`schema.FUSION_INPUTS` by name for the B moments of a batch, and `expected_scores` (B, N), what training says."""
     model.eval()
     with torch.inference_mode():
+        expected = score_batch(model, batch).logits
         vectors, _ = model.tower()
         table = torch.cat([vectors, torch.zeros(1, vectors.shape[1])])
         states = model.long(table[batch.history_items.clamp(min=-1)], batch.history_types, batch.history_gaps)
@@ -43,6 +45,7 @@ def serving_inputs(model: FusionModel, batch: Batch) -> dict[str, npt.NDArray[An
         "context": codes[:, 3:],
         "allowed": np.zeros((count, 1), np.uint8),
         "candidates": np.zeros((count, 1), np.int32),
+        "expected_scores": expected.numpy(),
     }
 
 

@@ -31,7 +31,7 @@ WEIGHTS = "weights.pt"
 class TrainedModel:
     """A fitted model with its catalogue and vocabularies.
 
-    items: columns of `features.release.ITEM_COLUMNS` but `bias`. samples: `schema.FUSION_INPUTS` by name.
+    items: columns of `features.release.ITEM_COLUMNS` but `bias`. samples: as `training.samples.serving_inputs` makes.
     report: data_window, metrics, baselines, history.
     """
 
