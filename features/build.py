@@ -57,7 +57,7 @@ def build(settings: Settings) -> None:
     """Builds everything; see the module. Run again, it replaces what it built."""
     store.apply(settings)
     engine = open_database(settings.log_url)
-    console = Console(stderr=True)
+    console = Console(stderr=True, soft_wrap=True)
     folder = settings.offline / ".building"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

@@ -93,10 +93,9 @@ def _materialize(settings: Settings, engine: Engine, release: int, files: Path, 
     work = settings.home / "materialize" / str(release)
     work.mkdir(parents=True, exist_ok=True)
     run = _run(settings, engine, release, files, work, whole=whole)
-    feast = store.open_store(settings)
     encoded = 0
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True) as progress:
+    console = Console(stderr=True, soft_wrap=True)
+    with Progress(console=console, transient=True) as progress, store.opened(settings) as feast:
         shoppers = _shoppers(engine, run)
         task = progress.add_task(f"encoding for release {release}", total=len(shoppers))
         for start in range(0, len(shoppers), CHUNK_SHOPPERS):

@@ -18,6 +18,7 @@ from sqlalchemy import ColumnElement, Engine, select
 from features import schema, store
 from features.counters import advance_counter
 from features.database.models import Event, User
+from features.definitions import offline_file
 from features.locks import locked
 from features.rows import profile_rows
 from features.settings import Settings
@@ -38,21 +39,21 @@ def write_online(settings: Settings, engine: Engine, through: int, progress: Pro
         through: the position of the log that the files hold. A shopper with events above it is left to the stream
             worker, which may have written a newer row.
     """
-    feast = store.open_store(settings)
-    _write_profiles(settings, engine, feast, progress)
-    store.write_item_statistics(feast, pl.read_parquet(settings.offline / f"{schema.ITEM_STATISTICS_VIEW}.parquet"))
-    views: dict[str, Callable[[store.FeatureStore, pl.DataFrame], None]] = {
-        schema.RECENT_VIEW: store.write_recent,
-        schema.PURCHASES_VIEW: store.write_purchases,
-    }
-    for view, write in views.items():
-        file = pq.ParquetFile(settings.offline / f"{view}.parquet")
-        task = progress.add_task(f"writing {view} online", total=file.metadata.num_rows)
-        for batch in file.iter_batches(batch_size=_WRITE_ROWS):
-            rows = pl.DataFrame(pl.from_arrow(batch))
-            with locked(settings, "online-rows", engine=engine):
-                write(feast, rows.filter(~pl.col("shopper").is_in(_shoppers_after(engine, through))))
-            progress.advance(task, rows.height)
+    with store.opened(settings) as feast:
+        _write_profiles(settings, engine, feast, progress)
+        store.write_item_statistics(feast, pl.read_parquet(offline_file(settings.offline, schema.ITEM_STATISTICS_VIEW)))
+        views: dict[str, Callable[[store.FeatureStore, pl.DataFrame], None]] = {
+            schema.RECENT_VIEW: store.write_recent,
+            schema.PURCHASES_VIEW: store.write_purchases,
+        }
+        for view, write in views.items():
+            file = pq.ParquetFile(offline_file(settings.offline, view))
+            task = progress.add_task(f"writing {view} online", total=file.metadata.num_rows)
+            for batch in file.iter_batches(batch_size=_WRITE_ROWS):
+                rows = pl.DataFrame(pl.from_arrow(batch))
+                with locked(settings, "online-rows", engine=engine):
+                    write(feast, rows.filter(~pl.col("shopper").is_in(_shoppers_after(engine, through))))
+                progress.advance(task, rows.height)
     with locked(settings, "online-rows", engine=engine):
         advance_counter(engine, STREAM_COUNTER, through)
 

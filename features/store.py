@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import polars as pl
 from feast import FeatureStore as FeatureStore
 from feast import RepoConfig
 from feast.infra.online_stores.redis import RedisOnlineStore
+from feast.infra.registry.sql import SqlRegistry
 from redis import Redis
 from redis.exceptions import RedisError
 
@@ -53,12 +56,41 @@ def open_store(settings: Settings) -> FeatureStore:
     return FeatureStore(config=repo_config(settings))
 
 
+@contextmanager
+def opened(settings: Settings) -> Iterator[FeatureStore]:
+    """`open_store`, closed at the end."""
+    store = open_store(settings)
+    try:
+        yield store
+    finally:
+        close(store)
+
+
+def close(store: FeatureStore) -> None:
+    """Lets go of the connections to the registry and the online store."""
+    registry = store.registry
+    assert isinstance(registry, SqlRegistry)
+    registry.write_engine.dispose()
+    online = store._get_provider().online_store
+    for connection in (getattr(online, "_conn", None), getattr(online, "_client", None)):
+        if connection is not None:
+            connection.close()
+
+
 def apply(settings: Settings) -> None:
     """Registers the definitions, drops those of releases that are gone, and makes the online tables.
 
     Also writes `home/feature_store.yaml` (in JSON, which YAML contains), with which Feast's own commands see this
     shop: `feast --feature-store-yaml`.
+
+    Raises:
+        StoreError: a file in `generated` is no release, or the online store cannot be reached.
     """
+    try:
+        declared = definitions.declare(settings)
+    except ValueError as error:
+        raise StoreError(str(error)) from None
+    names = {part.name for part in declared}
     with locked(settings, "feature-store"):
         if settings.online_store == "sqlite":
             use_wal(settings.home / "online.db")
@@ -66,14 +98,12 @@ def apply(settings: Settings) -> None:
             use_wal(settings.home / "registry.db")
         settings.offline.mkdir(parents=True, exist_ok=True)
         (settings.home / "feature_store.yaml").write_text(json.dumps(_configuration(settings), indent=2))
-        store = open_store(settings)
-        declared = definitions.declare(settings)
-        names = {part.name for part in declared}
-        gone: list[Any] = [service for service in store.list_feature_services() if service.name not in names]
-        for view in store.list_feature_views():
-            if view.name not in names:
-                gone += [view, view.batch_source]
-        store.apply(declared, objects_to_delete=gone, partial=False)
+        with opened(settings) as store:
+            gone: list[Any] = [service for service in store.list_feature_services() if service.name not in names]
+            for view in store.list_feature_views():
+                if view.name not in names:
+                    gone += [view, view.batch_source]
+            store.apply(declared, objects_to_delete=gone, partial=False)
 
 
 def use_wal(path: Path) -> None:

@@ -138,7 +138,8 @@ class Follower:
         path.with_suffix(".new").replace(path)
 
     def close(self) -> None:
-        """Lets go of the database."""
+        """Lets go of the database and the store."""
+        store.close(self._store)
         self._engine.dispose()
 
 
