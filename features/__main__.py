@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,6 +17,7 @@ from rich.console import Console
 from sqlalchemy.exc import OperationalError
 
 from features.database.engine import DatabaseError
+from features.importing.errors import ImportFailed
 from features.settings import load_settings
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -27,7 +29,7 @@ def clear_errors() -> Iterator[None]:
     """Turns the errors that a person can put right into one line and exit code 2."""
     try:
         yield
-    except DatabaseError as error:
+    except (DatabaseError, ImportFailed) as error:
         message = str(error)
     except OperationalError as error:
         message = (
@@ -35,8 +37,32 @@ def clear_errors() -> Iterator[None]:
         )
     else:
         return
-    errors.print(f"[red]error:[/red] {message}", markup=True)
+    errors.print(f"error: {message}", style="red", markup=False)
     raise typer.Exit(2)
+
+
+@app.command("import")
+def import_command(
+    file: Annotated[
+        Path, typer.Argument(help="Events: CSV (also .gz), Parquet, Excel or JSON lines.", show_default=False)
+    ],
+    mapping: Annotated[
+        str | None, typer.Option(help="Name of a ready mapping or a YAML file; guessed from the columns if not given.")
+    ] = None,
+    items: Annotated[list[Path] | None, typer.Option(help="File of items; may be given several times.")] = None,
+    users: Annotated[Path | None, typer.Option(help="File of users.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Where the report goes as JSON; default: BRAID_HOME/imports.")
+    ] = None,
+) -> None:
+    """Reads a shop's files into the event log, the catalogue and the users."""
+    from features.importing.importer import import_files
+
+    console = Console()
+    with clear_errors():
+        import_files(
+            load_settings(), file, mapping=mapping, items=items or (), users=users, report=report, console=console
+        ).show(console)
 
 
 @app.command()

@@ -90,10 +90,17 @@ class Catalogue:
 
     def get(self, item_id: str) -> CatalogueItem | None:
         """One item, or None if the catalogue has none of that id."""
+        return self.of([item_id]).get(item_id)
+
+    def of(self, item_ids: Sequence[str]) -> dict[str, CatalogueItem]:
+        """Those of the items that the catalogue has, by id."""
+        found: dict[str, CatalogueItem] = {}
         with self._engine.connect() as connection:
-            statement = select(_ITEMS).where(Item.item_id == item_id, Item.deleted.is_(False))
-            row = connection.execute(statement).first()
-        return _item(row) if row else None
+            for start in range(0, len(item_ids), _ROWS_A_QUERY):
+                ids = item_ids[start : start + _ROWS_A_QUERY]
+                statement = select(_ITEMS).where(Item.item_id.in_(ids), Item.deleted.is_(False))
+                found |= {row.item_id: _item(row) for row in connection.execute(statement)}
+        return found
 
     def list(self, after: str, limit: int) -> Items:
         """At most `limit` items whose id is above `after`, by id."""

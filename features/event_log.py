@@ -48,7 +48,9 @@ PURCHASE_COLUMNS: Final[dict[str, pl.DataType]] = {
     "basket_count": pl.Int64(),
 }
 
-_WRITER_LOCK = 6216418
+WRITER_LOCK: Final = 6216418
+"""Key of the advisory lock that every PostgreSQL writer of the log takes first."""
+
 _SHOPPERS_A_QUERY = 500
 _TYPES = ", ".join(str(int(kind)) for kind in SEQUENCE_TYPES)
 # Both walk the index events_by_shopper backwards and stop at the limit, however many events a shopper has.
@@ -88,7 +90,7 @@ class NewEvent:
 def lock_writers(connection: Connection) -> None:
     """Makes this transaction the only writer of the log until it ends; call it before the first insertion."""
     if connection.dialect.name == "postgresql":
-        connection.execute(select(func.pg_advisory_xact_lock(_WRITER_LOCK)))
+        connection.execute(select(func.pg_advisory_xact_lock(WRITER_LOCK)))
 
 
 class EventLog:

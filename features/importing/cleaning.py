@@ -1,0 +1,283 @@
+"""A mapping's columns and rules as SQL: the canonical event of each row, and the first rule that the row breaks.
+
+Every rule looks at one row alone; those that look at many (duplicates, bursts) are in `features.importing.events`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+from typing import Final
+
+import duckdb
+
+from features.importing.errors import ImportFailed
+from features.importing.mapping import IdColumn, Mapping, TimeColumn, TypeColumn
+from features.importing.source import LINE, ROW, Source, identifier, literal
+from features.schema import EVENT_NAMES, MAX_ID_CHARS, MAX_TEXT_CHARS, EventType
+
+RULES: Final[dict[str, str]] = {
+    "unreadable_line": "the line cannot be taken apart into columns",
+    "missing_user": "neither a user nor a session",
+    "missing_item": "no item",
+    "missing_time": "no time",
+    "missing_type": "no event type",
+    "missing_query": "a search without a query",
+    "unknown_type": "an event type that the mapping does not know",
+    "unreadable_time": "the time cannot be read",
+    "unreadable_number": "quantity, price or a column with a minimum is no number",
+    "too_long": f"an id over {MAX_ID_CHARS} or a text over {MAX_TEXT_CHARS} characters",
+    "cancelled_order": "undoes an order",
+    "service_code": "postage, a fee or the like, not an item",
+    "below_minimum": "below the mapping's minimum",
+    "absurd_time": "before the mapping's earliest or after its latest day",
+    "impossible_quantity": "quantity not above 0, or over a million",
+    "impossible_price": "price not above 0 where it must be, or over a billion",
+    "duplicate": "the same event as another row",
+    "burst": "more acts of one shopper in a minute or an hour than a person does",
+}
+"""Every reason for which an event is rejected, in the order in which they are tried."""
+
+EVENT_FIELDS: Final = (
+    "event_type",
+    "user_id",
+    "session_id",
+    "item_id",
+    "event_time_ms",
+    "order_id",
+    "quantity",
+    "price",
+    "query",
+    "attribution_token",
+)
+"""The canonical event's columns, its id apart."""
+
+_MAX_QUANTITY = 1_000_000
+_MAX_PRICE = 1_000_000_000
+_TOKEN_CHARS = 256
+_SAMPLE_ROWS = 2_000
+_SEPARATOR = "chr(31)"
+_OFFSET = r"\d:\d\d.*([+-]\d\d(:?\d\d)?|Z| ?UTC| ?GMT)$"
+_NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
+_REALS = ("FLOAT", "DOUBLE", "DECIMAL")
+
+
+def canonical_rows(connection: duckdb.DuckDBPyConnection, source: Source, mapping: Mapping) -> str:
+    """SELECT of one row a source row: the event's columns, `reason` (null if none) and `item_reason`.
+
+    `item_reason` leaves out whether the shopper is known: a row without one still tells about its item. `zoned` says
+    whether the time's text carries an offset (null where that makes no difference).
+
+    Raises:
+        ImportFailed: a column is missing or of a type that cannot serve.
+    """
+    events = mapping.events
+    kind, raw_kind = _type(source, events.type)
+    time, raw_time, zoned = time_ms(connection, source, events.time)
+    columns = {
+        "event_id": _optional_id(source, events.event_id, "events.event_id"),
+        "event_type": kind,
+        "user_id": _optional_id(source, events.user, "events.user"),
+        "session_id": _optional_id(source, events.session, "events.session"),
+        "item_id": id_text(source, events.item, "events.item"),
+        "event_time_ms": time,
+        "order_id": _optional_id(source, events.order, "events.order"),
+        "quantity": number(source, events.quantity, "events.quantity"),
+        "price": number(source, events.price, "events.price"),
+        "query": text(source, events.query, "events.query"),
+        "attribution_token": text(source, events.attribution_token, "events.attribution_token"),
+        "raw_type": raw_kind,
+        "raw_time": raw_time,
+        "zoned": zoned,
+        "bad_number": _bad_numbers(source, mapping),
+        "cancelled": _cancelled(source, mapping),
+        "low": _below_minimum(source, mapping),
+        "unreadable": f"{identifier(LINE)} IS NULL" if source.kind == "json" else "false",
+    }
+    listed = ", ".join(f"{sql} AS {name}" for name, sql in columns.items())
+    conditions = _conditions(mapping)
+    reason = _first(conditions)
+    item_reason = _first({name: sql for name, sql in conditions.items() if name != "missing_user"})
+    return (
+        f"SELECT row, {', '.join(EVENT_FIELDS)}, zoned, reason, "
+        "CASE WHEN event_time_ms IS NULL THEN raw_time END AS unread_time, "
+        f"CASE WHEN reason = 'missing_user' THEN {item_reason} ELSE reason END AS item_reason, "
+        f"CASE WHEN reason IS NULL THEN {_event_id(mapping)} END AS event_id FROM ("
+        f"SELECT *, {reason} AS reason FROM ("
+        f"SELECT {identifier(ROW)} AS row, {listed} FROM {source.relation}))"
+    )
+
+
+def _conditions(mapping: Mapping) -> dict[str, str]:
+    """Rule to the SQL that is true where a row breaks it, over the columns of `canonical_rows`."""
+    rules = mapping.rules
+    search, cart, purchase = int(EventType.SEARCH), int(EventType.CART), int(EventType.PURCHASE)
+    latest = rules.latest or (datetime.now(timezone.utc) + timedelta(days=1)).date()
+    traded = f"event_type IN ({cart}, {purchase})"
+    ids = ("event_id", "user_id", "session_id", "item_id", "order_id")
+    lengths = [f"length({name}) > {MAX_ID_CHARS}" for name in ids]
+    lengths += [f"length(query) > {MAX_TEXT_CHARS}", f"length(attribution_token) > {_TOKEN_CHARS}"]
+    codes = ", ".join(literal(code.upper()) for code in rules.service_codes) or "NULL"
+    return {
+        "unreadable_line": "unreadable",
+        "missing_user": "user_id IS NULL AND session_id IS NULL",
+        "missing_type": "event_type IS NULL AND raw_type IS NULL",
+        "unknown_type": "event_type IS NULL",
+        "missing_item": f"item_id IS NULL AND event_type <> {search}",
+        "missing_query": f"query IS NULL AND event_type = {search}",
+        "missing_time": "event_time_ms IS NULL AND raw_time IS NULL",
+        "unreadable_time": "event_time_ms IS NULL",
+        "unreadable_number": "bad_number",
+        "too_long": " OR ".join(lengths),
+        "cancelled_order": "cancelled",
+        "service_code": f"upper(trim(item_id)) IN ({codes})",
+        "below_minimum": "low",
+        "absurd_time": f"event_time_ms < epoch_ms(TIMESTAMP {literal(str(rules.earliest))}) "
+        f"OR event_time_ms >= epoch_ms(TIMESTAMP {literal(str(latest))}) + 86400000",
+        "impossible_quantity": f"quantity < 0 OR quantity > {_MAX_QUANTITY} OR NOT isfinite(quantity) "
+        f"OR ({str(rules.positive_quantity).lower()} AND quantity = 0 AND {traded})",
+        "impossible_price": f"price < 0 OR price > {_MAX_PRICE} OR NOT isfinite(price) "
+        f"OR ({str(rules.positive_price).lower()} AND price = 0 AND {traded})",
+    }
+
+
+def _first(conditions: dict[str, str]) -> str:
+    return f"CASE {' '.join(f'WHEN {sql} THEN {literal(name)}' for name, sql in conditions.items())} END"
+
+
+def _event_id(mapping: Mapping) -> str:
+    """The file's own id, or one made of the row's content: the same row has the same id in every import.
+
+    It starts with the time, so that rows that are sorted by time go into one end of the unique index.
+    """
+    content = ["event_type", "coalesce('u:' || user_id, 's:' || session_id)"]
+    content += [f"coalesce({name}, '')" for name in ("session_id", "item_id", "order_id", "query")]
+    content += [f"coalesce(CAST(CAST({name} * 10000 AS BIGINT) AS VARCHAR), '')" for name in ("quantity", "price")]
+    made = f"lower(to_hex(event_time_ms)) || '-' || left(md5(concat_ws({_SEPARATOR}, {', '.join(content)})), 16)"
+    return f"coalesce(event_id, {made})" if mapping.events.event_id else made
+
+
+def id_text(source: Source, column: IdColumn, field: str) -> str:
+    """An id as text, exactly as it stands; null if it is empty or only white space.
+
+    Raises:
+        ImportFailed: the column is missing or no id.
+    """
+    name = source.find(column.column, field)
+    if name is None:
+        return "CAST(NULL AS VARCHAR)"
+    sql, kind = source.column(name), source.types[name]
+    if kind.startswith(_REALS):
+        return f"CASE WHEN {sql} = floor({sql}) THEN CAST(CAST({sql} AS HUGEINT) AS VARCHAR) ELSE CAST({sql} AS VARCHAR) END"
+    if kind in (*_NUMBERS, "UUID"):
+        return f"CAST({sql} AS VARCHAR)"
+    if not kind.startswith(("VARCHAR", "ENUM")):
+        raise ImportFailed(_wrong_type(source, name, field, "text or whole numbers"))
+    value = f"regexp_replace({sql}, '\\.0+$', '')" if column.whole_number else f"CAST({sql} AS VARCHAR)"
+    return f"CASE WHEN trim({sql}) <> '' THEN {value} END"
+
+
+def text(source: Source, names: Sequence[str], field: str) -> str:
+    """Free text; null if it is empty."""
+    name = source.find(names, field)
+    return f"nullif(trim(CAST({source.column(name)} AS VARCHAR)), '')" if name else "CAST(NULL AS VARCHAR)"
+
+
+def number(source: Source, names: Sequence[str], field: str) -> str:
+    """A number, null where there is none or where it cannot be read."""
+    name = source.find(names, field)
+    if name is None:
+        return "CAST(NULL AS DOUBLE)"
+    kind = source.types[name]
+    if not kind.startswith((*_NUMBERS, *_REALS, "VARCHAR")):
+        raise ImportFailed(_wrong_type(source, name, field, "numbers"))
+    return f"TRY_CAST({source.column(name)} AS DOUBLE)"
+
+
+def time_ms(
+    connection: duckdb.DuckDBPyConnection, source: Source, column: TimeColumn, field: str = "events.time"
+) -> tuple[str, str, str]:
+    """SQL of the time in ms, of the raw value as text, and of whether the text carries an offset.
+
+    Times without an offset are in the connection's time zone, which `features.importing.events` sets.
+    """
+    name = source.find(column.column, f"{field}.column")
+    if name is None:
+        return "CAST(NULL AS BIGINT)", "CAST(NULL AS VARCHAR)", "CAST(NULL AS BOOLEAN)"
+    sql, kind = source.column(name), source.types[name]
+    raw, unknown = f"CAST({sql} AS VARCHAR)", "CAST(NULL AS BOOLEAN)"
+    if kind.startswith(("TIMESTAMP", "DATE")):
+        return f"epoch_ms(CAST({sql} AS TIMESTAMPTZ))", raw, unknown
+    if kind in _NUMBERS or kind.startswith(_REALS):
+        return _counted(f"CAST({sql} AS DOUBLE)", column.unit), raw, unknown
+    if not kind.startswith("VARCHAR"):
+        raise ImportFailed(_wrong_type(source, name, field, "times"))
+    sample = f"SELECT {sql} AS value FROM {source.relation} WHERE {sql} <> '' LIMIT {_SAMPLE_ROWS}"
+    query = f"SELECT bool_and(TRY_CAST(value AS DOUBLE) IS NOT NULL) FROM ({sample})"
+    ((counted,),) = connection.execute(query).fetchall()
+    if counted and not column.formats:
+        return _counted(f"TRY_CAST({sql} AS DOUBLE)", column.unit), f"nullif({raw}, '')", unknown
+    zoned = f"regexp_matches({sql}, {literal(_OFFSET)})"
+    forms = [f"TRY_CAST({sql} AS TIMESTAMPTZ)"]
+    forms += [f"CAST(try_strptime({sql}, {literal(form)}) AS TIMESTAMPTZ)" for form in column.formats]
+    return f"epoch_ms(coalesce({', '.join(forms)}))", f"nullif(trim({raw}), '')", zoned
+
+
+def _counted(sql: str, unit: str) -> str:
+    """Milliseconds from a count since 1970; `auto` takes the unit in which the number is a date of our times."""
+    factors = {"s": "1000", "ms": "1", "us": "0.001"}
+    factor = factors.get(unit) or f"CASE WHEN abs({sql}) < 1e11 THEN 1000 WHEN abs({sql}) < 1e14 THEN 1 ELSE 0.001 END"
+    return f"TRY_CAST({sql} * {factor} AS BIGINT)"
+
+
+def _type(source: Source, column: TypeColumn) -> tuple[str, str]:
+    if column.constant:
+        return str(int(EVENT_NAMES[column.constant])), "''"
+    name = source.find(column.column, "events.type.column")
+    if name is None:
+        raise ImportFailed(f"{source.path.name}: events.type.column cannot be optional; use constant instead")
+    raw = f"CAST({source.column(name)} AS VARCHAR)"
+    cases = " ".join(
+        f"WHEN {literal(value.lower())} THEN {int(EVENT_NAMES[kind])}" for value, kind in column.values.items()
+    )
+    return f"CASE lower(trim({raw})) {cases} END", f"nullif(trim({raw}), '')"
+
+
+def _optional_id(source: Source, column: IdColumn | None, field: str) -> str:
+    return id_text(source, column, field) if column else "CAST(NULL AS VARCHAR)"
+
+
+def _bad_numbers(source: Source, mapping: Mapping) -> str:
+    columns = [(mapping.events.quantity, "events.quantity"), (mapping.events.price, "events.price")]
+    columns += [((name,), "rules.minimum") for name in mapping.rules.minimum]
+    named = [name for names, field in columns if (name := source.find(names, field))]
+    bad = [
+        f"(trim({source.column(name)}) <> '' AND TRY_CAST({source.column(name)} AS DOUBLE) IS NULL)"
+        for name in named
+        if source.types[name] == "VARCHAR"
+    ]
+    return f"coalesce({' OR '.join(bad)}, false)" if bad else "false"
+
+
+def _cancelled(source: Source, mapping: Mapping) -> str:
+    rule = mapping.rules.cancelled_orders
+    name = source.find(rule.column, "rules.cancelled_orders.column") if rule else None
+    if rule is None or name is None:
+        return "false"
+    return f"starts_with(upper(trim(CAST({source.column(name)} AS VARCHAR))), {literal(rule.prefix.upper())})"
+
+
+def _below_minimum(source: Source, mapping: Mapping) -> str:
+    rules = [
+        f"TRY_CAST({source.column(found)} AS DOUBLE) < {least}"
+        for name, least in mapping.rules.minimum.items()
+        if (found := source.find((name,), "rules.minimum"))
+    ]
+    return " OR ".join(rules) or "false"
+
+
+def _wrong_type(source: Source, name: str, field: str, wanted: str) -> str:
+    return (
+        f"{source.path.name}: column {name!r}, which the mapping's {field} names, is {source.types[name]}; "
+        f"expected {wanted}. Correct the mapping or the file"
+    )

@@ -1,0 +1,157 @@
+"""Items and users as SQL: from files of their own, wide or long, or out of the event file.
+
+Every SELECT made here gives `file`, `row`, `id`, the columns `ITEM_FIELDS` or `USER_FIELDS` as text and `attributes` as a JSON object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import duckdb
+
+from features.importing.cleaning import id_text, time_ms
+from features.importing.mapping import IdColumn, ItemsMapping, TimeColumn, UsersMapping
+from features.importing.source import ROW, Source, identifier, literal
+
+ITEM_FIELDS: Final = (
+    "title",
+    "category",
+    "brand",
+    "variant_group",
+    "price",
+    "stock",
+    "launch_time",
+    "age_restricted",
+)
+USER_FIELDS: Final = ("age", "gender", "country")
+
+Fields = tuple[str, ...]
+
+
+def rows_of_files(
+    connection: duckdb.DuckDBPyConnection, sources: Sequence[Source], mapping: ItemsMapping | UsersMapping
+) -> str:
+    """SELECT over files with a row for each item or user, or with `long` a row for each property of an item.
+
+    Raises:
+        ImportFailed: a column is missing, or its type cannot serve.
+    """
+    parts = []
+    for number, source in enumerate(sources):
+        long = isinstance(mapping, ItemsMapping) and mapping.long is not None
+        rows = _long(connection, source, mapping) if long else _wide(connection, source, mapping)
+        parts.append(f"SELECT {number} AS file, * FROM ({rows})")
+    fields = fields_of(mapping)
+    merged = ", ".join(f"arg_max({name}, (file, row)) AS {name}" for name in (*fields, "attributes"))
+    if isinstance(mapping, ItemsMapping) and mapping.long is not None:
+        # Properties of one item may stand in several files, each with its newest value.
+        return f"SELECT max(file) AS file, max(row) AS row, id, {merged} FROM ({' UNION ALL '.join(parts)}) GROUP BY id"
+    return " UNION ALL ".join(parts)
+
+
+def rows_of_events(source: Source, mapping: ItemsMapping | UsersMapping) -> str:
+    """SELECT out of the event file (table `staged`): the most frequent of each text, the median of prices.
+
+    For items, rows of unknown shoppers count too; rows that break another rule never do.
+    """
+    items = isinstance(mapping, ItemsMapping)
+    owner, reason = ("item_id", "item_reason") if items else ("user_id", "reason")
+    fields = fields_of(mapping)
+    listed = ", ".join(f"{_text(source, mapping, name)} AS {name}" for name in fields)
+    facts = (
+        f"SELECT s.{owner} AS id, v.* EXCLUDE (n), count(*) AS rows FROM staged AS s JOIN ("
+        f"SELECT {identifier(ROW)} AS n, {listed}, {_attributes(source, mapping)} AS attributes FROM {source.relation}"
+        f") AS v ON v.n = s.row WHERE s.{reason} IS NULL AND s.{owner} IS NOT NULL GROUP BY ALL"
+    )
+    queries, chosen, joins = [f"facts AS MATERIALIZED ({facts})"], [], []
+    for name in (*fields, "attributes"):
+        value = "TRY_CAST(price AS DOUBLE)" if name == "price" else name
+        counted = f"SELECT id, {value} AS value, sum(rows) AS rows FROM facts WHERE trim({name}) <> '' GROUP BY ALL"
+        best = f"SELECT id, arg_max(value, (rows, value)) AS value FROM ({counted}) GROUP BY id"
+        if name == "price":
+            ranked = (
+                "SELECT id, value, sum(rows) OVER (PARTITION BY id ORDER BY value) AS below, "
+                f"sum(rows) OVER (PARTITION BY id) AS all_rows FROM ({counted}) WHERE value > 0"
+            )
+            best = f"SELECT id, CAST(min(value) AS VARCHAR) AS value FROM ({ranked}) WHERE 2 * below >= all_rows GROUP BY id"
+        queries.append(f"best_{name} AS ({best})")
+        chosen.append(f"best_{name}.value AS {name}")
+        joins.append(f"LEFT JOIN best_{name} USING (id)")
+    return (
+        f"WITH {', '.join(queries)} SELECT 0 AS file, 0 AS row, id, {', '.join(chosen)} "
+        f"FROM (SELECT DISTINCT id FROM facts) {' '.join(joins)}"
+    )
+
+
+def fields_of(mapping: ItemsMapping | UsersMapping) -> Fields:
+    """The names of the mapping's columns, attributes apart."""
+    return ITEM_FIELDS if isinstance(mapping, ItemsMapping) else USER_FIELDS
+
+
+def _wide(connection: duckdb.DuckDBPyConnection, source: Source, mapping: ItemsMapping | UsersMapping) -> str:
+    section = _section(mapping)
+    listed = [f"{_text(source, mapping, name)} AS {name}" for name in fields_of(mapping)]
+    if isinstance(mapping, ItemsMapping) and mapping.launch_time:
+        time, *_ = time_ms(connection, source, TimeColumn(column=mapping.launch_time), "items.launch_time")
+        listed[ITEM_FIELDS.index("launch_time")] = f"CAST({time} AS VARCHAR) AS launch_time"
+    return (
+        f"SELECT {identifier(ROW)} AS row, {id_text(source, mapping.id, f'{section}.id')} AS id, {', '.join(listed)}, "
+        f"{_attributes(source, mapping)} AS attributes FROM {source.relation}"
+    )
+
+
+def _long(connection: duckdb.DuckDBPyConnection, source: Source, mapping: ItemsMapping | UsersMapping) -> str:
+    """The newest value of every wanted property of an item, as one row."""
+    assert isinstance(mapping, ItemsMapping) and mapping.long
+    columns = [
+        source.column(source.find(names, f"items.long.{field}") or "")
+        for names, field in ((mapping.long.property, "property"), (mapping.long.value, "value"))
+    ]
+    moment = "0"
+    if mapping.long.time:
+        moment, *_ = time_ms(connection, source, TimeColumn(column=mapping.long.time), "items.long.time")
+    wanted = {name: [n.removesuffix("?") for n in getattr(mapping, name)] for name in ITEM_FIELDS}
+    listed = [
+        f"max(value) FILTER (property IN ({', '.join(map(literal, names))}))" if names else "CAST(NULL AS VARCHAR)"
+        for names in wanted.values()
+    ]
+    pairs = ", ".join(f"{literal(name)}, max(value) FILTER (property = {literal(name)})" for name in mapping.attributes)
+    known = [name for names in wanted.values() for name in names] + list(mapping.attributes)
+    newest = (
+        f"SELECT id, property, arg_max(value, (moment, row)) AS value, max(row) AS row FROM ("
+        f"SELECT {identifier(ROW)} AS row, {id_text(source, mapping.id, 'items.id')} AS id, {columns[0]} AS property, "
+        f"CAST({columns[1]} AS VARCHAR) AS value, {moment} AS moment FROM {source.relation}) "
+        f"WHERE property IN ({', '.join(map(literal, known)) or 'NULL'}) GROUP BY ALL"
+    )
+    chosen = ", ".join(f"{sql} AS {name}" for sql, name in zip(listed, ITEM_FIELDS, strict=True))
+    attributes = f"CAST(json_object({pairs}) AS VARCHAR)" if pairs else "CAST(NULL AS VARCHAR)"
+    return f"SELECT max(row) AS row, id, {chosen}, {attributes} AS attributes FROM ({newest}) GROUP BY id"
+
+
+def _text(source: Source, mapping: ItemsMapping | UsersMapping, name: str) -> str:
+    """A field's value as text; a list becomes a JSON array."""
+    column = source.find(getattr(mapping, name), f"{_section(mapping)}.{name}")
+    if column is None:
+        return "CAST(NULL AS VARCHAR)"
+    if name == "variant_group":
+        return id_text(source, IdColumn(column=(column,)), "items.variant_group")
+    value = source.column(column)
+    return f"CAST({f'to_json({value})' if source.types[column].endswith('[]') else value} AS VARCHAR)"
+
+
+def _attributes(source: Source, mapping: ItemsMapping | UsersMapping) -> str:
+    """A JSON object of the free attributes; `attr_*` stands for every column that starts so, without that start."""
+    pairs: list[tuple[str, str]] = []
+    for pattern in mapping.attributes:
+        if pattern.endswith("*"):
+            start = pattern[:-1]
+            pairs += [(name[len(start) :], name) for name in source.types if name.startswith(start) and name != start]
+        elif column := source.find((pattern,), f"{_section(mapping)}.attributes"):
+            pairs.append((column, column))
+    listed = ", ".join(f"{literal(label)}, CAST({source.column(name)} AS VARCHAR)" for label, name in pairs)
+    return f"CAST(json_object({listed}) AS VARCHAR)" if pairs else "CAST(NULL AS VARCHAR)"
+
+
+def _section(mapping: ItemsMapping | UsersMapping) -> str:
+    return "items" if isinstance(mapping, ItemsMapping) else "users"

@@ -1,0 +1,167 @@
+"""Events on their way: rows are cleaned into a table on disk, compared with each other, and streamed out by time.
+
+Memory stays within `MEMORY_LIMIT` whatever the file's size: DuckDB streams the file and spills to disk what a sort or a
+grouping cannot hold. Bursts are counted over the whole file, in clock minutes and hours, so no border of a batch
+hides one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import duckdb
+import pyarrow as pa
+
+from features.importing.cleaning import EVENT_FIELDS, canonical_rows
+from features.importing.errors import ImportFailed
+from features.importing.mapping import Bursts, Mapping
+from features.importing.source import ROW, Source, identifier, literal
+from features.schema import EventType
+
+MEMORY_LIMIT: Final = "512MB"
+BATCH_ROWS: Final = 250_000
+
+_ACTS = ", ".join(
+    str(int(kind)) for kind in (EventType.VIEW, EventType.CLICK, EventType.CART, EventType.FAVOURITE, EventType.SEARCH)
+)
+
+
+def open_workspace(folder: Path, timezone: str | None) -> duckdb.DuckDBPyConnection:
+    """A DuckDB database in `folder` that reads times without an offset in `timezone`."""
+    connection = duckdb.connect(str(folder / "import.duckdb"))
+    for setting in (
+        f"memory_limit = '{MEMORY_LIMIT}'",
+        f"temp_directory = {literal(str(folder / 'spill'))}",
+        f"TimeZone = {literal(timezone or 'UTC')}",
+        "enable_progress_bar = true",
+        "enable_progress_bar_print = false",
+    ):
+        connection.execute(f"SET {setting}")
+    return connection
+
+
+def stage(connection: duckdb.DuckDBPyConnection, source: Source, mapping: Mapping) -> None:
+    """Fills the tables `staged` (every row, with the rule that it breaks) and `late` (rows that repeat or burst).
+
+    Raises:
+        ImportFailed: a column cannot serve, no row's time can be read, or times mix with and without an offset.
+    """
+    try:
+        connection.execute(f"CREATE TEMP TABLE staged AS {canonical_rows(connection, source, mapping)}")
+    except duckdb.Error as error:
+        raise ImportFailed(f"{source.path.name} cannot be read: {' '.join(str(error).split())}") from None
+    _check_times(connection, source, mapping)
+    connection.execute("CREATE TEMP TABLE late (row BIGINT, reason VARCHAR)")
+    if mapping.rules.duplicates:
+        connection.execute(
+            "INSERT INTO late SELECT row, 'duplicate' FROM staged JOIN ("
+            "SELECT event_id, min(row) AS kept FROM staged WHERE reason IS NULL GROUP BY event_id HAVING count(*) > 1"
+            ") USING (event_id) WHERE row <> kept"
+        )
+    _mark_bursts(connection, mapping.rules.bursts)
+
+
+def rows_for_log(connection: duckdb.DuckDBPyConnection) -> Iterator[pa.RecordBatch]:
+    """The good rows by time, as columns of the table `events`; those that no row fills are left out.
+
+    What is imported counts as having arrived when it happened, so that features stay correct at a point in time.
+    """
+    optional = [name for name in EVENT_FIELDS if name not in ("event_type", "user_id", "event_time_ms")]
+    filled = _row(connection, f"SELECT {', '.join(f'count({name})' for name in optional)} FROM staged")
+    kept = [name for name, count in zip(optional, filled, strict=True) if count]
+    yield from (
+        connection.sql(
+            "SELECT event_id, coalesce('u:' || user_id, 's:' || session_id) AS shopper, event_type, event_time_ms, "
+            f"event_time_ms AS arrival_time_ms{''.join(f', {name}' for name in kept)} "
+            "FROM staged WHERE reason IS NULL AND row NOT IN (SELECT row FROM late) ORDER BY event_time_ms, row"
+        ).to_arrow_reader(BATCH_ROWS)
+    )
+
+
+def counts(connection: duckdb.DuckDBPyConnection) -> tuple[int, dict[str, int]]:
+    """Rows read, and rows rejected by rule."""
+    (read,) = _row(connection, "SELECT count(*) FROM staged")
+    rejected = connection.execute(
+        "SELECT reason, count(*) FROM (SELECT reason FROM staged WHERE reason IS NOT NULL "
+        "UNION ALL SELECT reason FROM late) GROUP BY reason"
+    ).fetchall()
+    return read, dict(rejected)
+
+
+def lost_lines(connection: duckdb.DuckDBPyConnection, source: Source) -> int:
+    """Lines of CSV that could not be taken apart into columns; they are no rows of `staged`."""
+    if not _has_faults(connection, source):
+        return 0
+    (lines,) = _row(connection, f"SELECT count(DISTINCT line) FROM {identifier(source.faults or '')}")
+    return int(lines)
+
+
+def write_rejected(connection: duckdb.DuckDBPyConnection, source: Source, file: Path) -> None:
+    """The rejected rows as Parquet: `row` (1 is the first row of data), `reason`, and the row's own columns.
+
+    Of a line that could not be taken apart: its number in the file as `line`, and its text as `line_text`.
+    """
+    own = "__text AS line_text" if source.kind == "json" else f"* EXCLUDE ({identifier(ROW)})"
+    query = (
+        "SELECT r.row, r.reason, s.* EXCLUDE (n) FROM ("
+        "SELECT row, reason FROM staged WHERE reason IS NOT NULL UNION ALL SELECT row, reason FROM late) AS r "
+        f"JOIN (SELECT {identifier(ROW)} AS n, {own} FROM {source.relation}) AS s ON s.n = r.row"
+    )
+    if _has_faults(connection, source):
+        query += (
+            " UNION ALL BY NAME SELECT 'unreadable_line' AS reason, CAST(line AS BIGINT) AS line, "
+            f"any_value(csv_line) AS line_text FROM {identifier(source.faults or '')} GROUP BY line"
+        )
+    connection.execute(
+        f"COPY ({query} ORDER BY row) TO {literal(str(file))} (FORMAT parquet, COMPRESSION zstd)"
+    ).fetchall()
+
+
+def _has_faults(connection: duckdb.DuckDBPyConnection, source: Source) -> bool:
+    (count,) = _row(
+        connection, f"SELECT count(*) FROM duckdb_tables() WHERE table_name = {literal(source.faults or '')}"
+    )
+    return bool(count)
+
+
+def _row(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:
+    (row,) = connection.execute(query).fetchall()
+    return tuple(row)
+
+
+def _check_times(connection: duckdb.DuckDBPyConnection, source: Source, mapping: Mapping) -> None:
+    row = _row(
+        connection,
+        "SELECT count(*), count(event_time_ms), any_value(unread_time), bool_or(zoned), bool_and(zoned) FROM staged",
+    )
+    rows, read, example, some_zoned, all_zoned = row
+    time = mapping.events.time
+    if not rows:
+        raise ImportFailed(f"{source.path.name} has no rows of data; export it again")
+    if example and not read:
+        raise ImportFailed(
+            f"{source.path.name}: no time in column {'/'.join(time.column)} can be read, for example {example!r}; "
+            'expected ISO 8601 or a number. Add the pattern to the mapping: events.time.formats: ["%d/%m/%Y %H:%M"]'
+        )
+    if some_zoned and not all_zoned and time.timezone is None:
+        raise ImportFailed(
+            f"{source.path.name}: column {'/'.join(time.column)} mixes times with and without a UTC offset; "
+            "say in the mapping what those without mean: events.time.timezone: Europe/London (or UTC)"
+        )
+
+
+def _mark_bursts(connection: duckdb.DuckDBPyConnection, bursts: Bursts) -> None:
+    acts = (
+        "SELECT row, coalesce('u:' || user_id, 's:' || session_id) AS shopper, event_time_ms // {span} AS span "
+        f"FROM staged WHERE reason IS NULL AND event_type IN ({_ACTS}) AND row NOT IN (SELECT row FROM late)"
+    )
+    for limit, span_ms in ((bursts.per_minute, 60_000), (bursts.per_hour, 3_600_000)):
+        if limit is not None:
+            spans = acts.format(span=span_ms)
+            connection.execute(
+                f"INSERT INTO late SELECT row, 'burst' FROM ({spans}) JOIN ("
+                f"SELECT shopper, span FROM ({spans}) GROUP BY shopper, span HAVING count(*) > {limit}"
+                ") USING (shopper, span)"
+            )

@@ -1,0 +1,238 @@
+"""The import as a whole: files in, event log, catalogue, users and a report out.
+
+Run it with `python -m features import FILE`. What it leaves behind is in a folder of its own under `imports/` in the
+shop's home: `report.json`, and the rejected rows as Parquet.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TypeVar
+
+import adbc_driver_manager
+import duckdb
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.text import Text
+from sqlalchemy import Engine
+
+from features.catalogue import Catalogue
+from features.database.engine import open_database
+from features.importing import events
+from features.importing.describing import rows_of_events, rows_of_files
+from features.importing.errors import ImportFailed
+from features.importing.loading import load_events
+from features.importing.mapping import ItemsMapping, Mapping, UsersMapping, guess, load
+from features.importing.report import Report, Section
+from features.importing.source import Source, literal, open_source
+from features.importing.storing import Row, Stored, store_items, store_users
+from features.schema import MAX_ID_CHARS
+from features.settings import Settings
+from features.users import Users
+
+Result = TypeVar("Result")
+_POLL_S = 0.1
+
+
+def import_files(
+    settings: Settings,
+    file: Path,
+    *,
+    mapping: str | None = None,
+    items: Sequence[Path] = (),
+    users: Path | None = None,
+    report: Path | None = None,
+    console: Console | None = None,
+) -> Report:
+    """Reads a shop's files into its databases; run again, it changes nothing.
+
+    Args:
+        mapping: a ready mapping's name or a YAML file; guessed from the columns if not given.
+        items, users: files of their own; if not given, those that the mapping expects beside `file`.
+        report: where the report is written as JSON; by default into the import's own folder.
+
+    Raises:
+        ImportFailed: a file or the mapping cannot be used. Batches that were committed before stay.
+    """
+    chosen = load(mapping or guess(file))
+    started = datetime.now(timezone.utc)
+    folder = settings.home / "imports" / f"{started:%Y%m%dT%H%M%S.%f}-{file.name.split('.')[0]}"
+    engine = open_database(settings.log_url)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix="work-") as work, _progress(console) as progress:
+            job = _Job(engine, chosen, folder, Path(work), progress)
+            sections = job.run(file, items, users)
+    except (duckdb.Error, adbc_driver_manager.Error, OSError) as error:
+        raise ImportFailed(
+            f"the import stopped: {' '.join(str(error).split())}; free disk space or see the file, then run it again"
+        ) from None
+    finally:
+        engine.dispose()
+    seconds = (datetime.now(timezone.utc) - started).total_seconds()
+    result = Report(
+        mapping=chosen.name,
+        started_time=started.isoformat(timespec="seconds"),
+        seconds=round(seconds, 3),
+        rows_per_second=round(sections[0].rows / job.event_seconds, 1),
+        peak_memory_bytes=_peak_memory_bytes(),
+        sections=sections,
+    )
+    result.write(report or folder / "report.json")
+    return result
+
+
+class _Job:
+    """One import under way."""
+
+    def __init__(self, engine: Engine, mapping: Mapping, folder: Path, work: Path, progress: Progress) -> None:
+        self._engine = engine
+        self._mapping = mapping
+        self._folder = folder
+        self._work = work
+        self._progress = progress
+        self._workspace = events.open_workspace(work, mapping.events.time.timezone)
+        self.event_seconds = 0.0
+
+    def run(self, file: Path, items: Sequence[Path], users: Path | None) -> list[Section]:
+        """Events, then items, then users; every file is opened before the first row is written."""
+        try:
+            return self._run(file, items, users)
+        finally:
+            self._workspace.close()
+
+    def _run(self, file: Path, items: Sequence[Path], users: Path | None) -> list[Section]:
+        started = time.perf_counter()
+        source = open_source(self._workspace, file, self._work, **self._mapping.events.options)
+        item_query, item_files = self._description(self._mapping.items, file, source, list(items), "items")
+        user_query, user_files = self._description(self._mapping.users, file, source, [users] if users else [], "users")
+        sections = [self._events(source)]
+        self.event_seconds = time.perf_counter() - started
+        if self._mapping.items and item_query:
+            rows = self._described(item_query, "items", item_files, sections)
+            stored = store_items(Catalogue(self._engine), rows, self._mapping.items)
+            _record(sections[-1], stored)
+        if self._mapping.users and user_query:
+            rows = self._described(user_query, "users", user_files, sections)
+            stored = store_users(Users(self._engine), rows, self._mapping.users)
+            _record(sections[-1], stored)
+        return sections
+
+    def _events(self, source: Source) -> Section:
+        self._watch(f"reading {source.path.name}", lambda: events.stage(self._workspace, source, self._mapping))
+        rows, rejected = events.counts(self._workspace)
+        if lost := events.lost_lines(self._workspace, source):
+            rejected["unreadable_line"] = rejected.get("unreadable_line", 0) + lost
+            rows += lost
+        section = Section(what="events", files=[source.path.name], rows=rows, rejected=rejected)
+        if rejected:
+            target = self._folder / "rejected.parquet"
+            self._watch("keeping rejected rows", lambda: events.write_rejected(self._workspace, source, target))
+            section.rejected_file = str(target)
+        good = rows - sum(rejected.values())
+        task = self._progress.add_task("writing events", total=good)
+        batches = events.rows_for_log(self._workspace)
+        section.new = load_events(self._engine, batches, lambda count: self._progress.advance(task, count))
+        section.already_stored = good - section.new
+        return section
+
+    def _description(
+        self,
+        mapping: ItemsMapping | UsersMapping | None,
+        file: Path,
+        events_source: Source,
+        given: list[Path],
+        what: str,
+    ) -> tuple[str | None, list[Path]]:
+        """The SELECT of items or users and the files that it reads; None where there is nothing to read."""
+        if mapping is None:
+            if given:
+                raise ImportFailed(f"--{what} is given, but the mapping {self._mapping.name} has no section `{what}`")
+            return None, []
+        if mapping.source == "events" and not given:
+            return rows_of_events(events_source, mapping), [file]
+        files = given or [path for name in mapping.files if (path := file.parent / name).is_file()]
+        sources = [open_source(self._workspace, path, self._work, **mapping.options) for path in files]
+        return (rows_of_files(self._workspace, sources, mapping) if sources else None), files
+
+    def _described(self, query: str, what: str, files: list[Path], sections: list[Section]) -> Iterator[Row]:
+        """The rows of items or users with a good id, the last of each id; adds their section to the report."""
+        connection, table = self._workspace, f"described_{what}"
+        reason = (
+            f"CASE WHEN id IS NULL THEN 'missing_id' WHEN length(id) > {MAX_ID_CHARS} THEN 'too_long' "
+            "WHEN row_number() OVER (PARTITION BY id ORDER BY file DESC, row DESC) > 1 THEN 'overwritten' END"
+        )
+        create = f"CREATE TEMP TABLE {table} AS SELECT *, {reason} AS reason FROM ({query})"
+        self._watch(f"reading {what}", lambda: connection.execute(create).fetchall())
+        groups = connection.execute(f"SELECT reason, count(*) FROM {table} GROUP BY reason").fetchall()
+        rejected = {name: count for name, count in groups if name}
+        section = Section(what=what, files=[path.name for path in files], rejected=rejected)
+        section.rows = sum(count for _, count in groups)
+        sections.append(section)
+        if rejected:
+            target = self._folder / f"rejected_{what}.parquet"
+            select = f"SELECT * FROM {table} WHERE reason IS NOT NULL ORDER BY file, row"
+            connection.execute(f"COPY ({select}) TO {literal(str(target))} (FORMAT parquet)").fetchall()
+            section.rejected_file = str(target)
+        task = self._progress.add_task(f"writing {what}", total=section.rows - sum(rejected.values()))
+        for batch in connection.sql(f"SELECT * FROM {table} WHERE reason IS NULL ORDER BY id").to_arrow_reader(10_000):
+            yield from batch.to_pylist()
+            self._progress.advance(task, batch.num_rows)
+
+    def _watch(self, what: str, work: Callable[[], Result]) -> Result:
+        """Runs a query in a thread and shows how far DuckDB says it is."""
+        task = self._progress.add_task(what, total=100.0)
+        outcome: list[Result] = []
+        errors: list[BaseException] = []
+
+        def body() -> None:
+            try:
+                outcome.append(work())
+            except BaseException as error:  # handed to the caller's thread
+                errors.append(error)
+
+        thread = threading.Thread(target=body, daemon=True)
+        thread.start()
+        while thread.is_alive():
+            thread.join(_POLL_S)
+            self._progress.update(task, completed=max(0.0, self._workspace.query_progress()))
+        if errors:
+            raise errors[0]
+        self._progress.update(task, completed=100.0)
+        return outcome[0]
+
+
+def _record(section: Section, stored: Stored) -> None:
+    section.new, section.changed, section.already_stored = stored.new, stored.changed, stored.unchanged
+    section.adjusted = dict(stored.adjusted)
+
+
+class _Speed(ProgressColumn):
+    """Rows a second, where the task counts rows."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.0f} rows/s" if task.speed and task.description.startswith("writing") else "")
+
+
+def _progress(console: Console | None) -> Progress:
+    return Progress(
+        TextColumn("{task.description:<28}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>4.0f} %"),
+        _Speed(),
+        TimeElapsedColumn(),
+        console=console or Console(quiet=True),
+        transient=False,
+    )
+
+
+def _peak_memory_bytes() -> int:
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,88 @@
+"""Record batches into the event log, fast: ADBC's bound statements on SQLite, COPY into a staging table on PostgreSQL.
+
+An event whose id is in the log already is passed over, so an import that is run again changes nothing.
+
+SQLite's ADBC driver carries a SQLite of its own. Two of them in one process must not have the same file open (closing
+one drops the other's locks), so the engine is disposed of first and the file opened again only afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import adbc_driver_postgresql.dbapi
+import adbc_driver_sqlite.dbapi
+import pyarrow as pa
+from sqlalchemy import Engine, text
+
+from features.event_log import WRITER_LOCK
+
+_SQLITE_PRAGMAS = (
+    "busy_timeout = 60000",
+    "synchronous = NORMAL",  # an import that a power loss cuts short is run again
+    "cache_size = -131072",
+    "wal_autocheckpoint = 16384",
+)
+
+
+def load_events(engine: Engine, batches: Iterable[pa.RecordBatch], written: Callable[[int], None]) -> int:
+    """Inserts batches, each in a transaction of its own; returns how many events were new.
+
+    Args:
+        batches: columns of the table `events` but `position`, all with the same columns.
+        written: called after each batch with its rows.
+    """
+    if engine.dialect.name == "sqlite":
+        return _into_sqlite(engine, batches, written)
+    return _into_postgresql(engine, batches, written)
+
+
+def _into_sqlite(engine: Engine, batches: Iterable[pa.RecordBatch], written: Callable[[int], None]) -> int:
+    engine.dispose()
+    new = 0
+    with adbc_driver_sqlite.dbapi.connect(str(engine.url.database), autocommit=True) as connection:
+        for pragma in _SQLITE_PRAGMAS:
+            _value(connection, f"PRAGMA {pragma}")
+        before = _value(connection, "SELECT total_changes()")
+        for batch in batches:
+            names = batch.schema.names
+            statement = (
+                f"INSERT INTO events ({', '.join(names)}) VALUES ({', '.join('?' * len(names))}) "
+                "ON CONFLICT (event_id) DO NOTHING"
+            )
+            _value(connection, "BEGIN IMMEDIATE")
+            with connection.cursor() as cursor:
+                cursor.executemany(statement, batch)
+            _value(connection, "COMMIT")
+            written(batch.num_rows)
+        new = _value(connection, "SELECT total_changes()") - before
+    with engine.connect() as checkpoint:
+        checkpoint.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))
+    return new
+
+
+def _into_postgresql(engine: Engine, batches: Iterable[pa.RecordBatch], written: Callable[[int], None]) -> int:
+    url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    new = 0
+    with adbc_driver_postgresql.dbapi.connect(url) as connection:
+        for batch in batches:
+            names = ", ".join(batch.schema.names)
+            with connection.cursor() as cursor:
+                cursor.adbc_ingest("import_staging", batch, mode="replace", temporary=True)
+            _value(connection, f"SELECT 1 FROM (SELECT pg_advisory_xact_lock({WRITER_LOCK})) AS locked")
+            new += _value(
+                connection,
+                f"WITH stored AS (INSERT INTO events ({names}) SELECT {names} FROM import_staging "
+                "ORDER BY event_time_ms ON CONFLICT (event_id) DO NOTHING RETURNING 1) SELECT count(*) FROM stored",
+            )
+            connection.commit()
+            written(batch.num_rows)
+    return new
+
+
+def _value(connection: Any, statement: str) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+        rows = cursor.fetchall()
+    return int(rows[0][0]) if rows and isinstance(rows[0][0], int) else 0

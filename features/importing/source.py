@@ -1,0 +1,252 @@
+"""Opens a file of any format as one DuckDB relation with numbered rows.
+
+Parquet and CSV are streamed. JSON lines are read as text and taken apart by column, so that one broken line costs only
+itself. Excel, which has no streaming form, is turned into Parquet first.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import duckdb
+import fastexcel
+import polars as pl
+
+from features.importing.errors import ImportFailed
+
+Kind = Literal["parquet", "csv", "json"]
+FORMATS: Final[dict[str, str]] = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".txt": "csv",
+    ".dat": "csv",
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".json": "json",
+    ".xlsx": "excel",
+    ".xls": "excel",
+}
+ROW: Final = "__row"
+LINE: Final = "__line"
+_LONGEST_LINE_BYTES = 16_000_000
+_SAMPLE_BYTES = 1 << 20
+_SAMPLE_LINES = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A file as SQL: `relation` has the columns `types`, and `__row`, 1 for the first row of data."""
+
+    path: Path
+    kind: Kind
+    relation: str
+    types: dict[str, str]
+    """Column to DuckDB's type; every column of CSV and JSON lines is VARCHAR."""
+    faults: str | None = None
+    """The table into which DuckDB puts lines that cannot be taken apart; it is there once the file was read."""
+
+    def column(self, name: str) -> str:
+        """The SQL of a column's value."""
+        if self.kind == "json":
+            return f"json_extract_string({identifier(LINE)}, {literal('$.' + json.dumps(name))})"
+        return identifier(name)
+
+    def find(self, names: Sequence[str], field: str) -> str | None:
+        """The first of `names` that the file has; None if a name ends in `?` and none is there.
+
+        Raises:
+            ImportFailed: the file has none of them.
+        """
+        for name in names:
+            if name.removesuffix("?") in self.types:
+                return name.removesuffix("?")
+        if not names or any(name.endswith("?") for name in names):
+            return None
+        raise ImportFailed(
+            f"{self.path.name} has no column {' or '.join(map(repr, names))}, which the mapping's {field} names; "
+            f"it has {', '.join(map(repr, self.types))}. Correct the mapping or choose another with --mapping"
+        )
+
+
+def identifier(name: str) -> str:
+    """A quoted SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(value: str) -> str:
+    """A quoted SQL string."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def file_format(path: Path) -> str:
+    """parquet, csv, json or excel, by the name's ending.
+
+    Raises:
+        ImportFailed: the file is missing, empty, or of no known format.
+    """
+    if not path.exists():
+        raise ImportFailed(f"{path}: no such file")
+    if not path.is_file():
+        raise ImportFailed(f"{path} is a folder; give one file")
+    if path.stat().st_size == 0:
+        raise ImportFailed(f"{path.name} is empty (0 bytes); export it again")
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    suffix = suffixes[-2] if suffixes[-1:] == [".gz"] and len(suffixes) > 1 else (suffixes or [""])[-1]
+    kind = FORMATS.get(suffix)
+    if kind is None or (suffixes[-1] == ".gz" and kind not in ("csv", "json")):
+        raise ImportFailed(f"{path.name}: unknown format; known are {', '.join(FORMATS)} and .gz of the text formats")
+    return kind
+
+
+def open_source(
+    connection: duckdb.DuckDBPyConnection,
+    path: Path,
+    work: Path,
+    *,
+    separator: str | None = None,
+    columns: Sequence[str] = (),
+    encoding: str | None = None,
+    sample: bool = False,
+) -> Source:
+    """Opens a file; only its head or its metadata is read here, but of Excel all.
+
+    Args:
+        work: folder for the Parquet form of an Excel file.
+        separator, encoding: of CSV; found out if not given.
+        columns: the names in a CSV file that has no header line.
+        sample: only the first rows are needed.
+
+    Raises:
+        ImportFailed: it is missing, empty, broken, or of no known format.
+    """
+    kind = file_format(path)
+    if kind == "excel":
+        return _parquet(connection, _converted(path, work, 1_000 if sample else None), path)
+    if kind == "parquet":
+        return _parquet(connection, path, path)
+    if kind == "json":
+        return _json_lines(path)
+    return _csv(path, separator, columns, encoding, sample)
+
+
+def _parquet(connection: duckdb.DuckDBPyConnection, file: Path, path: Path) -> Source:
+    relation = f"read_parquet({literal(str(file))}, file_row_number=true)"
+    try:
+        described = connection.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()
+    except duckdb.Error as error:
+        raise ImportFailed(
+            f"{path.name} cannot be read as Parquet ({first_line(error)}); is it complete? Copy or export it again"
+        ) from None
+    types = {name: kind for name, kind, *_ in described if name != "file_row_number"}
+    numbered = f"(SELECT * EXCLUDE (file_row_number), file_row_number + 1 AS {identifier(ROW)} FROM {relation})"
+    return Source(path=path, kind="parquet", relation=numbered, types=types)
+
+
+def _csv(path: Path, separator: str | None, columns: Sequence[str], encoding: str | None, sample: bool) -> Source:
+    head, encoding = _head(path, encoding, sample)
+    first = next((line for line in head.splitlines() if line.strip()), "")
+    if not first:
+        raise ImportFailed(f"{path.name} has no rows; export it again")
+    separator = separator or max(",;\t|", key=first.count)
+    names = list(columns) or [
+        name.strip() or f"column{number}"
+        for number, name in enumerate(next(csv.reader([first], delimiter=separator[0])), 1)
+    ]
+    if len(set(names)) < len(names):
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        raise ImportFailed(f"{path.name} has several columns called {', '.join(map(repr, repeated))}; rename them")
+    typed = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in names)
+    quote = literal("" if len(separator) > 1 else '"')  # multi-character separators come from files without quoting
+    relation = (
+        f"read_csv({literal(str(path))}, auto_detect=false, delim={literal(separator)}, quote={quote}, escape={quote}, "
+        f"header={str(not columns).lower()}, columns={{{typed}}}, encoding={literal(encoding)}, "
+        f"{_kept_faults(path)})"
+    )
+    numbered = f"(SELECT *, row_number() OVER () AS {identifier(ROW)} FROM {relation})"
+    return Source(path=path, kind="csv", relation=numbered, types=dict.fromkeys(names, "VARCHAR"), faults=_faults(path))
+
+
+def _json_lines(path: Path) -> Source:
+    head, _ = _head(path, "utf-8", sample=True)
+    names: dict[str, str] = {}
+    for line in head.splitlines()[:_SAMPLE_LINES]:
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(value, dict):
+            names |= dict.fromkeys(value, "VARCHAR")
+    if not names:
+        raise ImportFailed(f"{path.name} has no line that is a JSON object; expected one object a line (JSON lines)")
+    relation = (
+        f"read_csv({literal(str(path))}, auto_detect=false, delim='\x01', quote='', escape='', header=false, "
+        f"columns={{{literal(LINE)}: 'VARCHAR'}}, {_kept_faults(path)})"
+    )
+    numbered = f"(SELECT *, row_number() OVER () AS {identifier(ROW)} FROM {relation})"
+    valid = f"(SELECT {ROW}, CASE WHEN json_valid({LINE}) THEN {LINE} END AS {LINE}, {LINE} AS __text FROM {numbered})"
+    return Source(path=path, kind="json", relation=valid, types=names, faults=_faults(path))
+
+
+def _faults(path: Path) -> str:
+    return f"faults of {path}"
+
+
+def _kept_faults(path: Path) -> str:
+    table, scans = literal(_faults(path)), literal(f"scans of {path}")
+    return f"max_line_size={_LONGEST_LINE_BYTES}, store_rejects=true, rejects_table={table}, rejects_scan={scans}, rejects_limit=0"
+
+
+def _head(path: Path, encoding: str | None, sample: bool) -> tuple[str, str]:
+    """The beginning of a text file, and its encoding."""
+    try:
+        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+            head = file.read(_SAMPLE_BYTES)
+            if encoding is None:
+                encoding = "utf-8" if _is_utf8(head, None if sample else file) else "latin-1"
+    except (OSError, EOFError) as error:
+        raise ImportFailed(f"{path.name} cannot be read ({error}); is it complete? Copy or export it again") from None
+    if b"\x00" in head[:4096]:
+        raise ImportFailed(f"{path.name} is no text file (it holds zero bytes); expected CSV in UTF-8 or Latin-1")
+    return head.decode("utf-8-sig" if encoding == "utf-8" else encoding, errors="replace"), encoding
+
+
+def _is_utf8(head: bytes, rest: io.BufferedIOBase | gzip.GzipFile | None) -> bool:
+    utf8 = codecs.getincrementaldecoder("utf-8")()
+    try:
+        utf8.decode(head)
+        while rest is not None and (block := rest.read(_SAMPLE_BYTES)):
+            utf8.decode(block)
+        utf8.decode(b"", final=rest is not None)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _converted(path: Path, work: Path, rows: int | None) -> Path:
+    try:
+        sheet = fastexcel.read_excel(path).load_sheet(0, n_rows=rows, schema_sample_rows=None)
+        frame = pl.DataFrame(sheet)
+    except (fastexcel.FastExcelError, OSError) as error:
+        raise ImportFailed(
+            f"{path.name} cannot be read as Excel ({first_line(error)}); is it complete? Save it again as .xlsx"
+        ) from None
+    if not frame.height:
+        raise ImportFailed(f"{path.name}: the first sheet has no rows of data")
+    converted = work / f"{path.stem}.parquet"
+    frame.write_parquet(converted)
+    return converted
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

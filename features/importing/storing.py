@@ -1,0 +1,178 @@
+"""Items and users into the catalogue and the table of users, checked against the contract's limits.
+
+A value beyond a limit is cut or left out and counted; only a missing or over-long id costs the row. What is stored
+already is left alone, so that an import that is run again makes no new revision.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any
+
+from features.catalogue import Catalogue, CatalogueItem
+from features.importing.mapping import ItemsMapping, UsersMapping
+from features.schema import MAX_ATTRIBUTES, MAX_CATEGORY_LEVELS, MAX_ID_CHARS, MAX_TEXT_CHARS
+from features.users import UserProfile, Users
+
+_BATCH = 2_000
+_MAX_PRICE = 1_000_000_000
+_MAX_STOCK = 2**63 - 1
+_MAX_AGE = 130
+_USER_TEXT_CHARS = 64
+
+Row = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Stored:
+    """What became of the items or the users."""
+
+    new: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    adjusted: Counter[str] = field(default_factory=Counter)
+    """Values that were cut or left out, by what was wrong."""
+
+
+def store_items(catalogue: Catalogue, rows: Iterable[Row], mapping: ItemsMapping) -> Stored:
+    """Writes items, each id once; fields that the mapping does not name keep what the catalogue holds."""
+    names = [
+        name
+        for name in ("title", "brand", "price", "stock", "variant_group", "age_restricted")
+        if getattr(mapping, name)
+    ]
+    names += ["category_path"] if mapping.category else []
+    names += ["launch_time_ms"] if mapping.launch_time else []
+    names += ["attributes"] if mapping.attributes else []
+    stored = Stored()
+    for batch in _batches(rows):
+        items = [_item(row, mapping, stored.adjusted) for row in batch]
+        present = catalogue.of([item.item_id for item in items])
+        changes = []
+        for item in items:
+            old = present.get(item.item_id)
+            merged = replace(old, **{name: getattr(item, name) for name in names}) if old else item
+            if old is None:
+                stored.new += 1
+            elif merged == old:
+                stored.unchanged += 1
+                continue
+            else:
+                stored.changed += 1
+            changes.append(merged)
+        catalogue.upsert(changes)
+    return stored
+
+
+def store_users(users: Users, rows: Iterable[Row], mapping: UsersMapping) -> Stored:
+    """Writes users, each id once; fields that the mapping does not name keep what is known."""
+    names = [name for name in ("age", "gender", "country", "attributes") if getattr(mapping, name)]
+    stored = Stored()
+    for batch in _batches(rows):
+        profiles = [_user(row, mapping, stored.adjusted) for row in batch]
+        present = users.of([profile.user_id for profile in profiles])
+        changes = []
+        for profile in profiles:
+            old = present.get(profile.user_id)
+            merged = replace(old, **{name: getattr(profile, name) for name in names}) if old else profile
+            if old is None:
+                stored.new += 1
+            elif merged == old:
+                stored.unchanged += 1
+                continue
+            else:
+                stored.changed += 1
+            changes.append(merged)
+        users.upsert(changes)
+    return stored
+
+
+def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    iterator = iter(rows)
+    while batch := list(islice(iterator, _BATCH)):
+        yield batch
+
+
+def _item(row: Row, mapping: ItemsMapping, adjusted: Counter[str]) -> CatalogueItem:
+    stock = _number(row["stock"], "stock", adjusted, _MAX_STOCK)
+    return CatalogueItem(
+        item_id=row["id"],
+        title=_cut(row["title"], MAX_TEXT_CHARS, "title", adjusted),
+        category_path=_levels(row["category"], mapping.category_separator, adjusted),
+        brand=_cut(row["brand"], MAX_ID_CHARS, "brand", adjusted),
+        price=_number(row["price"], "price", adjusted, _MAX_PRICE),
+        stock=None if stock is None else int(stock),
+        attributes=_attributes(row["attributes"], adjusted),
+        variant_group=_cut(row["variant_group"], MAX_ID_CHARS, "variant_group", adjusted),
+        age_restricted=str(row["age_restricted"]).strip().lower() in ("true", "1", "yes", "y", "t"),
+        launch_time_ms=int(row["launch_time"]) if row["launch_time"] else None,
+    )
+
+
+def _user(row: Row, mapping: UsersMapping, adjusted: Counter[str]) -> UserProfile:
+    age = _number(row["age"], "age", adjusted, _MAX_AGE)
+    gender = _cut(row["gender"], _USER_TEXT_CHARS, "gender", adjusted)
+    return UserProfile(
+        user_id=row["id"],
+        age=None if age is None else int(age),
+        gender=mapping.gender_values.get(gender, gender) if gender else None,
+        country=_cut(row["country"], _USER_TEXT_CHARS, "country", adjusted),
+        attributes=_attributes(row["attributes"], adjusted),
+    )
+
+
+def _cut(value: str | None, limit: int, name: str, adjusted: Counter[str]) -> str | None:
+    text = (value or "").replace("\x00", "").strip()
+    if len(text) > limit:
+        adjusted[f"{name} cut to {limit} characters"] += 1
+    return text[:limit] or None
+
+
+def _number(value: str | None, name: str, adjusted: Counter[str], most: int) -> float | None:
+    """A number with or without a currency sign or thousands' commas; None and counted if it is not 0 to `most`."""
+    text = re.sub(r",(?=\d{3}\b)", "", re.sub(r"^[^\d.+-]+(?=\d)", "", (value or "").strip()))
+    if not text:
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= most:
+        adjusted[f"{name} unreadable, negative or beyond {most:,}: left out"] += 1
+        return None
+    return number
+
+
+def _levels(value: str | None, separator: str | None, adjusted: Counter[str]) -> list[str]:
+    """The levels of a category path: split at `separator`, or the strings of a JSON array."""
+    text = (value or "").replace("\x00", "").strip()
+    parts: list[Any] = text.split(separator) if separator else [text]
+    if text.startswith("["):
+        try:
+            parts = json.loads(text)
+        except json.JSONDecodeError:
+            adjusted["category that begins like a JSON array and is none: taken as one level"] += 1
+        while parts and isinstance(parts[0], list):  # several paths: the first
+            parts = parts[0]
+    levels = [level for part in parts if (level := str(part).strip())]
+    if len(levels) > MAX_CATEGORY_LEVELS:
+        adjusted[f"category cut to {MAX_CATEGORY_LEVELS} levels"] += 1
+    return [cut for level in levels[:MAX_CATEGORY_LEVELS] if (cut := _cut(level, MAX_ID_CHARS, "category", adjusted))]
+
+
+def _attributes(value: str | None, adjusted: Counter[str]) -> dict[str, str]:
+    given = {name: text for name, text in json.loads(value or "{}").items() if text not in (None, "")}
+    if len(given) > MAX_ATTRIBUTES:
+        adjusted[f"attributes beyond {MAX_ATTRIBUTES}: left out"] += 1
+    pairs = list(given.items())[:MAX_ATTRIBUTES]
+    return {
+        name[:MAX_ID_CHARS]: cut
+        for name, text in pairs
+        if (cut := _cut(str(text), MAX_ID_CHARS, "attribute", adjusted))
+    }
