@@ -39,7 +39,7 @@ class TritonPythonModel:
         if threads := config["parameters"].get("INTRA_OP_THREAD_COUNT"):
             torch.set_num_threads(int(threads["string_value"]))
         verify(module_path)
-        self.module = torch.jit.load(str(module_path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
+        self.module = torch.jit.load(str(module_path), map_location="cpu").eval()
         self.inputs = input_order(self.module, [entry["name"] for entry in config["input"]], module_path)
         self.outputs = {entry["name"]: output_index(entry["name"]) for entry in config["output"]}
         self.batched = config["max_batch_size"] > 0
