@@ -82,6 +82,10 @@ def item_statistics(
     categories = shop.join(top, on="item_id").with_columns(
         segment=pl.format("category:{}", "top").str.head(_MAX_SEGMENT_CHARS)
     )
+    # Sums of floats depend on the order of threads; what is equal should compare equal.
+    shop, countries, categories = (
+        part.with_columns(pl.col("popularity").round_sig_figs(12)) for part in (shop, countries, categories)
+    )
     parts = [shop, _most_popular(countries), _most_popular(categories)]
     statistics = pl.concat(
         [part.select(pl.col(name).cast(kind) for name, kind in STATISTICS_COLUMNS.items()) for part in parts]

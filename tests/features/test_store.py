@@ -213,11 +213,9 @@ def test_feasts_own_commands_work_on_a_shop(settings: Settings) -> None:
     store.apply(settings)
     config = settings.home / "feature_store.yaml"
     assert json.loads(config.read_text())["project"] == "braid"
-    listed = _feast(settings, "--feature-store-yaml", str(config), "feature-views", "list")
-    assert "user_interest_v3" in listed
     assert "fusion_v3" in _feast(settings, "--feature-store-yaml", str(config), "feature-services", "list")
     applied = _feast(settings, "--chdir", "features", "--feature-store-yaml", str(config), "apply")
-    assert "Deleted" not in applied and "Created" not in applied
+    assert "No changes to registry" in applied
 
 
 def _feast(settings: Settings, *arguments: str) -> str:
