@@ -71,7 +71,8 @@ def test_package_imports_nothing_that_is_not_its_business(package: str, forbidde
 
 
 def test_generated_types_stop_at_the_service_modules() -> None:
-    assert {path for path in importers("server", "braid") if not path.startswith("server/services/")} == set()
+    inside = {path for path in importers("server", "braid") if not path.startswith("server/services/")}
+    assert inside <= {"server/gateway.py"}, "gateway.py registers the services; nothing else needs their types"
 
 
 @pytest.mark.parametrize("target", [("feast", "features.store", "features.online"), ("tritonclient",)])
