@@ -1,0 +1,78 @@
+"""Equal seeds give equal models, and a run that was interrupted ends where one that was not would have."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.training.conftest import SMALL
+from tests.training.shops import START_MS, Row, write_shop
+from training.config import Config, FitConfig, ModelConfig
+from training.dataset import read_log
+from training.evaluate import split_times
+from training.fit import Fitted, fit
+
+
+def fit_on(offline: Path, folder: Path, config: Config, *, resume: bool = False) -> Fitted:
+    log, moments = read_log(offline)
+    validation, test = split_times(moments, None)
+    folder.mkdir(exist_ok=True)
+    return fit(log, moments, config, validation_from_ms=validation, test_from_ms=test, folder=folder, resume=resume)
+
+
+def weights(fitted: Fitted) -> torch.Tensor:
+    return torch.cat([weight.detach().flatten() for weight in fitted.model.parameters()])
+
+
+def with_fit(**changes: int) -> Config:
+    return replace(SMALL, fit=replace(SMALL.fit, **changes))
+
+
+def test_the_same_seed_gives_the_same_model_and_another_seed_another(offline: Path, tmp_path: Path) -> None:
+    first, again, other = (
+        weights(fit_on(offline, tmp_path / str(run), with_fit(epochs=1, seed=seed)))
+        for run, seed in enumerate((3, 3, 4))
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(offline: Path, tmp_path: Path) -> None:
+    whole = fit_on(offline, tmp_path / "whole", with_fit(epochs=2, final_epochs=0))
+    fit_on(offline, tmp_path / "cut", with_fit(epochs=1, final_epochs=0))
+    resumed = fit_on(offline, tmp_path / "cut", with_fit(epochs=2, final_epochs=0), resume=True)
+    assert torch.equal(weights(whole), weights(resumed))
+    assert [row["epoch"] for row in resumed.history] == [1, 2]
+
+
+def test_fitting_lowers_the_loss_and_writes_a_tensorboard_log(offline: Path, tmp_path: Path) -> None:
+    fitted = fit_on(offline, tmp_path, with_fit(epochs=3))
+    losses = [row["loss"] for row in fitted.history]
+    assert losses[-1] < losses[0]
+    assert list((tmp_path / "tensorboard").glob("events.*"))
+
+
+def test_fitting_stops_when_validation_no_longer_improves(offline: Path, tmp_path: Path) -> None:
+    config = replace(SMALL, fit=replace(SMALL.fit, epochs=30, patience=1, learning_rate=0.2, final_epochs=0))
+    assert len(fit_on(offline, tmp_path, config).history) < 30
+
+
+@pytest.mark.parametrize("shoppers", [1, 2])
+def test_hardly_any_events_are_enough_for_a_model(tmp_path: Path, shoppers: int) -> None:
+    rows: list[Row] = [(f"u:{at}", "i001", 4, START_MS + at, f"o{at}", None) for at in range(shoppers)]
+    fitted = fit_on(write_shop(tmp_path / "offline", rows), tmp_path / "run", with_fit(epochs=1))
+    assert torch.isfinite(weights(fitted)).all()
+
+
+def test_settings_out_of_range_are_named() -> None:
+    with pytest.raises(ValueError, match="dim=9"):
+        ModelConfig(dim=9)
+    with pytest.raises(ValueError, match="drop_long"):
+        FitConfig(drop_long=1.0)
+    with pytest.raises(ValueError, match="epochs=0"):
+        FitConfig(epochs=0)
+
+
+def test_a_configuration_survives_its_dictionary() -> None:
+    assert Config.from_dict(SMALL.to_dict()) == SMALL

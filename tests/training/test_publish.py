@@ -1,0 +1,203 @@
+"""Publishing on a real database and a real Feast store; a candidate that fails leaves nothing behind."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from features import schema
+from features.catalogue import Catalogue, CatalogueItem
+from features.database.engine import open_database
+from features.event_log import EventLog, NewEvent
+from features.release import ReleaseError, read_release
+from features.releases import ReleaseTable
+from features.schema import feature_service
+from features.settings import ROOT, Settings
+from features.store import open_store
+from tests.training.shops import visits
+from training.batches import BatchMaker
+from training.dataset import read_log
+from training.encode import encode
+from training.gate import GateError, check_candidate
+from training.publish import publish, write_candidate
+from training.trained import TrainedModel, load_trained
+
+SHOPPERS = 5
+
+
+@pytest.fixture
+def shop(settings: Settings) -> Settings:
+    """A shop whose log holds some of the events that the model was trained on."""
+    engine = open_database(settings.log_url)
+    rows = [row for row in visits() if int(row[0][2:]) < SHOPPERS]
+    events = [
+        NewEvent(
+            event_id=f"e{at}",
+            event_type=int(kind),
+            event_time_ms=time_ms,
+            user_id=shopper[2:],
+            session_id=session,
+            item_id=item,
+            order_id=order,
+        )
+        for at, (shopper, item, kind, time_ms, order, session) in enumerate(rows)
+    ]
+    EventLog(engine).append(events, max(event.event_time_ms for event in events))
+    Catalogue(engine).upsert([CatalogueItem(item_id="i001", category_path=["Home"])])
+    engine.dispose()
+    return settings
+
+
+def published(settings: Settings, trained: TrainedModel) -> int:
+    return publish(settings, trained, why="test", note=lambda _: None)
+
+
+def traces(settings: Settings) -> list[Path]:
+    """What a release would leave behind."""
+    versions = [path for path in settings.model_repository.glob("*/*") if path.is_dir()]
+    return [*versions, *settings.generated.glob("*"), *(settings.home / "candidates").glob("*")]
+
+
+def test_a_release_is_live_with_its_files_its_view_and_its_vectors(shop: Settings, trained: TrainedModel) -> None:
+    number = published(shop, trained)
+    release = read_release(shop.model_repository / "fusion" / str(number))
+    assert ReleaseTable(open_database(shop.log_url)).live() == number == 1
+    assert release.items["item_id"].to_list() == trained.items["item_id"].to_list()
+    assert (shop.model_repository / "item_tower" / "1" / "model.pt").exists()
+    assert json.loads((shop.generated / "v1.json").read_text())["interest_dim"] == trained.config.model.dim
+    store = open_store(shop)
+    rows = store.get_online_features(
+        store.get_feature_service(feature_service(1)),
+        [{"shopper": f"u:{at}"} for at in range(SHOPPERS)],
+        full_feature_names=True,
+    ).to_dict()
+    assert all(len(vector) == trained.config.model.dim for vector in rows["user_interest_v1__vector"])
+    assert not list((shop.home / "candidates").glob("*"))
+
+
+def test_a_second_release_retires_the_first_and_keeps_its_view(shop: Settings, trained: TrainedModel) -> None:
+    assert (published(shop, trained), published(shop, trained)) == (1, 2)
+    table = ReleaseTable(open_database(shop.log_url))
+    assert [row.state for row in table.all()] == ["retired", "live"]
+    assert {service.name for service in open_store(shop).list_feature_services()} >= {"fusion_v1", "fusion_v2"}
+
+
+def test_a_candidate_that_fails_the_gate_leaves_nothing(shop: Settings, trained: TrainedModel) -> None:
+    model = copy.deepcopy(trained.model)
+    with torch.no_grad():
+        model.short_out.weight[0, 0] = float("nan")
+    broken = TrainedModel(**{name: getattr(trained, name) for name in trained.__slots__} | {"model": model})
+    with pytest.raises(GateError, match="not all finite"):
+        published(shop, broken)
+    assert traces(shop) == []
+    assert ReleaseTable(open_database(shop.log_url)).all() == []
+
+
+def test_a_failure_while_materialising_leaves_nothing(
+    shop: Settings, trained: TrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.publish.ENCODER_FILE", "nowhere.pt")
+    with pytest.raises(ReleaseError, match="encoder.pt is missing"):
+        published(shop, trained)
+    assert traces(shop) == []
+
+
+def test_the_gate_refuses_a_module_of_other_weights(trained: TrainedModel, tmp_path: Path) -> None:
+    write_candidate(trained, 1, tmp_path)
+    assert check_candidate(trained, tmp_path / "fusion", tmp_path / "item_tower") < 1e-4
+    model = copy.deepcopy(trained.model)
+    with torch.no_grad():
+        model.tower.ids.weight += 0.01
+    other = TrainedModel(**{name: getattr(trained, name) for name in trained.__slots__} | {"model": model})
+    with pytest.raises(GateError, match="differs from the eager module"):
+        check_candidate(other, tmp_path / "fusion", tmp_path / "item_tower")
+
+
+@pytest.mark.parametrize("name", ["model.pt", "items.parquet", "items.npy", "vocabulary.json", "encoder.pt"])
+def test_a_changed_or_missing_file_is_named(trained: TrainedModel, tmp_path: Path, name: str) -> None:
+    write_candidate(trained, 1, tmp_path)
+    path = tmp_path / "fusion" / name
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(ReleaseError, match=f"{name} is not the file that was published"):
+        read_release(tmp_path / "fusion")
+    path.unlink()
+    with pytest.raises(ReleaseError, match=f"{name} is missing"):
+        read_release(tmp_path / "fusion")
+
+
+def test_a_release_of_another_schema_is_refused(trained: TrainedModel, tmp_path: Path) -> None:
+    write_candidate(trained, 1, tmp_path)
+    manifest = tmp_path / "fusion" / "release.json"
+    manifest.write_text(manifest.read_text().replace(schema.schema_hash(), "0" * 64))
+    with pytest.raises(ReleaseError, match="made under schema 000000000000"):
+        read_release(tmp_path / "fusion")
+
+
+def test_a_saved_model_is_loaded_as_it_was(trained: TrainedModel, tmp_path: Path) -> None:
+    trained.save(tmp_path)
+    loaded = load_trained(tmp_path)
+    for name, value in trained.model.state_dict().items():
+        assert torch.equal(value, loaded.model.state_dict()[name])
+    assert loaded.items.equals(trained.items)
+    assert (loaded.codes, loaded.config) == (trained.codes, trained.config)
+
+
+def test_vectors_of_the_job_are_those_that_training_saw(trained: TrainedModel, offline: Path, tmp_path: Path) -> None:
+    write_candidate(trained, 1, tmp_path)
+    log, moments = read_log(offline)
+    last = moments.take(np.unique(moments.shoppers, return_index=True)[1])
+    (batch,) = BatchMaker(log, last).batches(batch_examples=1000)
+    ends = log.rows_before(last.shoppers, last.times_ms // 86_400_000 * 86_400_000)
+    ids = log.catalogue["item_id"].to_list()
+    histories = [
+        {
+            "shopper": f"u:{row}",
+            "item_ids": [ids[item] for item in log.items[log.starts[shopper] : end]],
+            "event_types": log.types[log.starts[shopper] : end].tolist(),
+            "event_times_ms": log.times_ms[log.starts[shopper] : end].tolist(),
+        }
+        for row, (shopper, end) in enumerate(zip(last.shoppers, ends, strict=True))
+    ]
+    pl.DataFrame(histories).write_parquet(tmp_path / "in.parquet")
+    encode(tmp_path / "fusion", tmp_path / "in.parquet", tmp_path / "out.parquet", chunk_rows=7)
+    found = dict(pl.read_parquet(tmp_path / "out.parquet").iter_rows())
+    with torch.inference_mode():
+        vectors, _ = trained.model.tower()
+        table = torch.cat([vectors, torch.zeros(1, vectors.shape[1])])
+        states = trained.model.long(table[batch.history_items], batch.history_types, batch.history_gaps)
+    seen = [at for at in range(len(batch.rows)) if batch.long_mask[at] > 0]
+    assert len(found) == len(seen) > 10
+    for at in seen:
+        expected = states[batch.segment[at], batch.last[at]].numpy()
+        assert found[f"u:{batch.rows[at]}"] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "outputs"),
+    [
+        (schema.FUSION_MODEL, schema.FUSION_INPUTS, schema.FUSION_OUTPUTS),
+        (schema.ITEM_TOWER_MODEL, schema.ITEM_TOWER_INPUTS, schema.ITEM_TOWER_OUTPUTS),
+    ],
+)
+def test_the_committed_triton_configs_are_the_contract(
+    model: str, inputs: tuple[schema.Tensor, ...], outputs: tuple[schema.Tensor, ...]
+) -> None:
+    text = (ROOT / "model_repository" / model / "config.pbtxt").read_text()
+    config = text_format.Parse(text, model_config_pb2.ModelConfig())
+    kinds = model_config_pb2.DataType
+    assert (config.name, config.platform, config.backend) == (model, "pytorch_libtorch", "pytorch")
+    assert [(entry.name, kinds.Name(entry.data_type), tuple(entry.dims)) for entry in config.input] == [
+        (tensor.name, f"TYPE_{tensor.dtype}", tensor.dims) for tensor in inputs
+    ]
+    assert [(entry.name, kinds.Name(entry.data_type), tuple(entry.dims)) for entry in config.output] == [
+        (schema.output_name(at, tensor), f"TYPE_{tensor.dtype}", tensor.dims) for at, tensor in enumerate(outputs)
+    ]
+    assert "INTER_OP_THREAD_COUNT" not in config.parameters
