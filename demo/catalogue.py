@@ -14,7 +14,7 @@ from demo.assortment import BRANDS, LOOKS, OCCASIONS, SERIES, SHELVES
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-STYLE_DIM = 10
+STYLE_DIM = 5
 """Dimensions of style; one more column holds the price level."""
 INTEREST_DIM = 6
 PRICE_PULL = 0.35
@@ -117,7 +117,7 @@ def make_catalogue(seed: int, items: int, days: int) -> Catalogue:
     brand_look = rng.integers(len(LOOKS), size=len(BRANDS))
     brand_centres = _unit(_unit(rng.normal(size=(len(BRANDS), STYLE_DIM))) + 0.8 * look_centres[brand_look])
     look = np.where(rng.random(items) < 0.6, brand_look[brand], rng.integers(len(LOOKS), size=items))[parent]
-    vectors = _unit(0.7 * look_centres[look] + 0.6 * brand_centres[brand] + 0.12 * rng.normal(size=(items, STYLE_DIM)))
+    vectors = _unit(look_centres[look] + 0.5 * brand_centres[brand] + 0.1 * rng.normal(size=(items, STYLE_DIM)))
     brand_level = rng.normal(size=len(BRANDS))
     level = np.clip(0.8 * brand_level[brand] + 0.6 * rng.normal(size=items)[parent], -2.2, 2.2)
     launch = np.where(rng.random(items) < 0.8, -rng.integers(1, 700, items), rng.integers(0, max(days, 1), items))

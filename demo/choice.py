@@ -11,8 +11,10 @@ import numpy.typing as npt
 from demo.catalogue import WEEK_DAYS, Catalogue, Floats, Ints
 from demo.shoppers import Shoppers
 
-VIEW_STRENGTH = 0.4
-"""Share of taste in what is looked at; what is bought follows it in full."""
+COMPARING = 0.3
+"""Share of taste in what is looked at for an intent; what is bought follows it in full."""
+BROWSING = 0.8
+"""The same for what is looked at without one."""
 VIEWED_PENALTY = np.log(0.08)
 """What was just looked at and not taken is rarely bought after all."""
 BLOCK = 65_536
@@ -38,10 +40,10 @@ class Chooser:
             chosen[rows] = sample(rng, logits)
         return chosen
 
-    def utilities(self, items: Ints, shopper: Ints, day: Ints, strength: float) -> Floats:
+    def utilities(self, items: Ints, shopper: Ints, day: Ints, strength: float | Floats) -> Floats:
         """(n, len(items)) logits of each item for each row; minus infinity before an item's launch."""
         taste = self.shoppers.taste[shopper] @ self.catalogue.style[items].T + self.catalogue.static[items]
-        return np.asarray(self.popularity[:, items][day // WEEK_DAYS] + strength * taste)
+        return np.asarray(self.popularity[:, items][day // WEEK_DAYS] + np.reshape(strength, (-1, 1)) * taste)
 
     def items(
         self,
@@ -49,7 +51,7 @@ class Chooser:
         occasion: Ints,
         shopper: Ints,
         day: Ints,
-        strength: float,
+        strength: Floats,
         *,
         avoid: tuple[Ints, Ints] | None = None,
         only: npt.NDArray[np.bool_] | None = None,
@@ -57,6 +59,7 @@ class Chooser:
         """(n,) an item of each row's occasion, -1 where none can be had.
 
         Args:
+            strength: (n,) how much taste counts.
             avoid: (rows, items) that were looked at already.
             only: (N,) items that may be drawn.
         """
@@ -75,7 +78,7 @@ class Chooser:
             rows = order[bounds[index] : bounds[index + 1]]
             if not rows.size or not items.size:
                 continue
-            logits = self.utilities(items, shopper[rows], day[rows], strength)
+            logits = self.utilities(items, shopper[rows], day[rows], strength[rows])
             if only is not None:
                 logits = np.where(only[items], logits, -np.inf)
             local[rows] = np.arange(rows.size)

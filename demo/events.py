@@ -9,7 +9,7 @@ import numpy.typing as npt
 import polars as pl
 
 from demo.catalogue import Floats, Ints
-from demo.choice import VIEW_STRENGTH, Chooser
+from demo.choice import BROWSING, COMPARING, Chooser
 from demo.visits import Needs, Visits
 
 BUYS = 0.36
@@ -44,10 +44,10 @@ def make_events(rng: np.random.Generator, chooser: Chooser, visits: Visits, need
     """What every visit looks at and buys."""
     count = visits.shopper.size
     looks = 1 + rng.poisson(np.where(visits.intent >= 0, 3.4, 2.4))
-    views = _draw(rng, chooser, visits, np.repeat(np.arange(count), looks), VIEW_STRENGTH, None)
+    views = _draw(rng, chooser, visits, np.repeat(np.arange(count), looks))
     baskets = ~visits.forced & (rng.random(count) < BUYS)
     sizes = np.where(baskets, 1 + rng.poisson(MORE_ITEMS, count), 0)
-    bought = _draw(rng, chooser, visits, np.repeat(np.arange(count), sizes), 1.0, views)
+    bought = _draw(rng, chooser, visits, np.repeat(np.arange(count), sizes), views)
     bought = _owned_once(chooser, visits, bought, needs)
     gaps = 8_000 + rng.exponential(45_000.0, views.visit.size).astype(np.int64)
     elapsed = np.cumsum(gaps)
@@ -58,14 +58,15 @@ def make_events(rng: np.random.Generator, chooser: Chooser, visits: Visits, need
     return Happened(views=views, bought=bought, decision_ms=visits.start_ms + length + 20_000, view_ms=view_ms)
 
 
-def _draw(
-    rng: np.random.Generator, chooser: Chooser, visits: Visits, visit: Ints, strength: float, seen: Draws | None
-) -> Draws:
+def _draw(rng: np.random.Generator, chooser: Chooser, visits: Visits, visit: Ints, seen: Draws | None = None) -> Draws:
     shopper, day, intent = visits.shopper[visit], visits.day[visit], visits.intent[visit]
     astray = (intent < 0) | (rng.random(visit.size) >= INTENT_FOLLOWED)
     occasion = intent.copy()
     occasion[astray] = chooser.occasions(rng, shopper[astray], day[astray], 1.0)
-    item = chooser.items(rng, occasion, shopper, day, strength, avoid=None if seen is None else _pairs(visit, seen))
+    if seen is None:
+        item = chooser.items(rng, occasion, shopper, day, np.where(intent >= 0, COMPARING, BROWSING))
+    else:
+        item = chooser.items(rng, occasion, shopper, day, np.ones(visit.size), avoid=_pairs(visit, seen))
     return Draws(visit=visit[item >= 0], item=item[item >= 0])
 
 
@@ -139,12 +140,14 @@ def _before(
     views, view_ms = happened.views, happened.view_ms
     searches = np.flatnonzero((visits.intent >= 0) & (rng.random(visits.intent.size) < 0.3))
     names = pl.Series(chooser.catalogue.occasions.names).str.to_lowercase()
-    clicked = rng.random(views.visit.size) < 0.12
+    clicked = rng.random(views.visit.size) < 0.07
     shown = np.repeat(np.flatnonzero(clicked), 4)
     beside = np.tile(np.arange(4) == 0, clicked.sum())
     occasion = chooser.catalogue.occasion[views.item[shown]]
     shopper, day = visits.shopper[views.visit[shown]], visits.day[views.visit[shown]]
-    impressions = np.where(beside, views.item[shown], chooser.items(rng, occasion, shopper, day, VIEW_STRENGTH))
+    impressions = np.where(
+        beside, views.item[shown], chooser.items(rng, occasion, shopper, day, np.full(shopper.size, COMPARING))
+    )
     favourite = rng.random(views.visit.size) < 0.05
     left_in_cart = (rng.random(views.visit.size) < 0.04) & ~bought[views.visit]
     return [

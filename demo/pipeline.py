@@ -196,14 +196,8 @@ def _steps(shop: Shop) -> Iterator[Step]:
     )
     yield Step(
         name="train",
-        title="Train the model",
+        title="Train the model, and measure it beside simple methods",
         arguments=["-m", "training", "train", "--max-minutes", f"{TRAINING_MINUTES:g}"],
-        built=lambda: (settings.home / "training").exists(),
-    )
-    yield Step(
-        name="evaluate",
-        title="Measure it beside simple methods",
-        arguments=["-m", "training", "evaluate"],
         built=lambda: (settings.home / "training").exists(),
     )
     yield Step(

@@ -11,7 +11,7 @@ from demo.assortment import COUNTRIES, GENDERS
 from demo.catalogue import INTEREST_DIM, PRICE_PULL, STYLE_DIM, Floats, Ints, Occasions
 
 AGE_BANDS = 5
-TASTE_SCALE = 2.0
+TASTE_SCALE = 2.2
 """Standard deviation of one component of taste; times the unit style vectors it is the pull of style, in utility."""
 INTEREST_SCALE = 2.2
 
@@ -71,7 +71,9 @@ class Shoppers:
 
 def make_shoppers(seed: int, first: int, count: int, days: int) -> Shoppers:
     """Shoppers number `first` to `first + count`; taste follows gender, age and country in part."""
-    centres = np.random.default_rng([seed, 2]).normal(size=(len(GENDERS) + AGE_BANDS + len(COUNTRIES) + 1, 16))
+    latent_dim = STYLE_DIM + INTEREST_DIM
+    groups = len(GENDERS) + AGE_BANDS + len(COUNTRIES) + 1
+    centres = np.random.default_rng([seed, 2]).normal(size=(groups, latent_dim))
     rng = np.random.default_rng([seed, 3, first])
     gender = rng.choice(len(GENDERS), count, p=list(GENDERS.values()))
     shares = np.array([*COUNTRIES.values(), 0.0])
@@ -80,7 +82,7 @@ def make_shoppers(seed: int, first: int, count: int, days: int) -> Shoppers:
     age = np.clip(rng.gamma(7.0, 5.8, count), 16, 88).astype(np.int64)
     band = np.clip((age - 15) // 12, 0, AGE_BANDS - 1)
     group = centres[gender] + centres[len(GENDERS) + band] + centres[len(GENDERS) + AGE_BANDS + country]
-    latent = 0.4 * group + 0.75 * rng.normal(size=(count, 16))
+    latent = 0.45 * group + 0.7 * rng.normal(size=(count, latent_dim))
     price_level = 0.5 * latent[:, 0] + 0.8 * rng.normal(size=count)
     newcomer = rng.random(count) < 0.35
     joined = np.where(newcomer, rng.integers(0, days, count), 0)
@@ -92,10 +94,10 @@ def make_shoppers(seed: int, first: int, count: int, days: int) -> Shoppers:
         gender=gender,
         country=country,
         taste=np.column_stack([TASTE_SCALE * latent[:, :STYLE_DIM], 2 * PRICE_PULL * price_level]),
-        interest=latent[:, STYLE_DIM : STYLE_DIM + INTEREST_DIM],
+        interest=latent[:, STYLE_DIM:],
         joined=joined,
         left=np.minimum(days, joined + lifetime),
-        visits_per_day=np.clip(rng.lognormal(np.log(0.1), 0.7, count), 0.01, 1.5),
+        visits_per_day=np.clip(rng.lognormal(np.log(0.11), 0.65, count), 0.01, 1.5),
         hour=np.array([8.5, 13.0, 20.5])[part_of_day] + rng.normal(size=count),
         weekend=(rng.random(count) < 0.4).astype(np.int64),
     )

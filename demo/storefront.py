@@ -34,10 +34,10 @@ class Storefront:
 
     def __init__(self, address: str) -> None:
         self._channel = grpc.insecure_channel(address)
-        self._recommendation = RecommendationServiceStub(self._channel)  # type: ignore[no-untyped-call]
-        self._events = EventServiceStub(self._channel)  # type: ignore[no-untyped-call]
-        self._catalog = CatalogServiceStub(self._channel)  # type: ignore[no-untyped-call]
-        self._users = UserServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self._recommendation = RecommendationServiceStub(self._channel)
+        self._events = EventServiceStub(self._channel)
+        self._catalog = CatalogServiceStub(self._channel)
+        self._users = UserServiceStub(self._channel)
         self._shown: dict[str, Shown] = {}
 
     def __enter__(self) -> Storefront:

@@ -60,7 +60,7 @@ def make_needs(rng: np.random.Generator, chooser: Chooser, days: int) -> Needs:
     span = np.maximum(shoppers.left - shoppers.joined, 1)[shopper]
     since = shoppers.joined[shopper] + (0.7 * span * rng.random(shopper.size)).astype(np.int64)
     occasion = chooser.occasions(rng, shopper, since, 1.0)
-    item = chooser.items(rng, occasion, shopper, since, 1.0, only=consumable)
+    item = chooser.items(rng, occasion, shopper, since, np.ones(shopper.size), only=consumable)
     keep = item >= 0
     shopper, since, item = shopper[keep], since[keep], item[keep]
     pairs, first = np.unique(shopper * chooser.catalogue.size + item, return_index=True)
