@@ -20,11 +20,12 @@ from rich.table import Table
 from features.database.engine import DatabaseError, open_database
 from features.release import ReleaseError
 from features.releases import ReleaseTable
-from features.settings import load_settings
+from features.settings import Settings, load_settings
 from training.config import Config
 from training.dataset import DataError
 from training.evaluate import MomentChoice, Protocol
 from training.gate import GateError
+from training.report import Figures, figures_table
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 release_app = typer.Typer(no_args_is_help=True, help="The release table.")
@@ -43,24 +44,30 @@ def clear_errors() -> Iterator[None]:
         raise typer.Exit(2) from None
 
 
+RunFolder = Annotated[Path | None, typer.Option(help="Folder of the run; default: training/ in the shop's home.")]
+TestFrom = Annotated[str | None, typer.Option(help="Date (YYYY-MM-DD) from which on nothing is learned.")]
+MomentsOption = Annotated[MomentChoice, typer.Option(help="Which moments of a shopper are tested.")]
+MinItemMoments = Annotated[int, typer.Option(help="Rank only items that so many moments before the test hold.")]
+Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
+
+
 @app.command()
 def train(
-    test_from: Annotated[str | None, typer.Option(help="Date (YYYY-MM-DD) from which on nothing is learned.")] = None,
-    moments: Annotated[MomentChoice, typer.Option(help="Test moments of a shopper.")] = MomentChoice.EVERY,
-    min_item_moments: Annotated[int, typer.Option(help="Rank only items that so many moments before hold.")] = 0,
+    test_from: TestFrom = None,
+    moments: MomentsOption = MomentChoice.EVERY,
+    min_item_moments: MinItemMoments = 0,
     epochs: Annotated[int | None, typer.Option(help="Epochs at most.")] = None,
     max_minutes: Annotated[float | None, typer.Option(help="No epoch is begun after this.")] = None,
     seed: Annotated[int, typer.Option(help="Equal seeds and threads give equal models.")] = 0,
-    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+    threads: Threads = 2,
     resume: Annotated[bool, typer.Option(help="Go on from the checkpoint of an interrupted run.")] = False,
-    run: Annotated[Path | None, typer.Option(help="Folder of the run; default: training/ in the shop's home.")] = None,
+    run: RunFolder = None,
 ) -> None:
-    """Trains the fusion model on the offline features and measures it."""
+    """Trains the fusion model on the offline features and measures it beside the baselines."""
     from training.pipeline import train as train_model
 
     torch.set_num_threads(threads)
-    settings = load_settings()
-    usual = Config()
+    settings, usual = load_settings(), Config()
     with clear_errors():
         chosen = replace(
             usual.fit,
@@ -68,17 +75,41 @@ def train(
             epochs=usual.fit.epochs if epochs is None else epochs,
             max_minutes=usual.fit.max_minutes if max_minutes is None else max_minutes,
         )
-        config = replace(usual, fit=chosen)
-        protocol = Protocol(moments=moments, min_item_moments=min_item_moments)
         trained = train_model(
             settings.offline,
-            run or settings.home / "training",
-            config,
-            protocol,
+            _run_folder(settings, run),
+            replace(usual, fit=chosen),
+            Protocol(moments=moments, min_item_moments=min_item_moments),
             test_from_ms=_date_ms(test_from),
             resume=resume,
         )
-        _print_figures(trained.report["variants"] | trained.report["baselines"])
+        _print_figures({"fusion": trained.report["metrics"]} | trained.report["baselines"])
+
+
+@app.command()
+def evaluate(
+    test_from: TestFrom = None,
+    moments: MomentsOption = MomentChoice.EVERY,
+    min_item_moments: MinItemMoments = 0,
+    threads: Threads = 2,
+    run: RunFolder = None,
+) -> None:
+    """Measures a trained model again; writes evaluation.md, evaluation.json and predictions.parquet into the run."""
+    from training.pipeline import evaluate as evaluate_model
+    from training.trained import load_trained
+
+    torch.set_num_threads(threads)
+    settings = load_settings()
+    with clear_errors():
+        folder = _run_folder(settings, run)
+        figures = evaluate_model(
+            settings.offline,
+            folder,
+            load_trained(folder),
+            Protocol(moments=moments, min_item_moments=min_item_moments),
+            test_from_ms=_date_ms(test_from),
+        )
+        _print_figures(figures)
 
 
 @app.command()
@@ -86,7 +117,7 @@ def encode(
     release_dir: Annotated[Path, typer.Option(help="Folder of the release's fusion model.")],
     histories: Annotated[Path, typer.Option(help="Parquet: shopper, item_ids, event_types, event_times_ms.")],
     vectors: Annotated[Path, typer.Option(help="Parquet to write: shopper, vector.")],
-    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+    threads: Threads = 2,
 ) -> None:
     """Encodes histories into long-term vectors with the encoder of a release."""
     from training.encode import encode as encode_histories
@@ -98,7 +129,7 @@ def encode(
 
 @app.command()
 def publish(
-    run: Annotated[Path | None, typer.Option(help="Folder of the run; default: training/ in the shop's home.")] = None,
+    run: RunFolder = None,
     why: Annotated[str, typer.Option(help="Kept in the release table.")] = "published",
 ) -> None:
     """Makes a release of the trained model: gate, features, vectors, live."""
@@ -108,7 +139,7 @@ def publish(
     settings = load_settings()
     with clear_errors():
         number = publish_model(
-            settings, load_trained(run or settings.home / "training"), why=why, note=lambda line: console.print(line)
+            settings, load_trained(_run_folder(settings, run)), why=why, note=lambda line: console.print(line)
         )
         console.print(f"published release {number}")
 
@@ -163,12 +194,12 @@ def _date_ms(value: str | None) -> int | None:
         raise ValueError(f"--test-from {value!r} is no date; example: 2011-11-10") from None
 
 
-def _print_figures(rows: dict[str, dict[str, float]]) -> None:
-    names = ("recall@10", "ndcg@10", "repeat_ndcg@10", "explore_ndcg@10")
-    table = Table("model", *names)
-    for label, figures in rows.items():
-        table.add_row(label, *[f"{figures[name]:.4f}" for name in names])
-    console.print(table)
+def _run_folder(settings: Settings, run: Path | None) -> Path:
+    return run or settings.home / "training"
+
+
+def _print_figures(figures: Figures) -> None:
+    console.print(figures_table(figures, "next purchases, ranked over all items"))
 
 
 if __name__ == "__main__":

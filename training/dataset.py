@@ -56,11 +56,13 @@ class Log:
         return np.asarray(np.searchsorted(self.keys, (shoppers << _TIME_BITS) + offsets, side="left"))
 
 
-def read_log(folder: Path, vocabularies: CodeVocabularies | None = None) -> tuple[Log, Moments]:
+def read_log(
+    folder: Path, vocabularies: CodeVocabularies | None = None, catalogue: pl.DataFrame | None = None
+) -> tuple[Log, Moments]:
     """Reads `events.parquet`, `items.parquet` and `users.parquet` as `python -m features build` writes them.
 
     Args:
-        vocabularies: those of an earlier run; fitted on the users if None.
+        vocabularies, catalogue: those of an earlier run; by default fitted on the users, and `items.parquet`.
 
     Raises:
         DataError: a file is missing, or there is nothing to learn from.
@@ -68,7 +70,8 @@ def read_log(folder: Path, vocabularies: CodeVocabularies | None = None) -> tupl
     for name in ("events.parquet", "items.parquet", "users.parquet"):
         if not (folder / name).exists():
             raise DataError(f"{folder / name} is missing; run `python -m features build` first")
-    catalogue = pl.read_parquet(folder / "items.parquet").sort("item_id")
+    if catalogue is None:
+        catalogue = pl.read_parquet(folder / "items.parquet").sort("item_id")
     events = _events(folder / "events.parquet", catalogue)
     if not catalogue.height or not events.height:
         raise DataError(f"{folder}: {catalogue.height} items and {events.height} events; import some events first")

@@ -151,5 +151,5 @@ def load_module(path: Path) -> torch.jit.ScriptModule:
     """Reads what `save_module` wrote."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch.jit")
-        module: torch.jit.ScriptModule = torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
+        module: torch.jit.ScriptModule = torch.jit.load(str(path), map_location="cpu").eval()
     return module

@@ -151,7 +151,7 @@ class _Run:
             scores = score_batch(self.model, batch, options)
             loss = softmax_loss(scores.logits, batch.target_row, batch.target_item, batch.weight)
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
             self.optimizer.step()
             self.step += 1

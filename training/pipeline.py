@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from training.baselines import measure_baselines, popularity_scores
 from training.batches import BatchMaker
@@ -16,7 +17,8 @@ from training.dataset import Log, read_log
 from training.evaluate import Protocol, TestSet, make_test_set, measure, rank_with_model, split_times
 from training.fit import fit
 from training.fusion import FusionModel
-from training.moments import Moments
+from training.moments import Ints, Moments
+from training.report import Figures, write_figures
 from training.samples import serving_inputs
 from training.trained import TrainedModel, release_items
 
@@ -52,25 +54,23 @@ def train(
 
     Args:
         offline: folder of `events.parquet`, `items.parquet`, `users.parquet`.
-        folder: gets the run: checkpoint, TensorBoard log and the trained model.
+        folder: gets the run: checkpoint, TensorBoard log, trained model, figures and predictions.
         test_from_ms: moments from here on are never learned from; by default the last tenth.
     """
     log, moments = read_log(offline)
-    split = Split(**dict(zip(("validation_from_ms", "test_from_ms"), split_times(moments, test_from_ms), strict=True)))
+    validation_from_ms, test_from_ms = split_times(moments, test_from_ms)
+    split = Split(validation_from_ms=validation_from_ms, test_from_ms=test_from_ms)
     folder.mkdir(parents=True, exist_ok=True)
     fitted = fit(
         log,
         moments,
         config,
-        validation_from_ms=split.validation_from_ms,
-        test_from_ms=split.test_from_ms,
+        validation_from_ms=validation_from_ms,
+        test_from_ms=test_from_ms,
         folder=folder,
         resume=resume,
     )
-    test = make_test_set(log, moments, split.test_from_ms, END_OF_TIME_MS, protocol)
-    metrics = measure_model(fitted.model, log, test)
-    before = replace(protocol, sample=BASELINE_SAMPLE)
-    checked = make_test_set(log, moments, split.validation_from_ms, split.test_from_ms, before)
+    measured = _measure(fitted.model, log, moments, split, protocol, folder)
     trained = TrainedModel(
         model=fitted.model,
         config=config,
@@ -80,9 +80,8 @@ def train(
         samples=real_samples(fitted.model, log, moments),
         report={
             "data_window": split.describe(log),
-            "metrics": metrics["fusion"],
-            "variants": metrics,
-            "baselines": measure_baselines(log, moments, checked, split.validation_from_ms, test, split.test_from_ms),
+            "metrics": measured["fusion"],
+            "baselines": {name: row for name, row in measured.items() if name != "fusion"},
             "history": fitted.history,
         },
     )
@@ -90,15 +89,63 @@ def train(
     return trained
 
 
-def measure_model(model: FusionModel, log: Log, test: TestSet) -> dict[str, dict[str, float]]:
-    """The fused model, and the same model with either strand alone."""
+def evaluate(
+    offline: Path, folder: Path, trained: TrainedModel, protocol: Protocol, *, test_from_ms: int | None
+) -> Figures:
+    """Measures a trained model again, beside the baselines; figures and predictions go into `folder`.
+
+    Args:
+        test_from_ms: by default where the run's own test begins.
+
+    Returns:
+        Figures by model name: the fused model first, then either strand alone, then the baselines.
+    """
+    log, moments = read_log(offline, trained.codes, trained.items)
+    if test_from_ms is None:
+        test_from_ms = int(datetime.fromisoformat(trained.report["data_window"]["test_from"]).timestamp() * 1000)
+    validation_from_ms, _ = split_times(moments, test_from_ms)
+    split = Split(validation_from_ms=validation_from_ms, test_from_ms=test_from_ms)
+    return _measure(trained.model, log, moments, split, protocol, folder)
+
+
+def _measure(
+    model: FusionModel, log: Log, moments: Moments, split: Split, protocol: Protocol, folder: Path
+) -> dict[str, dict[str, float]]:
+    test = make_test_set(log, moments, split.test_from_ms, END_OF_TIME_MS, protocol)
+    before = replace(protocol, sample=BASELINE_SAMPLE)
+    checked = make_test_set(log, moments, split.validation_from_ms, split.test_from_ms, before)
+    ranked = rank_variants(model, log, test)
+    figures = {name: measure(test, items) for name, items in ranked.items()}
+    figures |= measure_baselines(log, moments, checked, split.validation_from_ms, test, split.test_from_ms)
+    write_figures(folder, figures)
+    predictions(log, test, ranked["fusion"]).write_parquet(folder / "predictions.parquet")
+    return figures
+
+
+def rank_variants(model: FusionModel, log: Log, test: TestSet) -> dict[str, Ints]:
+    """What the fused model ranks best, and what the same model does with either strand alone, int32 (E, 10)."""
     maker = BatchMaker(log, test.moments)
     variants = {
         "fusion": {"use_long": True, "use_recent": True},
         "long-term only": {"use_long": True, "use_recent": False},
         "recent only": {"use_long": False, "use_recent": True},
     }
-    return {name: measure(test, rank_with_model(model, maker, test.allowed, **use)) for name, use in variants.items()}
+    return {name: rank_with_model(model, maker, test.allowed, **use) for name, use in variants.items()}
+
+
+def predictions(log: Log, test: TestSet, ranked: Ints) -> pl.DataFrame:
+    """The test moments with shopper, time_ms, bought and recommended (item ids, best first)."""
+    ids = log.catalogue["item_id"]
+    moments = test.moments
+    return pl.DataFrame(
+        {
+            "shopper": [log.shopper_ids[row] for row in moments.shoppers],
+            "time_ms": moments.times_ms,
+            "bought": [ids.gather(moments.targets_of(row)).to_list() for row in range(len(moments))],
+            "recommended": [ids.gather(row).to_list() for row in ranked],
+        },
+        schema_overrides={"bought": pl.List(pl.String), "recommended": pl.List(pl.String)},
+    )
 
 
 def real_samples(model: FusionModel, log: Log, moments: Moments) -> dict[str, np.ndarray[Any, Any]]:

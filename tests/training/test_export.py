@@ -45,7 +45,7 @@ def call(model: FusionModel, inputs: dict[str, np.ndarray]) -> dict[str, Tensor]
     return {tensor.name: value for tensor, value in zip(FUSION_OUTPUTS, given, strict=True)}
 
 
-def inputs_for(model: FusionModel, count: int = 4, **changes: np.ndarray) -> dict[str, np.ndarray]:
+def inputs_for(model: FusionModel, count: int = 4, /, **changes: np.ndarray) -> dict[str, np.ndarray]:
     items = model.tower.ids.num_embeddings
     return random_inputs(16, items, CODES, model.code_sizes, count, seed=5) | changes
 
@@ -71,7 +71,7 @@ def test_a_score_is_interest_times_vector_plus_bias_plus_repeat_term() -> None:
     nothing_own = np.full((4, 128), PADDING, np.int32)
     no_recent = {"recent_items": np.full((4, 50), PADDING, np.int32), "recent_types": np.zeros((4, 50), np.int32)}
     candidates = np.tile(np.arange(50, dtype=np.int32), (4, 1))
-    given = call(model, inputs_for(model, own_items=nothing_own, candidates=candidates, **no_recent))
+    given = call(model, inputs_for(model, own_items=nothing_own, candidates=candidates) | no_recent)
     with torch.inference_mode():
         vectors, bias = model.tower()
     torch.testing.assert_close(given["candidate_scores"], given["interest"] @ vectors.T + bias)
@@ -136,7 +136,7 @@ def test_without_either_strand_the_answer_is_finite_and_weights_nothing() -> Non
         "recent_ages": np.zeros((4, 50), np.float32),
         "own_items": np.full((4, 128), PADDING, np.int32),
     }
-    given = call(model, inputs_for(model, **nobody))
+    given = call(model, inputs_for(model) | nobody)
     assert given["recent_weights"].abs().sum() == 0
     assert given["long_weight"].abs().sum() == 0
     assert all(torch.isfinite(value.float()).all() for value in given.values())

@@ -1,0 +1,60 @@
+"""Figures as a table for the terminal, as Markdown and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from math import isnan
+from pathlib import Path
+
+from rich.table import Table
+
+Figures = Mapping[str, Mapping[str, float]]
+"""Model name to its figures by name."""
+
+COLUMNS = {
+    "recall@10": "Recall@10",
+    "ndcg@10": "NDCG@10",
+    "repeat_ndcg@10": "NDCG@10 repeat",
+    "explore_ndcg@10": "NDCG@10 explore",
+}
+
+
+def figures_table(figures: Figures, title: str) -> Table:
+    """A rich table, the best of each column in bold."""
+    table = Table("model", title=title, title_justify="left")
+    for heading in COLUMNS.values():
+        table.add_column(heading, justify="right")
+    best = {name: max((_number(row[name]) for row in figures.values()), default=0.0) for name in COLUMNS}
+    for label, row in figures.items():
+        cells = [
+            f"[bold]{_text(row[name])}[/bold]" if _number(row[name]) == best[name] else _text(row[name])
+            for name in COLUMNS
+        ]
+        table.add_row(label, *cells)
+    return table
+
+
+def figures_markdown(figures: Figures) -> str:
+    """The same as a Markdown table."""
+    lines = [
+        f"| model | {' | '.join(COLUMNS.values())} |",
+        f"| --- |{' ---: |' * len(COLUMNS)}",
+        *[f"| {label} | {' | '.join(_text(row[name]) for name in COLUMNS)} |" for label, row in figures.items()],
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def write_figures(folder: Path, figures: Figures) -> None:
+    """Writes `evaluation.md` and `evaluation.json`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "evaluation.md").write_text(figures_markdown(figures))
+    (folder / "evaluation.json").write_text(json.dumps(figures, indent=2))
+
+
+def _number(value: float) -> float:
+    return -1.0 if isnan(value) else value
+
+
+def _text(value: float) -> str:
+    return "-" if isnan(value) else f"{value:.4f}"
