@@ -6,9 +6,10 @@ own transaction, so revisions become visible in order: a reader that has seen re
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 import polars as pl
@@ -51,6 +52,7 @@ class CatalogueItem:
 
 
 Items = list[CatalogueItem]
+_NAMES = tuple(entry.name for entry in dataclasses.fields(CatalogueItem))
 
 
 class Catalogue:
@@ -71,7 +73,7 @@ class Catalogue:
         unknown = set(fields or ()) - (set(_ITEMS.c.keys()) - {"item_id", "deleted", "revision"})
         if unknown:
             raise ValueError(f"fields {sorted(unknown)} cannot be updated; known are those of CatalogueItem")
-        rows = {item.item_id: asdict(item) | {"deleted": False} for item in items}
+        rows = {item.item_id: {name: getattr(item, name) for name in _NAMES} | {"deleted": False} for item in items}
         if not rows:
             return
         with self._engine.begin() as connection:

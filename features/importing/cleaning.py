@@ -168,7 +168,8 @@ def id_text(source: Source, column: IdColumn, field: str) -> str:
         return "CAST(NULL AS VARCHAR)"
     sql, kind = source.column(name), source.types[name]
     if kind.startswith(_REALS):
-        return f"CASE WHEN {sql} = floor({sql}) THEN CAST(CAST({sql} AS HUGEINT) AS VARCHAR) ELSE CAST({sql} AS VARCHAR) END"
+        whole = f"{sql} = floor({sql}) AND abs({sql}) < 1e18"
+        return f"CASE WHEN {whole} THEN CAST(CAST({sql} AS BIGINT) AS VARCHAR) ELSE CAST({sql} AS VARCHAR) END"
     if kind in (*_NUMBERS, "UUID"):
         return f"CAST({sql} AS VARCHAR)"
     if not kind.startswith(("VARCHAR", "ENUM")):

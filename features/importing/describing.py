@@ -1,6 +1,7 @@
 """Items and users as SQL: from files of their own, wide or long, or out of the event file.
 
-Every SELECT made here gives `file`, `row`, `id`, the columns `ITEM_FIELDS` or `USER_FIELDS` as text and `attributes` as a JSON object.
+Every SELECT made here gives `file`, `row`, `id`, the columns `ITEM_FIELDS` or `USER_FIELDS` as text and `attributes`
+as a JSON object.
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ def rows_of_events(source: Source, mapping: ItemsMapping | UsersMapping) -> str:
                 "SELECT id, value, sum(rows) OVER (PARTITION BY id ORDER BY value) AS below, "
                 f"sum(rows) OVER (PARTITION BY id) AS all_rows FROM ({counted}) WHERE value > 0"
             )
-            best = f"SELECT id, CAST(min(value) AS VARCHAR) AS value FROM ({ranked}) WHERE 2 * below >= all_rows GROUP BY id"
+            median = "CAST(min(value) AS VARCHAR) AS value"
+            best = f"SELECT id, {median} FROM ({ranked}) WHERE 2 * below >= all_rows GROUP BY id"
         queries.append(f"best_{name} AS ({best})")
         chosen.append(f"best_{name}.value AS {name}")
         joins.append(f"LEFT JOIN best_{name} USING (id)")

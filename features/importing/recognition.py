@@ -13,7 +13,7 @@ from features.importing.cleaning import canonical_rows
 from features.importing.errors import ImportFailed
 from features.importing.events import open_workspace
 from features.importing.mapping import Mapping
-from features.importing.source import Source, open_source
+from features.importing.source import Source, first_line, open_source
 
 _ROWS: Final = 500
 _FOREIGN: Final = (
@@ -40,6 +40,8 @@ def fits(path: Path, mappings: Sequence[Mapping]) -> Mapping:
             for mapping in mappings:
                 if _fits(connection, path, Path(work), mapping):
                     return mapping
+        except duckdb.Error as error:
+            raise ImportFailed(f"{path.name} cannot be read: {first_line(error)}; copy or export it again") from None
         finally:
             connection.close()
     raise ImportFailed(
@@ -53,8 +55,8 @@ def _fits(connection: duckdb.DuckDBPyConnection, path: Path, work: Path, mapping
         source = open_source(connection, path, work, sample=True, **mapping.events.options)
         query = f"SELECT reason FROM ({canonical_rows(connection, source, mapping)}) LIMIT {_ROWS}"
         reasons = [reason for (reason,) in connection.execute(query).fetchall()]
-    except (ImportFailed, duckdb.Error):
-        return False  # a mapping for other columns, or another separator
+    except ImportFailed:
+        return False  # a mapping for other columns
     foreign = sum(reason in _FOREIGN for reason in reasons)
     return bool(reasons) and foreign * 2 < len(reasons)
 

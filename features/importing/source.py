@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import csv
 import gzip
+import hashlib
 import io
 import json
 from collections.abc import Sequence
@@ -198,12 +199,13 @@ def _json_lines(path: Path) -> Source:
 
 
 def _faults(path: Path) -> str:
-    return f"faults of {path}"
+    return f"faults_{hashlib.md5(str(path).encode()).hexdigest()}"
 
 
 def _kept_faults(path: Path) -> str:
-    table, scans = literal(_faults(path)), literal(f"scans of {path}")
-    return f"max_line_size={_LONGEST_LINE_BYTES}, store_rejects=true, rejects_table={table}, rejects_scan={scans}, rejects_limit=0"
+    table, scans = literal(_faults(path)), literal(f"scan_{_faults(path)}")
+    kept = f"store_rejects=true, rejects_table={table}, rejects_scan={scans}, rejects_limit=0"
+    return f"max_line_size={_LONGEST_LINE_BYTES}, {kept}"
 
 
 def _head(path: Path, encoding: str | None, sample: bool) -> tuple[str, str]:

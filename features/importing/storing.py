@@ -20,7 +20,7 @@ from features.importing.mapping import ItemsMapping, UsersMapping
 from features.schema import MAX_ATTRIBUTES, MAX_CATEGORY_LEVELS, MAX_ID_CHARS, MAX_TEXT_CHARS
 from features.users import UserProfile, Users
 
-_BATCH = 2_000
+_BATCH = 10_000
 _MAX_PRICE = 1_000_000_000
 _MAX_STOCK = 2**63 - 1
 _MAX_AGE = 130

@@ -1,0 +1,48 @@
+"""The table of users on both databases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from features.database.engine import open_database
+from features.users import USER_COLUMNS, UserProfile, Users
+
+
+@pytest.fixture
+def users(database_url: str) -> Iterator[Users]:
+    engine = open_database(database_url)
+    yield Users(engine)
+    engine.dispose()
+
+
+def test_a_profile_comes_back_as_it_went_in(users: Users) -> None:
+    profile = UserProfile(user_id="ann 🍵", age=34, gender="female", country="GB", attributes={"club": "gold"})
+    users.upsert([profile, UserProfile(user_id="bob")], updated_time_ms=5)
+    found = users.get("ann 🍵")
+    assert found == UserProfile(
+        user_id="ann 🍵", age=34, gender="female", country="GB", attributes={"club": "gold"}, updated_time_ms=5
+    )
+    assert users.get("bob") == UserProfile(user_id="bob", updated_time_ms=5)
+    assert users.get("cyd") is None
+
+
+def test_a_second_profile_replaces_the_first(users: Users) -> None:
+    users.upsert([UserProfile(user_id="ann", age=3, country="GB")], updated_time_ms=1)
+    users.upsert([UserProfile(user_id="ann", age=4)], updated_time_ms=2)
+    assert users.get("ann") == UserProfile(user_id="ann", age=4, updated_time_ms=2)
+
+
+def test_many_profiles_at_once(users: Users) -> None:
+    users.upsert([UserProfile(user_id=f"{number:04}", age=number % 90) for number in range(1_500)])
+    frame = users.frame()
+    assert frame.height == 1_500
+    assert dict(frame.schema) == USER_COLUMNS
+    assert len(users.of([f"{number:04}" for number in range(2_000)])) == 1_500
+
+
+def test_nobody_is_ordinary(users: Users) -> None:
+    users.upsert([])
+    assert users.frame().is_empty()
+    assert users.of([]) == {}
