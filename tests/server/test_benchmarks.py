@@ -1,0 +1,44 @@
+"""The benchmarks run on a real stack and print what they promise."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from features.settings import ROOT
+from tests.processes import environment
+from tests.server.client import RunningGateway
+
+
+def test_latency_shows_the_three_side_by_side_and_keeps_the_figures(released_shop: RunningGateway) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.latency", "--calls", "20"],
+        cwd=ROOT,
+        env=environment(released_shop.settings, COLUMNS="200"),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert all(name in done.stdout for name in ("empty grpc.aio method", "bare Triton call", "Recommend", "p50", "p99"))
+    record = Path(done.stdout.split()[-1])
+    figures = json.loads(record.read_text())
+    record.unlink()
+    medians = [latency["p50"] for latency in figures["latency_ms"].values()]
+    assert medians == sorted(medians), "nothing is faster than the empty method, and Recommend contains a Triton call"
+    assert set(figures["tiers_of_warm_up"]) <= {"TIER_FULL", "TIER_RECENT"}
+
+
+def test_footprint_asks_for_a_stack_of_make_up(released_shop: RunningGateway) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.footprint"],
+        cwd=ROOT,
+        env=environment(released_shop.settings),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "was not started by `make up`" in done.stderr
