@@ -1,0 +1,215 @@
+"""Start, drain, overload and what happens when a part below is gone."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from braid.v1 import catalog_pb2, event_pb2
+from braid.v1 import recommendation_pb2 as rec
+from features.database.engine import open_database
+from features.release import MANIFEST_FILE
+from features.releases import ReleaseTable
+from features.settings import ROOT, Settings
+from tests.conditions import eventually
+from tests.conftest import NewSettings
+from tests.processes import environment, running
+from tests.server.client import NOT_SERVING, SERVING, gateway, new_event, refusal
+from tests.server.conftest import copy_of
+
+VIEW = event_pb2.EVENT_TYPE_VIEW
+
+
+@contextmanager
+def triton(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
+    """A Triton of our own, to be killed."""
+    command = [sys.executable, "-m", "deploy.embedded.triton"]
+    with running(command, settings.logs / "triton.log", env=environment(settings)) as process:
+        yield process
+
+
+def visit() -> list[event_pb2.Event]:
+    return [new_event(VIEW, "music-01")]
+
+
+def test_sigterm_says_so_first_finishes_what_is_under_way_and_exits_cleanly(new_settings: NewSettings) -> None:
+    with gateway(new_settings()) as under_test:
+        client = under_test.client
+        codes: list[object] = []
+        stop = threading.Event()
+
+        def write() -> None:
+            while not stop.is_set():
+                try:
+                    codes.extend(client.write(new_event(VIEW, "i", user_id="u")))
+                except grpc.RpcError as error:
+                    codes.append(error.code())
+
+        writers = [threading.Thread(target=write) for _ in range(4)]
+        for writer in writers:
+            writer.start()
+        eventually(lambda: len(codes) > 20, what="some writes")
+        under_test.process.send_signal(signal.SIGTERM)
+        assert under_test.process.wait(15) == 0
+        stop.set()
+        for writer in writers:
+            writer.join()
+        stored = event_pb2.EventStatus.CODE_STORED
+        assert set(codes) <= {stored, grpc.StatusCode.UNAVAILABLE}
+        from features.event_log import EventLog
+
+        engine = open_database(under_test.settings.log_url)
+        assert EventLog(engine).last_position() >= codes.count(stored)
+        engine.dispose()
+        messages = [json.loads(line)["message"] for line in under_test.log.splitlines()]
+        assert any(message.startswith("draining") for message in messages) and messages[-1] == "stopped"
+
+
+def test_a_taken_port_and_a_wrong_setting_are_one_line(new_settings: NewSettings) -> None:
+    settings = new_settings()
+
+    def failure(**variables: str) -> str:
+        command = [sys.executable, "-m", "server"]
+        env = environment(settings, **variables)
+        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+        assert done.returncode != 0
+        return done.stderr.strip().splitlines()[-1]
+
+    with gateway(settings):
+        assert "BRAID_GATEWAY_ADDRESS" in failure()
+    assert "BRAID_GATEWAY_MAX_CALLS" in failure(BRAID_GATEWAY_MAX_CALLS="0")
+    assert "BRAID_DATABASE_URL" in failure(BRAID_DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
+
+
+def test_too_many_events_are_told_when_to_come_back(new_settings: NewSettings) -> None:
+    with gateway(new_settings(), max_queued_events="10") as under_test:
+        events = [new_event(VIEW, "i", user_id="u") for _ in range(11)]
+        with pytest.raises(grpc.RpcError) as refused:
+            under_test.client.write(*events)
+        assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        retry = error_details_pb2.RetryInfo()
+        assert rpc_status.from_call(refused.value).details[0].Unpack(retry)
+        assert retry.retry_delay.ToMilliseconds() > 0
+        assert under_test.client.write(*events[:10]) == [event_pb2.EventStatus.CODE_STORED] * 10
+
+
+def test_logs_are_json_lines_with_the_callers_request_id_and_no_user(new_settings: NewSettings) -> None:
+    with gateway(new_settings(), log_level="DEBUG") as under_test:
+        request = rec.RecommendRequest(user_id="personal-user", page_size=1000)
+        metadata = [("x-request-id", "request-77")]
+        refusal(lambda: under_test.client.recommendations.Recommend(request, metadata=metadata))
+        under_test.client.recommend("personal-user")
+        lines = [json.loads(line) for line in under_test.log.splitlines()]
+        assert "request-77" in {line.get("request_id") for line in lines}
+        assert "personal-user" not in under_test.log
+
+
+def test_without_triton_it_answers_from_what_is_popular_and_is_not_ready_until_the_release_is_warm(
+    trained_shop: Settings, new_settings: NewSettings
+) -> None:
+    settings = copy_of(trained_shop, new_settings)
+    with gateway(settings, wait=False) as under_test:
+        client = under_test.client
+        eventually(lambda: client.recommend("user-3").results, what="the catalogue")
+        assert client.recommend("user-3").tier in (rec.TIER_SEGMENT, rec.TIER_POPULAR)
+        assert client.health() == NOT_SERVING
+        with triton(settings) as process:
+            eventually(lambda: client.health() == SERVING, within_s=60, what="a warm release")
+            assert client.recommend("user-3").tier == rec.TIER_FULL
+            process.kill()
+            process.wait()
+            eventually(lambda: client.recommend("user-3").release == 0, what="the lower tier")
+            for _ in range(20):
+                answer = client.recommendations.Recommend(
+                    rec.RecommendRequest(user_id="user-3", recent_events=visit()), timeout=2
+                )
+                assert answer.release == 0 and len(answer.results) == 10
+            assert client.health() == SERVING
+        with triton(settings):
+            eventually(lambda: client.recommend("user-3").tier == rec.TIER_FULL, within_s=60, what="the release again")
+
+
+def test_a_release_that_is_not_whole_is_refused_and_the_old_one_stays(
+    trained_shop: Settings, new_settings: NewSettings
+) -> None:
+    settings = copy_of(trained_shop, new_settings)
+    fusion = settings.model_repository / "fusion"
+    table = ReleaseTable(open_database(settings.log_url))
+    with triton(settings), gateway(settings) as under_test:
+        import shutil
+
+        shutil.copytree(fusion / "1", fusion / "2")
+        manifest = json.loads((fusion / "2" / MANIFEST_FILE).read_text())
+        manifest |= {"release": 2, "schema_hash": "0" * 64}
+        (fusion / "2" / MANIFEST_FILE).write_text(json.dumps(manifest))
+        from features.release import Manifest
+
+        table.record(2, Manifest(**manifest), "test", "refused")
+        table.change_state(2, "live", "test", "refused")
+        eventually(lambda: "release=2 is refused" in under_test.log, what="the refusal")
+        answer = under_test.client.recommend("user-3")
+        assert answer.release == 1 and answer.tier == rec.TIER_FULL
+        assert under_test.client.health() == SERVING
+
+
+def test_the_next_release_is_switched_to_without_a_failed_or_degraded_answer(
+    trained_shop: Settings, new_settings: NewSettings
+) -> None:
+    settings = copy_of(trained_shop, new_settings)
+    with triton(settings), gateway(settings) as under_test:
+        seen: list[tuple[int, int]] = []
+        stop = threading.Event()
+
+        def ask() -> None:
+            while not stop.is_set():
+                answer = under_test.client.recommend("user-3")
+                seen.append((answer.release, answer.tier))
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        command = [sys.executable, "-m", "training", "publish"]
+        done = subprocess.run(command, cwd=ROOT, env=environment(settings), capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        eventually(lambda: seen and seen[-1][0] == 2, within_s=60, what="release 2")
+        stop.set()
+        asking.join()
+        assert set(seen) == {(1, rec.TIER_FULL), (2, rec.TIER_FULL)}
+        assert [release for release, _ in seen] == sorted(release for release, _ in seen)
+        ReleaseTable(open_database(settings.log_url)).change_state(1, "live", "test", "rollback")
+        eventually(lambda: under_test.client.recommend("user-3").release == 1, within_s=60, what="the rollback")
+
+
+def test_without_a_database_answers_go_on_and_writes_say_so(new_settings: NewSettings, postgres_url: str) -> None:
+    import psycopg
+
+    settings = new_settings(database_url=postgres_url)
+    with gateway(settings) as under_test:
+        client = under_test.client
+        client.catalog.UpsertItems(
+            catalog_pb2.UpsertItemsRequest(items=[catalog_pb2.Item(item_id="a"), catalog_pb2.Item(item_id="b")])
+        )
+        name = postgres_url.rsplit("/", 1)[1]
+        with psycopg.connect(postgres_url.rsplit("/", 1)[0] + "/postgres", autocommit=True) as connection:
+            connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+            for call in (
+                lambda: client.write(new_event(VIEW, "a", user_id="u")),
+                lambda: client.catalog.UpsertItems(
+                    catalog_pb2.UpsertItemsRequest(items=[catalog_pb2.Item(item_id="c")])
+                ),
+                lambda: client.catalog.GetItem(catalog_pb2.GetItemRequest(item_id="a")),
+            ):
+                assert refusal(call)[0] == grpc.StatusCode.UNAVAILABLE
+            assert len(client.recommend("u").results) == 2
+            connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        eventually(lambda: client.write(new_event(VIEW, "a", user_id="u")), what="writes again")
