@@ -48,6 +48,9 @@ RunFolder = Annotated[Path | None, typer.Option(help="Folder of the run; default
 TestFrom = Annotated[str | None, typer.Option(help="Date (YYYY-MM-DD) from which on nothing is learned.")]
 MomentsOption = Annotated[MomentChoice, typer.Option(help="Which moments of a shopper are tested.")]
 MinItemMoments = Annotated[int, typer.Option(help="Rank only items that so many moments before the test hold.")]
+KnownShoppers = Annotated[
+    bool, typer.Option("--known-shoppers", help="Test only shoppers with events before the test begins.")
+]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
 
 
@@ -56,6 +59,7 @@ def train(
     test_from: TestFrom = None,
     moments: MomentsOption = MomentChoice.EVERY,
     min_item_moments: MinItemMoments = 0,
+    known_shoppers: KnownShoppers = False,
     epochs: Annotated[int | None, typer.Option(help="Epochs at most.")] = None,
     max_minutes: Annotated[float | None, typer.Option(help="No epoch is begun after this.")] = None,
     seed: Annotated[int, typer.Option(help="Equal seeds and threads give equal models.")] = 0,
@@ -79,7 +83,7 @@ def train(
             settings.offline,
             _run_folder(settings, run),
             replace(usual, fit=chosen),
-            Protocol(moments=moments, min_item_moments=min_item_moments),
+            Protocol(moments=moments, min_item_moments=min_item_moments, known_shoppers=known_shoppers),
             test_from_ms=_date_ms(test_from),
             resume=resume,
         )
@@ -91,6 +95,7 @@ def evaluate(
     test_from: TestFrom = None,
     moments: MomentsOption = MomentChoice.EVERY,
     min_item_moments: MinItemMoments = 0,
+    known_shoppers: KnownShoppers = False,
     threads: Threads = 2,
     run: RunFolder = None,
 ) -> None:
@@ -106,7 +111,7 @@ def evaluate(
             settings.offline,
             folder,
             load_trained(folder),
-            Protocol(moments=moments, min_item_moments=min_item_moments),
+            Protocol(moments=moments, min_item_moments=min_item_moments, known_shoppers=known_shoppers),
             test_from_ms=_date_ms(test_from),
         )
         _print_figures(figures)

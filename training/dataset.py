@@ -15,8 +15,6 @@ from training.moments import Ints, Longs, Moments, purchase_moments
 VISIT_GAP_MS = 30 * 60_000
 """A visit ends when this much time passes without an event."""
 
-_TIME_BITS = 43  # 278 years of milliseconds
-
 
 class DataError(Exception):
     """The offline files cannot be trained on; the message says what to do."""
@@ -51,9 +49,7 @@ class Log:
 
     def rows_before(self, shoppers: Longs, times_ms: Longs) -> Longs:
         """First row of each shopper that is not before its time: the end of what was known then."""
-        base = self.times_ms.min() if self.times_ms.size else 0
-        offsets = np.clip(times_ms - base, 0, (1 << _TIME_BITS) - 1)
-        return np.asarray(np.searchsorted(self.keys, (shoppers << _TIME_BITS) + offsets, side="left"))
+        return np.asarray(np.searchsorted(self.keys, _keys(shoppers, times_ms, self.times_ms), side="left"))
 
 
 def read_log(
@@ -102,9 +98,16 @@ def read_log(
             users["age"].to_list(), users["gender"].to_list(), users["country"].to_list(), vocabularies
         ),
         vocabularies=vocabularies,
-        keys=(number << _TIME_BITS) + (times_ms - times_ms.min()),
+        keys=_keys(number, times_ms, times_ms),
     )
     return log, purchase_moments(events)
+
+
+def _keys(shoppers: Longs, times_ms: Longs, all_times_ms: Longs) -> Longs:
+    """One number that sorts by shopper, then time; times before or behind the log's are taken as its edges."""
+    first, span = all_times_ms.min(), all_times_ms.max() - all_times_ms.min() + 2
+    keys: Longs = shoppers * span + np.clip(times_ms - first, 0, span - 1)
+    return keys
 
 
 def _events(path: Path, catalogue: pl.DataFrame) -> pl.DataFrame:

@@ -37,11 +37,13 @@ class Protocol:
 
     moments: each shopper's first moment, or every one.
     min_item_moments: items that fewer moments before the split hold are neither ranked nor asked for.
+    known_shoppers: only shoppers with events before the split.
     sample: at most so many moments, drawn with `seed`.
     """
 
     moments: MomentChoice = MomentChoice.EVERY
     min_item_moments: int = 0
+    known_shoppers: bool = False
     sample: int = 4000
     seed: int = 7
 
@@ -72,6 +74,9 @@ def make_test_set(log: Log, moments: Moments, from_ms: int, to_ms: int, protocol
     counts = np.bincount(before.targets, minlength=log.item_count)
     allowed = counts >= protocol.min_item_moments
     chosen = moments.between(from_ms, to_ms)
+    if protocol.known_shoppers:
+        known = log.rows_before(chosen.shoppers, np.full(len(chosen), from_ms)) > log.starts[chosen.shoppers]
+        chosen = chosen.take(np.flatnonzero(known))
     if protocol.moments is MomentChoice.FIRST:
         _, first = np.unique(chosen.shoppers, return_index=True)
         chosen = chosen.take(np.sort(first))

@@ -1,0 +1,71 @@
+"""The command line: a whole run on small files, and errors as one line that says what to do."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner, Result
+
+from training.__main__ import app
+
+
+@pytest.fixture
+def home(offline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A shop's home with offline files."""
+    shutil.copytree(offline, tmp_path / "offline")
+    monkeypatch.setenv("BRAID_HOME", str(tmp_path))
+    return tmp_path
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_training_writes_figures_and_predictions_that_evaluating_finds_again(home: Path) -> None:
+    trained = call("train", "--epochs", "1", "--threads", "1")
+    assert trained.exit_code == 0, trained.output
+    assert "personal frequency" in trained.output
+    folder = home / "training"
+    figures = json.loads((folder / "evaluation.json").read_text())
+    assert {"fusion", "long-term only", "recent only", "EASE"} <= set(figures)
+    assert (folder / "evaluation.md").read_text().startswith("| model |")
+    predictions = pl.read_parquet(folder / "predictions.parquet")
+    assert predictions.columns == ["shopper", "time_ms", "bought", "recommended"]
+    assert set(predictions["recommended"].list.len()) == {10}
+    evaluated = call("evaluate", "--threads", "1")
+    assert evaluated.exit_code == 0, evaluated.output
+    again = json.loads((folder / "evaluation.json").read_text())
+    assert again["fusion"] == pytest.approx(figures["fusion"], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--test-from", "soon"], "--test-from 'soon' is no date"),
+        (["train", "--epochs", "0"], "epochs=0"),
+        (["publish"], "run `python -m training train` first"),
+        (["evaluate"], "run `python -m training train` first"),
+        (["release", "show", "9"], "there is no release 9"),
+        (["release", "promote", "9"], "there is no release 9"),
+    ],
+)
+def test_what_a_person_can_put_right_is_one_line(home: Path, arguments: list[str], message: str) -> None:
+    result = call(*arguments)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert "Traceback" not in result.output
+
+
+def test_training_before_building_says_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRAID_HOME", str(tmp_path))
+    result = call("train")
+    assert result.exit_code == 2
+    assert "run `python -m features build` first" in result.output
+
+
+def test_an_empty_release_table_is_listed(home: Path) -> None:
+    assert call("release", "list").exit_code == 0
