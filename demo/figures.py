@@ -77,10 +77,13 @@ def evaluation(console: Console, settings: Settings, release: int, truth: Path |
 
 
 def oracle_ndcg(truth: Path, window: Mapping[str, Any]) -> float | None:
-    """NDCG@10 of the simulation's oracle over the window's test span, as a mean of shoppers' means."""
+    """NDCG@10 of the simulation's oracle over the window's test span, a mean over shoppers; None if not known."""
     from demo.oracle import Oracle, ndcg
 
-    oracle = Oracle(truth)
+    try:
+        oracle = Oracle(truth)
+    except ValueError:
+        return None  # the shop stands since before the simulation changed: its dice are not known any more
     begin_ms, end_ms = (datetime.fromisoformat(window[name]).timestamp() * 1000 for name in ("test_from", "to"))
     visits = oracle.buying_visits()
     visits = visits.filter(visits["decision_ms"].is_between(int(begin_ms), int(end_ms)))

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from demo.catalogue import Floats, Ints, item_ids, make_catalogue
+from demo.catalogue import Floats, Ints, make_catalogue
 from demo.choice import VIEWED_PENALTY, Chooser
 from demo.events import BUYS, INTENT_FOLLOWED, MORE_ITEMS
 from demo.shoppers import make_shoppers
@@ -30,7 +30,11 @@ CROWD = 400
 
 
 class Oracle:
-    """Reads a simulated shop's truth; holds one chunk of shoppers at a time."""
+    """Reads a simulated shop's truth; holds one chunk of shoppers at a time.
+
+    Raises:
+        ValueError: the folder was written by another version of the simulation, whose dice were others.
+    """
 
     def __init__(self, folder: Path) -> None:
         facts = json.loads((folder / "truth" / "shop.json").read_text())
@@ -38,7 +42,12 @@ class Oracle:
         self.plan = ShopPlan(**{name: facts[name] for name in names}, end=date.fromisoformat(facts["end"]))
         self.folder = folder
         self.catalogue = make_catalogue(self.plan.seed, self.plan.items, self.plan.days)
-        self.item_ids = item_ids(self.plan.items).to_list()
+        truth = pl.read_parquet(folder / "truth" / "items.parquet")
+        if not np.allclose(truth["style"].to_numpy(), self.catalogue.style):
+            raise ValueError(
+                f"{folder} was simulated by another version of the shop; run `python -m demo simulate` again"
+            )
+        self.item_ids = truth["item_id"].to_list()
         self._choosers: dict[int, Chooser] = {}
 
     def buying_visits(self) -> pl.DataFrame:

@@ -77,7 +77,11 @@ def _ranked(events: pl.LazyFrame, items: Path) -> list[str]:
     )
     people = (
         known.group_by("shopper")
-        .agg(acts=pl.len(), purchases=purchase.sum(), last_ms=pl.col("event_time_ms").max())
+        .agg(
+            acts=pl.len(),
+            purchases=pl.col("item_id").filter(purchase).n_unique(),
+            last_ms=pl.col("event_time_ms").max(),
+        )
         .with_columns(
             # Enough to tell of, but no wholesaler; still here, but with a past.
             enough=pl.min_horizontal(pl.col("purchases") / 8, pl.col("acts") / 25, 1.0),
@@ -111,7 +115,7 @@ def _past(events: pl.LazyFrame, user_id: str) -> Past:
         first_ms=int(own["event_time_ms"][0]),
         last_ms=int(own["event_time_ms"][-1]),
         bought=_newest(bought, BOUGHT),
-        looked=_newest(own.filter(pl.col("event_type") != int(EventType.PURCHASE)), LOOKED),
+        looked=_newest(own.filter(~pl.col("item_id").is_in(bought["item_id"].implode())), LOOKED),
         touched=set(own["item_id"]),
         popular=counts.head(400).collect()["item_id"].to_list(),
         types=set(events.select(pl.col("event_type").unique()).collect()["event_type"]),

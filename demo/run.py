@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from pathlib import Path
 
 import grpc
 from rich.console import Console
-from rich.panel import Panel
-from rich.syntax import Syntax
 
 from demo import figures, protagonist
 from demo.pipeline import DemoError, Shop, State, build, live_release, open_shop
@@ -17,16 +17,18 @@ from demo.story import tell
 LATENCY_USERS = 300
 
 PYTHON_CALL = """\
-import sys; sys.path.insert(0, "proto")
+.venv/bin/python - <<'END'
 import grpc
-from braid.v1 import recommendation_pb2, recommendation_pb2_grpc
+from braid.v1.recommendation_pb2 import RecommendRequest
+from braid.v1.recommendation_pb2_grpc import RecommendationServiceStub
 
-braid = recommendation_pb2_grpc.RecommendationServiceStub(grpc.insecure_channel("{address}"))
-answer = braid.Recommend(recommendation_pb2.RecommendRequest(user_id="{user}", page_size=3))
-print(answer)
+with grpc.insecure_channel("{address}") as channel:
+    braid = RecommendationServiceStub(channel)
+    print(braid.Recommend(RecommendRequest(user_id={user!r}, page_size=3)))
+END
 """
 GRPCURL_CALL = """\
-grpcurl -plaintext -d '{{"user_id": "{user}", "page_size": 3}}' \\
+grpcurl -plaintext -d {request} \\
     {address} braid.v1.RecommendationService/Recommend
 """
 
@@ -70,15 +72,10 @@ def _how_to_go_on(console: Console, shop: Shop, user_id: str) -> None:
     address = shop.settings.gateway_address
     console.print()
     console.rule("[bold]It is running: call it[/bold]")
-    python = PYTHON_CALL.format(address=address, user=user_id)
-    console.print(
-        Panel(
-            Syntax(python, "python", background_color="default"),
-            title=".venv/bin/python, in this folder",
-            title_align="left",
-        )
-    )
-    console.print(Syntax(GRPCURL_CALL.format(address=address, user=user_id), "bash", background_color="default"))
+    request = shlex.quote(json.dumps({"user_id": user_id, "page_size": 3}))
+    for call in (PYTHON_CALL, GRPCURL_CALL):
+        text = call.format(address=address, user=user_id, request=request)
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
     prefix = shop.make_prefix
     commands = {"State and memory": "status", "Stop": "down", "Start again": "up"}
     for what, command in commands.items():

@@ -20,6 +20,8 @@ from features.schema import EventType
 
 PAGE = 8
 BAR = 24
+TITLE_CHARS = 32
+"""Of a title inside a reason."""
 VISIBLE_S = 5.0
 """How long the story waits for written events to show in the answers."""
 
@@ -197,7 +199,7 @@ def _bars(title: str, interests: Sequence[recommendation_pb2.GetInterestsRespons
     strongest = max(interest.strength for interest in interests)
     for interest in interests[:5]:
         bar = "█" * max(1, round(BAR / 2 * interest.strength / strongest))
-        table.add_row(escape(" › ".join(interest.category_path)), f"[green]{bar}[/green]", f"{interest.strength:.0%}")
+        table.add_row(escape(interest.category_path[-1]), f"[green]{bar}[/green]", f"{interest.strength:.0%}")
     return table
 
 
@@ -207,7 +209,9 @@ def _answer_table(storefront: Storefront, answer: recommendation_pb2.RecommendRe
         table.add_column(name, justify="right" if name == "price" else "left", overflow="fold")
     for place, result in enumerate(answer.results, 1):
         item = storefront.show(result.item_id)
-        table.add_row(str(place), escape(item.title), _price(item), escape(why(storefront, result.reason)))
+        table.add_row(
+            str(place), escape(item.title), _price(item), escape(why(storefront, result.item_id, result.reason))
+        )
     return table
 
 
@@ -227,21 +231,26 @@ def _side_by_side(
             result = after.results[place]
             right = escape(storefront.show(result.item_id).title)
             right = right if result.item_id in old else f"[bold green]{right}[/bold green]"
-            reason = escape(why(storefront, result.reason))
+            reason = escape(why(storefront, result.item_id, result.reason))
         table.add_row(str(place + 1), f"[dim]{left}[/dim]", right, f"[dim]{reason}[/dim]")
     return table
 
 
-def why(storefront: Storefront, reason: Reason) -> str:
+def why(storefront: Storefront, item_id: str, reason: Reason) -> str:
     """A reason in words."""
-    because = [item.title for item in storefront.show_all(reason.because_item_ids[:1])]
-    words = {
+    if reason.strand == Reason.STRAND_RECENT and reason.because_item_ids:
+        because = reason.because_item_ids[0]
+        return "seen just before" if because == item_id else f"goes with {_shortened(storefront.show(because).title)}"
+    return {
         Reason.STRAND_LONG_TERM: "lasting taste",
         Reason.STRAND_RECENT: "what they do now",
         Reason.STRAND_REPEAT: "time to buy it again",
         Reason.STRAND_POPULAR: "popular",
     }.get(reason.strand, "")
-    return f"{words}, after {because[0]}" if because and reason.strand == Reason.STRAND_RECENT else words
+
+
+def _shortened(title: str) -> str:
+    return title if len(title) <= TITLE_CHARS else title[: TITLE_CHARS - 1].rstrip() + "…"
 
 
 def _weight_line(
