@@ -150,6 +150,7 @@ def _write(store: FeatureStore, view: str, rows: pl.DataFrame) -> None:
 
 def _configuration(settings: Settings) -> dict[str, Any]:
     registry = _registry_file(settings)
+    database = settings.log_url.replace("postgresql://", "postgresql+psycopg://", 1)
     online: dict[str, Any] = {"type": "sqlite", "path": str((settings.home / "online.db").absolute())}
     if settings.online_store == "redis":
         online = {"type": "redis", "connection_string": settings.redis_url, "skip_dedup": True}
@@ -158,7 +159,7 @@ def _configuration(settings: Settings) -> dict[str, Any]:
         "provider": "local",
         "registry": {
             "registry_type": "sql",
-            "path": settings.log_url if registry is None else f"sqlite:///{registry}",
+            "path": database if registry is None else f"sqlite:///{registry}",
             "cache_ttl_seconds": 0,
         },
         "online_store": online,

@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 import time
-from typing import Final
+from typing import Any, Final
 
 import polars as pl
 from sqlalchemy import tuple_
@@ -73,9 +73,10 @@ class Follower:
         self._log = EventLog(self._engine)
         self._store = store.open_store(settings)
         self.position = read_counter(self._engine, STREAM_COUNTER)
-        self._users_after = (read_counter(self._engine, USERS_COUNTER) - USERS_OVERLAP_MS, "")
-        self._profiles: dict[str, int] = {}  # user_id to updated_time_ms of what was written of the overlap
-        self._persisted = (self.position, self._users_after[0])
+        self._users_through_ms = read_counter(self._engine, USERS_COUNTER)
+        self._users_after = (self._users_through_ms - USERS_OVERLAP_MS, "")
+        self._profiles: dict[str, tuple[Any, ...]] = {}  # what was written of the overlap, by user_id
+        self._persisted = (self.position, self._users_through_ms)
 
     def follow_log(self) -> int:
         """Writes the rows of the shoppers in the next `BATCH_EVENTS` events; returns how many events there were."""
@@ -103,23 +104,25 @@ class Follower:
         condition = tuple_(User.updated_time_ms, User.user_id) > tuple_(time_ms, user_id)
         with locked(self._settings, "online-rows", engine=self._engine):
             users = read_users(self._engine, condition, [User.updated_time_ms, User.user_id], BATCH_USERS)
-            times = dict(zip(users["user_id"], users["updated_time_ms"], strict=True))
-            changed = [key for key, updated_ms in times.items() if self._profiles.get(key) != updated_ms]
+            found = {row[0]: row for row in users.rows()}
+            changed = [key for key, row in found.items() if self._profiles.get(key) != row]
             if changed:
                 store.write_profiles(self._store, profile_rows(users.filter(pl.col("user_id").is_in(changed))))
-        self._profiles |= times
+        self._profiles |= found
+        if users.height:
+            newest_ms = min(users["updated_time_ms"][-1], int(time.time() * 1000))
+            self._users_through_ms = max(self._users_through_ms, newest_ms)
         if users.height == BATCH_USERS:
             self._users_after = (users["updated_time_ms"][-1], users["user_id"][-1])
-        elif changed:  # the end for now: from here on, the overlap is read again
-            newest_ms = min(max(times.values()), int(time.time() * 1000))
-            since_ms = max(time_ms, newest_ms - USERS_OVERLAP_MS)
+        else:  # the end for now: the next call reads the overlap again
+            since_ms = self._users_through_ms - USERS_OVERLAP_MS
             self._users_after = (since_ms, "")
-            self._profiles = {key: updated_ms for key, updated_ms in self._profiles.items() if updated_ms > since_ms}
+            self._profiles = {key: row for key, row in self._profiles.items() if row[-1] >= since_ms}
         return len(changed)
 
     def persist(self) -> None:
         """Makes the place durable."""
-        place = (self.position, self._users_after[0])
+        place = (self.position, self._users_through_ms)
         if place != self._persisted:
             advance_counter(self._engine, STREAM_COUNTER, place[0])
             advance_counter(self._engine, USERS_COUNTER, place[1])

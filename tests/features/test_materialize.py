@@ -1,0 +1,212 @@
+"""Long-term vectors by a real, tiny TorchScript encoder, run as the process that runs the real one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+from sqlalchemy import Engine
+
+from features import materialize as job
+from features import schema, store
+from features.counters import read_counter
+from features.event_log import EventLog, NewEvent
+from features.materialize import MaterializeError, materialize, materialized_counter, write_histories
+from features.release import Manifest
+from features.settings import Settings
+from tests.features.shops import START_MS, fill, now_ms, online, random_events, write_generated
+
+RELEASE = 5
+SHOPPERS = [f"{'u' if number % 2 == 0 else 's'}:{number}" for number in range(7)]
+
+
+class Counting(torch.nn.Module):
+    """The vector of a history: its length, its last type, and a number of the release's own."""
+
+    def __init__(self, release_mark: float, finite: bool) -> None:
+        super().__init__()
+        self.release_mark = release_mark if finite else float("nan")
+
+    def forward(
+        self, items: torch.Tensor, types: torch.Tensor, gaps: torch.Tensor, lengths: torch.Tensor
+    ) -> torch.Tensor:
+        last = types.gather(1, (lengths - 1).unsqueeze(1)).squeeze(1).float()
+        return torch.stack([lengths.float(), last, torch.full_like(last, self.release_mark)], dim=1)
+
+
+def write_release(folder: Path, mark: float = 1.0, finite: bool = True) -> None:
+    """What the encoder's process reads of a release."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.jit.script(Counting(mark, finite)).save(str(folder / schema.ENCODER_FILE))
+    pl.DataFrame({"item_id": ["item-1", "item-2"]}).write_parquet(folder / schema.ITEMS_FILE)
+    checksum = hashlib.sha256((folder / schema.ENCODER_FILE).read_bytes()).hexdigest()
+    manifest = Manifest(
+        release=RELEASE,
+        created_time="2024-01-01T00:00:00+00:00",
+        schema_hash=schema.schema_hash(),
+        interest_dim=3,
+        item_count=2,
+        config={},
+        data_window={},
+        metrics={},
+        baselines={},
+        feature_service=schema.feature_service(RELEASE),
+        feature_view=schema.interest_view(RELEASE),
+        torch_version=torch.__version__,
+        files={schema.ENCODER_FILE: checksum},
+    )
+    (folder / schema.MANIFEST_FILE).write_text(json.dumps(manifest.to_json()))
+
+
+@pytest.fixture
+def shop(settings: Settings) -> Settings:
+    """A shop with a release in the model repository."""
+    write_generated(settings, RELEASE, 3)
+    store.apply(settings)
+    write_release(settings.model_repository / schema.FUSION_MODEL / str(RELEASE))
+    return settings
+
+
+def vectors(settings: Settings) -> dict[str, dict[str, object] | None]:
+    return online(settings, schema.interest_view(RELEASE), SHOPPERS)
+
+
+def expected(engine: Engine, mark: float = 1.0) -> dict[str, dict[str, object] | None]:
+    """What the encoder makes of every history in the log."""
+    rows = EventLog(engine).recent_of(SHOPPERS, schema.HISTORY_EVENTS)
+    found: dict[str, dict[str, object] | None] = dict.fromkeys(SHOPPERS)
+    for (shopper,), events in rows.group_by("shopper", maintain_order=True):
+        found[str(shopper)] = {
+            "vector": [float(events.height), float(events["event_type"][-1]), mark],
+            "encoded_through_ms": events["event_time_ms"].max(),
+            "encoded_position": events["position"].max(),
+        }
+    return found
+
+
+def view_of(shopper: str, event_id: str, time_ms: int = START_MS) -> NewEvent:
+    user, session = (shopper[2:], None) if shopper.startswith("u:") else (None, shopper[2:])
+    return NewEvent(
+        event_id=event_id, event_type=1, event_time_ms=time_ms, user_id=user, session_id=session, item_id="item-1"
+    )
+
+
+def test_users_and_sessions_get_vectors_and_then_only_those_with_new_events(shop: Settings) -> None:
+    engine = fill(shop, random_events(150, seed=1))
+    assert materialize(shop, RELEASE) == 7
+    assert vectors(shop) == expected(engine)
+    assert materialize(shop, RELEASE) == 0
+    EventLog(engine).append([view_of("u:2", "new"), view_of("s:3", "late", START_MS - 10**10)], now_ms())
+    assert materialize(shop, RELEASE) == 2
+    assert vectors(shop) == expected(engine)
+    assert read_counter(engine, materialized_counter(RELEASE)) == 152
+
+
+def test_a_release_being_published_is_encoded_whole_even_if_its_number_was_used(shop: Settings, tmp_path: Path) -> None:
+    engine = fill(shop, random_events(60, seed=2))
+    materialize(shop, RELEASE)
+    write_release(tmp_path / "candidate", mark=2.0)
+    materialize(shop, RELEASE, tmp_path / "candidate")
+    assert vectors(shop) == expected(engine, mark=2.0)
+
+
+def test_a_run_that_was_cut_short_goes_on_where_it_stopped(shop: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = fill(shop, random_events(150, seed=3))
+    monkeypatch.setattr(job, "CHUNK_SHOPPERS", 3)
+    encode, calls = job._encode, []
+
+    def failing_later(files: Path, histories: Path, out: Path) -> None:
+        calls.append(pl.read_parquet(histories)["shopper"].to_list())
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        encode(files, histories, out)
+
+    monkeypatch.setattr(job, "_encode", failing_later)
+    with pytest.raises(KeyboardInterrupt):
+        materialize(shop, RELEASE)
+    assert read_counter(engine, materialized_counter(RELEASE)) == 0
+    EventLog(engine).append([view_of(calls[0][0], "while it was down")], now_ms())
+    assert materialize(shop, RELEASE) == 4
+    assert calls[2] == calls[1], "the chunk that failed is done again, the first one is not"
+    assert materialize(shop, RELEASE) == 1, "the shopper with an event since the run began"
+    assert vectors(shop) == expected(engine)
+
+
+def test_a_run_of_another_encoder_is_not_continued(shop: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = fill(shop, random_events(100, seed=4))
+    monkeypatch.setattr(job, "CHUNK_SHOPPERS", 3)
+    encode, calls = job._encode, []
+
+    def failing(files: Path, histories: Path, out: Path) -> None:
+        calls.append(histories)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        encode(files, histories, out)
+
+    monkeypatch.setattr(job, "_encode", failing)
+    folder = shop.model_repository / schema.FUSION_MODEL / str(RELEASE)
+    with pytest.raises(KeyboardInterrupt):
+        materialize(shop, RELEASE, folder)
+    write_release(folder, mark=3.0)
+    assert materialize(shop, RELEASE, folder) == 7
+    assert vectors(shop) == expected(engine, mark=3.0)
+
+
+def test_point_in_time_vectors_lie_offline_for_feast(shop: Settings) -> None:
+    fill(shop, random_events(100, seed=5))
+    materialize(shop, RELEASE)
+    parts = pl.read_parquet(shop.offline / schema.interest_view(RELEASE))
+    asked = parts.select("shopper", "event_timestamp").to_pandas()
+    with store.opened(shop) as feast:
+        got = feast.get_historical_features(asked, [f"{schema.interest_view(RELEASE)}:encoded_position"]).to_df()
+    assert dict(zip(got["shopper"], got["encoded_position"], strict=True)) == dict(
+        zip(parts["shopper"], parts["encoded_position"], strict=True)
+    )
+
+
+def test_histories_are_the_newest_events_ascending(settings: Settings, tmp_path: Path) -> None:
+    count = schema.HISTORY_EVENTS + 30
+    engine = fill(settings, [view_of("u:0", f"event-{n}", START_MS - n) for n in range(count)])
+    assert write_histories(EventLog(engine), ["u:0", "u:nobody"], tmp_path / "histories.parquet") == 1
+    row = pl.read_parquet(tmp_path / "histories.parquet").row(0, named=True)
+    assert row["event_times_ms"] == list(range(START_MS - schema.HISTORY_EVENTS + 1, START_MS + 1))
+    assert len(row["item_ids"]) == len(row["event_types"]) == schema.HISTORY_EVENTS
+
+
+def test_an_empty_log_is_no_error(shop: Settings) -> None:
+    assert materialize(shop, RELEASE) == 0
+
+
+def test_what_is_missing_or_wrong_is_said_in_one_line(shop: Settings, tmp_path: Path) -> None:
+    fill(shop, random_events(20, seed=6))
+    with pytest.raises(MaterializeError, match="no release is live; publish one first"):
+        materialize(shop)
+    with pytest.raises(MaterializeError, match=r"release 9 cannot be materialised: .*release\.json is missing"):
+        materialize(shop, 9)
+    write_release(tmp_path / "broken", finite=False)
+    with pytest.raises(MaterializeError, match="vectors that are not finite"):
+        materialize(shop, RELEASE, tmp_path / "broken")
+    shutil.copytree(tmp_path / "broken", tmp_path / "torn")
+    (tmp_path / "torn" / schema.ENCODER_FILE).write_bytes(b"not a module")
+    with pytest.raises(MaterializeError, match=r"the encoder of .*torn failed \(1\)") as failure:
+        materialize(shop, RELEASE, tmp_path / "torn")
+    assert "\n" not in str(failure.value)
+
+
+def test_vectors_on_redis_and_postgresql(
+    new_settings: Callable[..., Settings], postgres_url: str, redis_url: str
+) -> None:
+    settings = new_settings(database_url=postgres_url, online_store="redis", redis_url=redis_url)
+    engine = fill(settings, random_events(80, seed=7))
+    write_generated(settings, RELEASE, 3)
+    store.apply(settings)
+    write_release(settings.model_repository / schema.FUSION_MODEL / str(RELEASE), mark=9.0)
+    materialize(settings, RELEASE)
+    assert vectors(settings) == expected(engine, mark=9.0)
+    engine.dispose()
