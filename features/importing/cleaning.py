@@ -59,7 +59,6 @@ _SAMPLE_ROWS = 2_000
 _SEPARATOR = "chr(31)"
 _OFFSET = r"\d:\d\d.*([+-]\d\d(:?\d\d)?|Z| ?UTC| ?GMT)$"
 _NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
-_REALS = ("FLOAT", "DOUBLE", "DECIMAL")
 
 
 def canonical_rows(connection: duckdb.DuckDBPyConnection, source: Source, mapping: Mapping) -> str:
@@ -99,8 +98,10 @@ def canonical_rows(connection: duckdb.DuckDBPyConnection, source: Source, mappin
     reason = _first(conditions)
     item_reason = _first({name: sql for name, sql in conditions.items() if name != "missing_user"})
     return (
-        f"SELECT row, {', '.join(EVENT_FIELDS)}, zoned, reason, "
-        "CASE WHEN event_time_ms IS NULL THEN raw_time END AS unread_time, "
+        f"SELECT row, {', '.join(EVENT_FIELDS)}, reason, "
+        "CASE WHEN event_time_ms IS NOT NULL THEN zoned END AS zoned, "
+        "CASE reason WHEN 'unreadable_time' THEN raw_time WHEN 'unknown_type' THEN raw_type "
+        "WHEN 'unreadable_number' THEN bad_number END AS example, "
         f"CASE WHEN reason = 'missing_user' THEN {item_reason} ELSE reason END AS item_reason, "
         f"CASE WHEN reason IS NULL THEN {_event_id(mapping)} END AS event_id FROM ("
         f"SELECT *, {reason} AS reason FROM ("
@@ -127,7 +128,7 @@ def _conditions(mapping: Mapping) -> dict[str, str]:
         "missing_query": f"query IS NULL AND event_type = {search}",
         "missing_time": "event_time_ms IS NULL AND raw_time IS NULL",
         "unreadable_time": "event_time_ms IS NULL",
-        "unreadable_number": "bad_number",
+        "unreadable_number": "bad_number IS NOT NULL",
         "too_long": " OR ".join(lengths),
         "cancelled_order": "cancelled",
         "service_code": f"upper(trim(item_id)) IN ({codes})",
@@ -167,12 +168,12 @@ def id_text(source: Source, column: IdColumn, field: str) -> str:
     if name is None:
         return "CAST(NULL AS VARCHAR)"
     sql, kind = source.column(name), source.types[name]
-    if kind.startswith(_REALS):
+    if _is_real(kind):
         whole = f"{sql} = floor({sql}) AND abs({sql}) < 1e18"
         return f"CASE WHEN {whole} THEN CAST(CAST({sql} AS BIGINT) AS VARCHAR) ELSE CAST({sql} AS VARCHAR) END"
     if kind in (*_NUMBERS, "UUID"):
         return f"CAST({sql} AS VARCHAR)"
-    if not kind.startswith(("VARCHAR", "ENUM")):
+    if kind != "VARCHAR" and not kind.startswith("ENUM("):
         raise ImportFailed(_wrong_type(source, name, field, "text or whole numbers"))
     value = f"regexp_replace({sql}, '\\.0+$', '')" if column.whole_number else f"CAST({sql} AS VARCHAR)"
     return f"CASE WHEN trim({sql}) <> '' THEN {value} END"
@@ -190,7 +191,7 @@ def number(source: Source, names: Sequence[str], field: str) -> str:
     if name is None:
         return "CAST(NULL AS DOUBLE)"
     kind = source.types[name]
-    if not kind.startswith((*_NUMBERS, *_REALS, "VARCHAR")):
+    if kind != "VARCHAR" and kind not in _NUMBERS and not _is_real(kind):
         raise ImportFailed(_wrong_type(source, name, field, "numbers"))
     return f"TRY_CAST({source.column(name)} AS DOUBLE)"
 
@@ -207,11 +208,11 @@ def time_ms(
         return "CAST(NULL AS BIGINT)", "CAST(NULL AS VARCHAR)", "CAST(NULL AS BOOLEAN)"
     sql, kind = source.column(name), source.types[name]
     raw, unknown = f"CAST({sql} AS VARCHAR)", "CAST(NULL AS BOOLEAN)"
-    if kind.startswith(("TIMESTAMP", "DATE")):
+    if kind.startswith(("TIMESTAMP", "DATE")) and not kind.endswith("]"):
         return f"epoch_ms(CAST({sql} AS TIMESTAMPTZ))", raw, unknown
-    if kind in _NUMBERS or kind.startswith(_REALS):
+    if kind in _NUMBERS or _is_real(kind):
         return _counted(f"CAST({sql} AS DOUBLE)", column.unit), raw, unknown
-    if not kind.startswith("VARCHAR"):
+    if kind != "VARCHAR":
         raise ImportFailed(_wrong_type(source, name, field, "times"))
     sample = f"SELECT {sql} AS value FROM {source.relation} WHERE {sql} <> '' LIMIT {_SAMPLE_ROWS}"
     query = f"SELECT bool_and(TRY_CAST(value AS DOUBLE) IS NOT NULL) FROM ({sample})"
@@ -249,15 +250,15 @@ def _optional_id(source: Source, column: IdColumn | None, field: str) -> str:
 
 
 def _bad_numbers(source: Source, mapping: Mapping) -> str:
+    """The first text among quantity, price and minimums that is no number."""
     columns = [(mapping.events.quantity, "events.quantity"), (mapping.events.price, "events.price")]
     columns += [((name,), "rules.minimum") for name in mapping.rules.minimum]
     named = [name for names, field in columns if (name := source.find(names, field))]
     bad = [
-        f"(trim({source.column(name)}) <> '' AND TRY_CAST({source.column(name)} AS DOUBLE) IS NULL)"
-        for name in named
-        if source.types[name] == "VARCHAR"
+        f"CASE WHEN trim({sql}) <> '' AND TRY_CAST({sql} AS DOUBLE) IS NULL THEN {sql} END"
+        for sql in (source.column(name) for name in named if source.types[name] == "VARCHAR")
     ]
-    return f"coalesce({' OR '.join(bad)}, false)" if bad else "false"
+    return f"coalesce({', '.join([*bad, 'NULL'])})"
 
 
 def _cancelled(source: Source, mapping: Mapping) -> str:
@@ -275,6 +276,10 @@ def _below_minimum(source: Source, mapping: Mapping) -> str:
         if (found := source.find((name,), "rules.minimum"))
     ]
     return " OR ".join(rules) or "false"
+
+
+def _is_real(kind: str) -> bool:
+    return kind in ("FLOAT", "DOUBLE") or (kind.startswith("DECIMAL(") and kind.endswith(")"))
 
 
 def _wrong_type(source: Source, name: str, field: str, wanted: str) -> str:

@@ -17,7 +17,7 @@ import pyarrow as pa
 from features.importing.cleaning import EVENT_FIELDS, canonical_rows
 from features.importing.errors import ImportFailed
 from features.importing.mapping import Bursts, Mapping
-from features.importing.source import ROW, Source, identifier, literal
+from features.importing.source import ROW, Source, first_line, identifier, literal
 from features.schema import EventType
 
 MEMORY_LIMIT: Final = "512MB"
@@ -51,8 +51,10 @@ def stage(connection: duckdb.DuckDBPyConnection, source: Source, mapping: Mappin
     try:
         connection.execute(f"CREATE TEMP TABLE staged AS {canonical_rows(connection, source, mapping)}")
     except duckdb.Error as error:
-        raise ImportFailed(f"{source.path.name} cannot be read: {' '.join(str(error).split())}") from None
-    _check_times(connection, source, mapping)
+        raise ImportFailed(
+            f"{source.path.name} cannot be read to its end ({first_line(error)}); copy or export it again"
+        ) from None
+    _check(connection, source, mapping)
     connection.execute("CREATE TEMP TABLE late (row BIGINT, reason VARCHAR)")
     if mapping.rules.duplicates:
         connection.execute(
@@ -131,25 +133,33 @@ def _row(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:
     return tuple(row)
 
 
-def _check_times(connection: duckdb.DuckDBPyConnection, source: Source, mapping: Mapping) -> None:
-    row = _row(
-        connection,
-        "SELECT count(*), count(event_time_ms), any_value(unread_time), bool_or(zoned), bool_and(zoned) FROM staged",
-    )
-    rows, read, example, some_zoned, all_zoned = row
-    time = mapping.events.time
+def _check(connection: duckdb.DuckDBPyConnection, source: Source, mapping: Mapping) -> None:
+    """Refuses a file that the mapping does not fit, before a row of it is stored."""
+    events, name = mapping.events, source.path.name
+    query = "SELECT count(*), count(*) FILTER (reason IS NULL), bool_or(zoned), bool_and(zoned) FROM staged"
+    rows, good, some_zoned, all_zoned = _row(connection, query)
     if not rows:
-        raise ImportFailed(f"{source.path.name} has no rows of data; export it again")
-    if example and not read:
+        raise ImportFailed(f"{name} has no rows of data; export it again")
+    if some_zoned and not all_zoned and events.time.timezone is None:
         raise ImportFailed(
-            f"{source.path.name}: no time in column {'/'.join(time.column)} can be read, for example {example!r}; "
-            'expected ISO 8601 or a number. Add the pattern to the mapping: events.time.formats: ["%d/%m/%Y %H:%M"]'
-        )
-    if some_zoned and not all_zoned and time.timezone is None:
-        raise ImportFailed(
-            f"{source.path.name}: column {'/'.join(time.column)} mixes times with and without a UTC offset; "
+            f"{name}: column {'/'.join(events.time.column)} mixes times with and without a UTC offset; "
             "say in the mapping what those without mean: events.time.timezone: Europe/London (or UTC)"
         )
+    expected = {
+        "unreadable_time": f"no time in column {'/'.join(events.time.column)} can be read, for example EXAMPLE; "
+        'expected ISO 8601 or a number. Add the pattern to the mapping: events.time.formats: ["%d/%m/%Y %H:%M"]',
+        "unknown_type": f"no event type in column {'/'.join(events.type.column)} is known, for example EXAMPLE; "
+        "say what the values mean in the mapping: events.type.values: {VALUE: view}",
+        "unreadable_number": "quantity, price or a column of rules.minimum is no number in any row, for example "
+        "EXAMPLE; expected a number with a decimal point. Correct the mapping or the file",
+    }
+    query = (
+        "SELECT reason, any_value(example) FROM staged WHERE example IS NOT NULL "
+        f"GROUP BY reason HAVING 2 * count(*) > {rows}"
+    )
+    if not good and (faults := connection.execute(query).fetchall()):
+        reason, example = faults[0]
+        raise ImportFailed(f"{name}: {expected[reason].replace('EXAMPLE', repr(example))}")
 
 
 def _mark_bursts(connection: duckdb.DuckDBPyConnection, bursts: Bursts) -> None:
