@@ -87,7 +87,7 @@ def train(
             test_from_ms=_date_ms(test_from),
             resume=resume,
         )
-        _print_figures({"fusion": trained.report["metrics"]} | trained.report["baselines"])
+        _print_figures(trained.report["variants"] | trained.report["baselines"])
 
 
 @app.command()

@@ -15,8 +15,8 @@ from scipy import sparse
 from features.schema import HISTORY_EVENTS
 from features.transform import pad_sequence
 from training.dataset import Log
-from training.evaluate import DAY_MS, Ranker, TestSet, measure
-from training.moments import Ints, Moments
+from training.evaluate import Ranker, TestSet, measure
+from training.moments import Ints, Moments, popularity_scores
 from training.own_items import OwnItems
 
 K = 10
@@ -41,13 +41,6 @@ def popularity_ranker(log: Log, before_ms: int, moments: Moments, half_life_days
     scores = popularity_scores(moments.between(0, before_ms), log.item_count, half_life_days)
     best = np.argsort(-np.where(allowed > 0, scores, -1.0), kind="stable")[:K].astype(np.int32)
     return lambda asked: np.tile(best, (len(asked), 1))
-
-
-def popularity_scores(moments: Moments, item_count: int, half_life_days: float) -> npt.NDArray[np.float64]:
-    """Moments that took each item, each halved by every `half_life_days` of its age, float64 (N,)."""
-    ages_days = (moments.times_ms.max(initial=0) - moments.times_ms) / DAY_MS
-    weights = np.repeat(np.power(0.5, ages_days / half_life_days), np.diff(moments.offsets))
-    return np.bincount(moments.targets, weights=weights, minlength=item_count).astype(np.float64)
 
 
 def frequency_ranker(log: Log, before_ms: int, moments: Moments, half_life_days: float, allowed: Floats) -> Ranker:

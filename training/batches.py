@@ -19,10 +19,9 @@ from features.codes import context_codes
 from features.schema import HISTORY_EVENTS
 from features.transform import pad_sequence
 from training.dataset import Log
-from training.moments import Longs, Moments
+from training.moments import DAY_MS, Longs, Moments
 from training.own_items import OwnItems
 
-DAY_MS = 86_400_000
 STRIDE = HISTORY_EVENTS // 2
 
 

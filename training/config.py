@@ -14,8 +14,8 @@ class ModelConfig:
     dim: int = 64
     """D: item vectors, interest vectors, hidden states."""
     heads: int = 2
-    long_layers: int = 2
-    short_layers: int = 2
+    long_layers: int = 1
+    short_layers: int = 1
     """The last of them is computed for the newest event alone."""
     dropout: float = 0.2
 
@@ -41,10 +41,10 @@ class FitConfig:
     """Epochs over training and validation moments together, after the best epoch is restored."""
     max_minutes: float = 4.0
     """No new epoch is begun after this."""
-    batch_examples: int = 256
+    batch_examples: int = 64
     segment_examples: int = 16
     """Moments of one stretch of a shopper's history in one epoch."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 4e-3
     weight_decay: float = 1e-4
     half_life_days: float = 90.0
     """An example counts half as much when it is this much older than the newest."""

@@ -14,11 +14,9 @@ from training.batches import BatchMaker
 from training.dataset import Log
 from training.fusion import FusionModel
 from training.metrics import mean_of_shoppers, ndcg_at, recall_at
-from training.moments import Ints, Longs, Moments
+from training.moments import DAY_MS, Ints, Longs, Moments
 from training.own_items import OwnItems
 from training.scoring import score_batch
-
-DAY_MS = 86_400_000
 
 Ranker = Callable[[Moments], Ints]
 """Moments to the best K items of each, int32 (E, K), best first."""

@@ -18,15 +18,17 @@ from tqdm import tqdm
 from features.content import ContentVocabulary, content_codes, fit_vocabulary
 from training.batches import BatchMaker
 from training.config import Config
+from training.cooccurrence import cooccurrence_vectors
 from training.dataset import Log
 from training.evaluate import Protocol, TestSet, make_test_set, measure, rank_with_model
 from training.fusion import FusionModel
 from training.item_tower import ItemTower
 from training.losses import softmax_loss
-from training.moments import Moments, browse_moments, concatenate
+from training.moments import DAY_MS, Moments, browse_moments, concatenate, popularity_scores
 from training.scoring import score_batch
 
-DAY_MS = 86_400_000
+POPULARITY_DAYS = 30.0
+"""Half-life of the popularity from which item biases start."""
 VALIDATION = Protocol(sample=1500, seed=11)
 
 
@@ -54,7 +56,10 @@ def new_model(
     torch.manual_seed(config.fit.seed)
     known = log.items[(log.items >= 0) & (log.times_ms <= moments.times_ms.max(initial=0))]
     seen = np.bincount(known, minlength=log.item_count) > 0
+    start = cooccurrence_vectors(log, int(moments.times_ms.max(initial=0)), config.model.dim)
     tower = ItemTower(torch.from_numpy(content), torch.from_numpy(seen), vocabulary.size, config.model.dim)
+    popularity = np.log1p(popularity_scores(moments, log.item_count, POPULARITY_DAYS))
+    tower.start_from(torch.from_numpy(start), torch.from_numpy(popularity.astype(np.float32)))
     return FusionModel(config.model, tower, log.vocabularies)
 
 

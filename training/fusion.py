@@ -85,6 +85,9 @@ class FusionModel(nn.Module):
             nn.init.zeros_(weight)
         self.long_out = nn.Linear(config.dim, config.dim)
         self.short_out = nn.Linear(config.dim, config.dim)
+        for linear in (self.long_out, self.short_out):  # at first an interest is near the items that it was read from
+            nn.init.eye_(linear.weight)
+            nn.init.zeros_(linear.bias)
         self.browse = nn.Parameter(torch.zeros(config.dim))
         self.dropout = nn.Dropout(config.dropout)
 

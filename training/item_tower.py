@@ -32,6 +32,12 @@ class ItemTower(nn.Module):
         with torch.no_grad():
             self.codes.weight[0] = 0.0
 
+    def start_from(self, vectors: Tensor, bias: Tensor) -> None:
+        """Sets the id embeddings, float32 (N, D), and their biases (N,)."""
+        with torch.no_grad():
+            self.ids.weight.copy_(vectors)
+            self.id_bias.weight.copy_(bias.unsqueeze(-1))
+
     def forward(self, keep_ids: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Vectors (N, D) and biases (N,).
 

@@ -19,6 +19,8 @@ from features.schema import EventType
 if TYPE_CHECKING:
     from training.dataset import Log
 
+DAY_MS = 86_400_000
+
 Ints = npt.NDArray[np.int32]
 Longs = npt.NDArray[np.int64]
 
@@ -121,6 +123,13 @@ def purchase_moments(events: pl.DataFrame) -> Moments:
         offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         browse=np.zeros(moments.height, bool),
     )
+
+
+def popularity_scores(moments: Moments, item_count: int, half_life_days: float) -> npt.NDArray[np.float64]:
+    """Moments that took each item, each halved by every `half_life_days` of its age, float64 (N,)."""
+    ages_days = (moments.times_ms.max(initial=0) - moments.times_ms) / DAY_MS
+    weights = np.repeat(np.power(0.5, ages_days / half_life_days), np.diff(moments.offsets))
+    return np.bincount(moments.targets, weights=weights, minlength=item_count).astype(np.float64)
 
 
 def browse_moments(log: Log, before_ms: int, seed: int) -> Moments:

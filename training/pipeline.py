@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from training.baselines import measure_baselines, popularity_scores
+from training.baselines import measure_baselines
 from training.batches import BatchMaker
 from training.config import Config
 from training.dataset import Log, read_log
 from training.evaluate import Protocol, TestSet, make_test_set, measure, rank_with_model, split_times
-from training.fit import fit
+from training.fit import POPULARITY_DAYS, fit
 from training.fusion import FusionModel
-from training.moments import Ints, Moments
+from training.moments import Ints, Moments, popularity_scores
 from training.report import Figures, write_figures
 from training.samples import serving_inputs
 from training.trained import TrainedModel, release_items
@@ -25,7 +25,12 @@ from training.trained import TrainedModel, release_items
 SAMPLES = 16
 BASELINE_SAMPLE = 800
 END_OF_TIME_MS = 1 << 60
-POPULARITY_DAYS = 30.0
+VARIANTS: dict[str, dict[str, bool]] = {
+    "fusion": {"use_long": True, "use_recent": True},
+    "long-term only": {"use_long": True, "use_recent": False},
+    "recent only": {"use_long": False, "use_recent": True},
+}
+"""The model, and the same model with either strand left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +86,8 @@ def train(
         report={
             "data_window": split.describe(log),
             "metrics": measured["fusion"],
-            "baselines": {name: row for name, row in measured.items() if name != "fusion"},
+            "variants": {name: measured[name] for name in VARIANTS},
+            "baselines": {name: row for name, row in measured.items() if name not in VARIANTS},
             "history": fitted.history,
         },
     )
@@ -125,12 +131,7 @@ def _measure(
 def rank_variants(model: FusionModel, log: Log, test: TestSet) -> dict[str, Ints]:
     """What the fused model ranks best, and what the same model does with either strand alone, int32 (E, 10)."""
     maker = BatchMaker(log, test.moments)
-    variants = {
-        "fusion": {"use_long": True, "use_recent": True},
-        "long-term only": {"use_long": True, "use_recent": False},
-        "recent only": {"use_long": False, "use_recent": True},
-    }
-    return {name: rank_with_model(model, maker, test.allowed, **use) for name, use in variants.items()}
+    return {name: rank_with_model(model, maker, test.allowed, **use) for name, use in VARIANTS.items()}
 
 
 def predictions(log: Log, test: TestSet, ranked: Ints) -> pl.DataFrame:

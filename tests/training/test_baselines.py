@@ -15,12 +15,12 @@ from training.baselines import (
     item_knn,
     measure_baselines,
     popularity_ranker,
-    popularity_scores,
     similarity_ranker,
     weighted_events,
 )
 from training.dataset import read_log
 from training.evaluate import MomentChoice, Protocol, make_test_set, measure, split_times
+from training.moments import popularity_scores
 
 ALL = np.ones(40, np.float32)
 PURCHASE = EventType.PURCHASE

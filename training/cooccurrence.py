@@ -1,0 +1,47 @@
+"""Where id embeddings start: items that visits hold together stand together.
+
+Fitting then refines a geometry instead of finding one, which saves most of the epochs on a small machine.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+from scipy.sparse.linalg import svds
+
+from training.dataset import Log
+
+LENGTH = 0.5
+"""Mean length of the vectors."""
+
+MOST_ITEMS = 50_000
+"""A larger catalogue starts from noise: the factorisation would cost more than it saves."""
+
+
+def cooccurrence_vectors(log: Log, before_ms: int, dim: int) -> npt.NDArray[np.float32]:
+    """Leading factors of the positive pointwise mutual information of items within visits, float32 (N, dim).
+
+    Levy and Goldberg, "Neural word embedding as implicit matrix factorization" (2014), section 4. Items without
+    events, and dimensions that the log cannot fill, get small noise.
+    """
+    count = log.item_count
+    noise = np.random.default_rng(0).normal(size=(count, dim)).astype(np.float32) * np.float32(0.05 / dim**0.5)
+    known = (log.items >= 0) & (log.times_ms < before_ms)
+    factors = min(dim, count - 2, 64)
+    if factors < 1 or count > MOST_ITEMS or not known.any():
+        return noise
+    visit = np.unique(log.visits[known], return_inverse=True)[1]
+    held = sparse.csr_matrix((np.ones(len(visit), np.float32), (visit, log.items[known])), (visit.max() + 1, count))
+    held.data[:] = 1.0
+    both = sparse.coo_matrix(held.T @ held)
+    totals = np.asarray(held.sum(axis=0)).ravel()
+    expected = totals[both.row] * totals[both.col] / held.shape[0]
+    information = np.log(np.maximum(both.data / np.maximum(expected, 1e-9), 1e-9))
+    kept = (both.row != both.col) & (information > 0) & (both.data > 1)
+    matrix = sparse.csr_matrix((information[kept], (both.row[kept], both.col[kept])), (count, count))
+    left, values, _ = svds(matrix, k=factors, v0=np.ones(count), random_state=0)
+    vectors = left * np.sqrt(values)[None, :]
+    vectors *= LENGTH / max(float(np.linalg.norm(vectors, axis=1).mean()), 1e-9)
+    noise[:, :factors] += vectors.astype(np.float32)
+    return noise
