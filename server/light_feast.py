@@ -17,8 +17,8 @@ import typeguard
 def light_imports() -> Iterator[None]:
     """Within it, `import feast` finds no torch and a `typeguard.typechecked` that does nothing."""
     torch, typechecked = sys.modules.get("torch"), typeguard.typechecked
-    sys.modules["torch"] = None
-    typeguard.typechecked = _unchecked  # type: ignore[assignment]
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    typeguard.typechecked = _unchecked
     try:
         yield
     finally:
