@@ -33,14 +33,14 @@ class FitConfig:
     """How the model is fitted."""
 
     seed: int = 0
-    epochs: int = 20
-    """At most; early stopping usually ends before."""
+    epochs: int = 6
+    """At most; the learning rate falls along a cosine over all of them, to a tenth."""
     patience: int = 2
     """Epochs without a better validation NDCG@10 before fitting stops."""
     final_epochs: int = 1
-    """Epochs over training and validation moments together, after the best epoch is restored."""
+    """Epochs over training and validation moments together, after the best epoch is restored, at the last rate."""
     max_minutes: float = 4.0
-    """No new epoch is begun after this."""
+    """No new epoch but the first is begun after this."""
     batch_examples: int = 64
     segment_examples: int = 16
     """Moments of one stretch of a shopper's history in one epoch."""

@@ -5,6 +5,7 @@ The same seed and the same number of threads give the same model, resumed or not
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,8 @@ from training.losses import softmax_loss
 from training.moments import DAY_MS, Moments, browse_moments, concatenate, popularity_scores
 from training.scoring import score_batch
 
+WARM_UP_STEPS = 50
+LAST_RATE = 0.1
 POPULARITY_DAYS = 30.0
 """Half-life of the popularity from which item biases start."""
 VALIDATION = Protocol(sample=1500, seed=11)
@@ -87,18 +90,19 @@ def fit(
         run.load()
     maker = BatchMaker(log, _with_browsing(log, train, validation_from_ms, config))
     test, checker = _validation(log, moments, validation_from_ms, test_from_ms)
-    started = time.monotonic()
+    deadline = time.monotonic() + options.max_minutes * 60
     with SummaryWriter(log_dir=str(folder / "tensorboard")) as board:
-        while run.epoch < options.epochs and not run.stopped and time.monotonic() - started < options.max_minutes * 60:
-            loss = run.train_epoch(maker, learning_rate=options.learning_rate)
+        while run.epoch < options.epochs and not run.stopped and (not run.epoch or time.monotonic() < deadline):
+            loss = run.train_epoch(maker)
             figures = measure(test, rank_with_model(model, checker, test.allowed)) if len(test.moments) else {}
             run.note(loss, figures, board)
             run.save()
         run.restore_best()
-        if options.final_epochs and run.history:
+        if options.final_epochs:
             everything = BatchMaker(log, _with_browsing(log, recent, test_from_ms, config))
+            run.epoch = options.epochs
             for _ in range(options.final_epochs):
-                run.train_epoch(everything, learning_rate=options.learning_rate / 3)
+                run.train_epoch(everything)
     model.eval()
     return Fitted(model=model, config=config, content=vocabulary, history=run.history)
 
@@ -137,7 +141,7 @@ class _Run:
     since_best: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
 
-    def train_epoch(self, maker: BatchMaker, *, learning_rate: float) -> float:
+    def train_epoch(self, maker: BatchMaker) -> float:
         """One pass; the mean loss."""
         options = self.config.fit
         torch.manual_seed(options.seed * 1_000_003 + self.epoch)
@@ -150,9 +154,9 @@ class _Run:
         total, seen = 0.0, 0
         batches = list_batches(maker, options, rng, weights)
         progress = tqdm(batches, desc=f"epoch {self.epoch + 1}", unit="batch", leave=False, mininterval=0.5)
-        for batch in progress:
+        for at, batch in enumerate(progress):
             for group in self.optimizer.param_groups:
-                group["lr"] = learning_rate * min(1.0, (self.step + 1) / 50)
+                group["lr"] = self.learning_rate(at / len(batches))
             scores = score_batch(self.model, batch, options)
             loss = softmax_loss(scores.logits, batch.target_row, batch.target_item, batch.weight)
             self.optimizer.zero_grad(set_to_none=True)
@@ -164,6 +168,13 @@ class _Run:
             progress.set_postfix(loss=f"{total / seen:.3f}", best=f"{max(self.best, 0):.4f}")
         self.epoch += 1
         return total / max(seen, 1)
+
+    def learning_rate(self, part: float) -> float:
+        """Warm-up, then a cosine over the configured epochs; `part` of the current one is done."""
+        options = self.config.fit
+        progress = min((self.epoch + part) / options.epochs, 1.0)
+        share = LAST_RATE + (1.0 - LAST_RATE) * 0.5 * (1.0 + math.cos(math.pi * progress))
+        return options.learning_rate * share * min(1.0, (self.step + 1) / WARM_UP_STEPS)
 
     def note(self, loss: float, figures: dict[str, float], board: SummaryWriter) -> None:
         """Records an epoch and decides whether to stop."""
