@@ -27,8 +27,8 @@ from demo.noise import bots, spoil
 from demo.shoppers import Shoppers, make_shoppers
 from demo.visits import DAY_MS, Needs, Visits, make_needs, make_visits
 
-CHUNK = 8_000
-MERGE_DAYS = 10
+CHUNK = 4_000
+MERGE_ROWS = 500_000
 EVENT_COLUMNS = {
     "event_id": pl.String(),
     "event_type": pl.String(),
@@ -152,21 +152,22 @@ def _finish(rows: pl.DataFrame, catalogue: Catalogue) -> pl.DataFrame:
 
 
 def _merge(plan: ShopPlan, spill: Path, path: Path) -> int:
-    """One file in the order of time, one row group or more for each `MERGE_DAYS`."""
+    """One file in the order of time, read in spans of time that hold about `MERGE_ROWS` rows."""
     schema = pl.DataFrame(schema=EVENT_COLUMNS).to_arrow().schema
-    rows = 0
     scan = pl.scan_parquet(spill / "*.parquet")
+    rows = int(scan.select(pl.len()).collect().item())
+    step_ms = max(60_000, int(plan.days * DAY_MS * MERGE_ROWS / max(rows, MERGE_ROWS)))
+    # A visit that begins shortly before or after the simulation's days reaches beyond them.
+    begin_ms, end_ms = plan.start_ms - DAY_MS, plan.start_ms + (plan.days + 2) * DAY_MS
+    written = 0
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        # Visits that begin before midnight run into the first moments of the day after the last one.
-        for low in range(-MERGE_DAYS, plan.days + MERGE_DAYS, MERGE_DAYS):
-            bounds = [
-                pl.lit((plan.start_ms + day * DAY_MS) * 1000).cast(pl.Datetime("us", "UTC"))
-                for day in (low, low + MERGE_DAYS)
-            ]
-            part = scan.filter(pl.col("event_time") >= bounds[0], pl.col("event_time") < bounds[1]).collect()
+        for low_ms in range(begin_ms, end_ms, step_ms):
+            low, high = (pl.lit(ms * 1000).cast(pl.Datetime("us", "UTC")) for ms in (low_ms, low_ms + step_ms))
+            part = scan.filter(pl.col("event_time") >= low, pl.col("event_time") < high).collect()
             if part.height:
                 writer.write_table(part.sort("event_time", "event_id").to_arrow().cast(schema), row_group_size=250_000)
-            rows += part.height
+            written += part.height
+    assert written == rows, (written, rows)
     return rows
 
 

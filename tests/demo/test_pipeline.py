@@ -1,0 +1,178 @@
+"""The demo's steps: which shop, what is built already, what stops it; and who the story is about."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from demo import protagonist
+from demo.oracle import Oracle
+from demo.pipeline import DemoError, Shop, State, build, open_shop
+from demo.simulate import CHUNK, ShopPlan, simulate
+from demo.storefront import Shown
+from demo.story import another_taste
+from features.schema import EventType
+from features.settings import ROOT, Settings
+
+DAY_MS = 86_400_000
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("BRAID_HOME", str(tmp_path / "var"))
+    monkeypatch.setenv("BRAID_MODEL_REPOSITORY", str(tmp_path / "repository"))
+    return tmp_path / "var"
+
+
+def _offline(folder: Path, rows: list[tuple[str, str, EventType, int]]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    events = pl.DataFrame(
+        [(shopper, item, int(kind), time_ms, None) for shopper, item, kind, time_ms in rows],
+        schema={
+            "shopper": pl.String,
+            "item_id": pl.String,
+            "event_type": pl.Int32,
+            "event_time_ms": pl.Int64,
+            "order_id": pl.String,
+        },
+        orient="row",
+    )
+    events.write_parquet(folder / "events.parquet")
+    items = events.select("item_id").unique().sort("item_id")
+    items.with_columns(category_path=pl.lit(None, pl.List(pl.String)), brand=pl.lit(None, pl.String)).write_parquet(
+        folder / "items.parquet"
+    )
+    return folder
+
+
+def _demo(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "demo", *arguments], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_a_file_gets_a_home_of_its_own(home: Path, tmp_path: Path) -> None:
+    data = tmp_path / "Online Retail.xlsx"
+    data.write_bytes(b"x")
+    shop = open_shop(data, None)
+    assert shop.settings.home == home / "online-retail"
+    assert shop.settings.model_repository == home / "online-retail" / "model_repository"
+    assert os.environ["BRAID_HOME"] == str(shop.settings.home)
+    assert shop.truth is None
+    assert "make down" in f"{shop.make_prefix}make down" and "online-retail" in shop.make_prefix
+
+
+def test_without_a_file_the_shop_is_the_simulated_one(home: Path) -> None:
+    shop = open_shop(None, None)
+    assert shop.settings.home == home
+    assert shop.truth == home / "simulated"
+
+
+def test_a_missing_file_ends_in_one_line(home: Path, tmp_path: Path) -> None:
+    done = _demo("run", "--data", str(tmp_path / "no.csv"))
+    assert done.returncode == 1
+    assert done.stdout.strip().endswith("no.csv: no such file")
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_plan_out_of_bounds_ends_in_one_line(tmp_path: Path) -> None:
+    done = _demo("simulate", "--out", str(tmp_path), "--shoppers", "0")
+    assert done.returncode == 2
+    assert "shoppers must be 1 to" in done.stdout and "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_file_that_changed_is_not_mixed_with_what_was_built(home: Path, tmp_path: Path) -> None:
+    data = tmp_path / "shop.csv"
+    data.write_text("user,item\n")
+    shop = open_shop(data, None)
+    State(shop.settings.home / "demo.json", source={"path": str(data), "bytes": 1}, done=["import"]).save()
+    from rich.console import Console
+
+    with pytest.raises(DemoError, match="Delete .* to build anew"):
+        build(Console(), shop)
+
+
+def test_a_damaged_state_file_is_named(home: Path) -> None:
+    home.mkdir(parents=True)
+    (home / "demo.json").write_text("{")
+    with pytest.raises(DemoError, match=r"demo\.json is damaged"):
+        State.of(Settings(home=home))
+
+
+def test_the_state_comes_back_as_it_was_saved(home: Path) -> None:
+    State(home / "demo.json", source={"simulated": True}, done=["import"], told=["a"]).save()
+    assert State.of(Settings(home=home)).done == ["import"]
+    assert json.loads((home / "demo.json").read_text())["told"] == ["a"]
+
+
+def test_the_protagonist_has_a_clear_taste_and_a_past(tmp_path: Path) -> None:
+    fan = [("u:fan", f"item-{i % 3}", EventType.PURCHASE, i * DAY_MS) for i in range(30)]
+    drifter = [("u:drifter", f"other-{i}", EventType.VIEW, i * DAY_MS) for i in range(30)]
+    guest = [("s:guest", "item-0", EventType.PURCHASE, i * DAY_MS) for i in range(30)]
+    past = protagonist.choose(_offline(tmp_path, fan + drifter + guest), told=[])
+    assert past is not None
+    assert (past.user_id, past.events, past.purchases, past.orders) == ("fan", 30, 30, 30)
+    assert [row[0] for row in past.bought] == ["item-2", "item-1", "item-0"]
+    assert past.looked == []
+    assert past.last_ms == 29 * DAY_MS
+
+
+def test_a_second_story_is_about_somebody_else(tmp_path: Path) -> None:
+    rows = [(f"u:{name}", "item", EventType.VIEW, i * DAY_MS) for name in ("a", "b") for i in range(5)]
+    offline = _offline(tmp_path, rows)
+    first = protagonist.choose(offline, told=[])
+    assert first is not None
+    second = protagonist.choose(offline, told=[first.user_id])
+    third = protagonist.choose(offline, told=["a", "b"])
+    assert second is not None and third is not None
+    assert {first.user_id, second.user_id} == {"a", "b"}
+    assert third.user_id == first.user_id
+
+
+def test_a_log_without_signed_in_shoppers_has_no_story(tmp_path: Path) -> None:
+    assert protagonist.choose(_offline(tmp_path, [("s:guest", "item", EventType.VIEW, 0)]), told=[]) is None
+
+
+class _OneItemShop:
+    """A storefront of a shop that sells one item."""
+
+    def show_all(self, item_ids: list[str]) -> list[Shown]:
+        return [Shown(item_id, item_id) for item_id in item_ids]
+
+
+def test_a_shop_of_one_item_still_has_five_events(tmp_path: Path) -> None:
+    past = protagonist.choose(_offline(tmp_path, [("u:only", "item", EventType.VIEW, 0)]), told=[])
+    assert past is not None
+    assert [item.item_id for item in another_taste(_OneItemShop(), past)] == ["item"] * 5  # type: ignore[arg-type]
+
+
+def test_the_truth_spans_several_chunks_of_shoppers(tmp_path: Path) -> None:
+    simulate(ShopPlan(shoppers=CHUNK + 100, items=50, days=7), tmp_path)
+    assert pl.read_parquet(tmp_path / "users.parquet")["user_id"].n_unique() == CHUNK + 100
+    oracle = Oracle(tmp_path)
+    visits = oracle.buying_visits().filter(pl.col("shopper") >= CHUNK - 50)
+    assert set(visits["shopper"] // CHUNK) == {0, 1}
+    scores = oracle.scores(visits)
+    reversed_scores = oracle.scores(visits.reverse())
+    assert (scores == reversed_scores[::-1]).all()
+    best = scores.argsort(axis=1)[:, -10:]
+    hits = [any(item in top for item in bought) for top, bought in zip(best, visits["bought"].to_list(), strict=True)]
+    assert sum(hits) / len(hits) > 0.4
+
+
+def test_the_oracle_refuses_a_shop_of_another_version(tmp_path: Path) -> None:
+    simulate(ShopPlan(shoppers=20, items=20, days=7), tmp_path)
+    items = pl.read_parquet(tmp_path / "truth" / "items.parquet")
+    other = items.with_columns(pl.Series("style", -items["style"].to_numpy()))
+    other.write_parquet(tmp_path / "truth" / "items.parquet")
+    with pytest.raises(ValueError, match="another version"):
+        Oracle(tmp_path)
+
+
+def test_a_shop_in_the_default_home_needs_no_variables() -> None:
+    shop = Shop(settings=Settings(home=ROOT / "var"), data=ROOT / "x", mapping=None, simulated=True)
+    assert shop.make_prefix == ""
