@@ -90,12 +90,14 @@ class FeatureReader:
     def __init__(self, settings: Settings, budget_s: float) -> None:
         self._settings = settings
         self._budget_s = budget_s
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="feast")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="feast-reads")
+        self._registry_thread = ThreadPoolExecutor(1, thread_name_prefix="feast-registry")
         self._pipe: Coalescer[Request, list[ShopperFeatures]] = Coalescer(self._read, max_batch=MAX_SHOPPERS // 2)
         self._breaker = Breaker("feature-store")
         self.opened = asyncio.Event()
         """Set once the store has been tried: it is open, or requests go on without it."""
         self._store: FeatureStore | None = None
+        self._registry: FeatureStore | None = None
         self._views: dict[str, FeatureView] = {}
 
     async def read(self, keys: Sequence[str], release: int, deadline: Deadline) -> list[ShopperFeatures]:
@@ -120,7 +122,11 @@ class FeatureReader:
 
     async def serves(self, release: int) -> bool:
         """Reads the registry again and says whether it has the release's view."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._open_view, release)
+        loop = asyncio.get_running_loop()
+        self._views = await loop.run_in_executor(self._registry_thread, self._read_registry)
+        if self._store is None:
+            self._store = await loop.run_in_executor(self._thread, self._open)
+        return interest_view(release) in self._views
 
     async def follow(self) -> None:
         """Opens the store, and tries again until it is open and the definitions are applied."""
@@ -136,25 +142,31 @@ class FeatureReader:
             await asyncio.sleep(REOPEN_S)
 
     def close(self) -> None:
-        """Stops the thread; reads that wait are dropped."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        """Stops the threads; reads that wait are dropped."""
+        for thread in (self._thread, self._registry_thread):
+            thread.shutdown(wait=True, cancel_futures=True)
 
     async def _read(self, requests: Sequence[Request]) -> list[list[ShopperFeatures]]:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._read_batch, requests)
 
-    def _open_view(self, release: int) -> bool:
-        store = self._store or open_store(self._settings)
-        store.refresh_registry()  # type: ignore[no-untyped-call]
-        self._views = {view.name: view for view in store.list_feature_views()}
-        self._store = store
-        return interest_view(release) in self._views
+    def _open(self) -> FeatureStore:
+        """The store that reads, with its online store loaded: Feast imports it late."""
+        store = open_store(self._settings)
+        self._rows(store, RECENT_VIEW, [_entity("nobody")])
+        return store
+
+    def _read_registry(self) -> dict[str, FeatureView]:
+        """The views as they are now, read beside the reads of features."""
+        self._registry = self._registry or open_store(self._settings)
+        self._registry.refresh_registry()  # type: ignore[no-untyped-call]
+        return {view.name: view for view in self._registry.list_feature_views()}
 
     def _read_batch(self, requests: Sequence[Request]) -> list[list[ShopperFeatures]]:
         store = self._store
         if store is None:
             return [[ShopperFeatures() for _ in keys] for keys, _ in requests]
         keys = sorted({key for shopper_keys, _ in requests for key in shopper_keys})
-        entities = [EntityKey(join_keys=[SHOPPER], entity_values=[Value(string_val=key)]) for key in keys]
+        entities = [_entity(key) for key in keys]
         base = [self._rows(store, name, entities) for name in (RECENT_VIEW, PURCHASES_VIEW, PROFILE_VIEW)]
         interests = {
             release: self._rows(store, interest_view(release), entities)
@@ -177,6 +189,10 @@ class FeatureReader:
         names = [feature.name for feature in table.features]
         rows = store._get_provider().online_read(store.config, table, entities, names)
         return [values for _, values in rows]
+
+
+def _entity(key: str) -> EntityKey:
+    return EntityKey(join_keys=[SHOPPER], entity_values=[Value(string_val=key)])
 
 
 def _features(
