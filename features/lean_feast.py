@@ -1,7 +1,8 @@
-"""Imports Feast without torch: import this before `feast`.
+"""Imports Feast without what makes it heavy; import this before `feast`.
 
-Feast imports torch wherever it is installed, for tensors that nobody here asks it for: 180 MiB and seconds in each
-process. A process that wants torch itself imports it before or after as usual.
+Feast imports torch wherever it is installed (180 MiB in each process, for tensors that nobody here asks it for) and
+rewrites its own modules to check types while it runs (seconds of every start). A process that wants torch imports it
+before or after as usual.
 """
 
 from __future__ import annotations
@@ -10,10 +11,27 @@ import importlib
 import sys
 from typing import Any
 
-if "torch" not in sys.modules:
+import typeguard
+
+
+def _unchecked(target: Any = None, **_: object) -> Any:
+    """The decorator `typechecked`, bare or with options, that checks nothing."""
+    return _unchecked if target is None else target
+
+
+def _import_feast() -> None:
     modules: dict[str, Any] = sys.modules
-    modules["torch"] = None  # to the import system: there is none
+    typechecked = typeguard.typechecked
+    without_torch = "torch" not in modules
+    typeguard.typechecked = _unchecked
+    if without_torch:
+        modules["torch"] = None  # to the import system: there is none
     try:
         importlib.import_module("feast.torch_wrapper")
     finally:
-        del modules["torch"]
+        typeguard.typechecked = typechecked
+        if without_torch:
+            del modules["torch"]
+
+
+_import_feast()

@@ -10,7 +10,16 @@ from typing import Final
 
 import polars as pl
 
-from features.schema import OWN_ITEMS, RECENT_EVENTS, SEQUENCE_TYPES, EventType
+from features.schema import (
+    ITEM_STATISTICS_VIEW,
+    OWN_ITEMS,
+    PROFILE_VIEW,
+    PURCHASES_VIEW,
+    RECENT_EVENTS,
+    RECENT_VIEW,
+    SEQUENCE_TYPES,
+    EventType,
+)
 
 _UTC = pl.Datetime("us", "UTC")
 
@@ -54,6 +63,13 @@ STATISTICS_ROWS: Final[dict[str, pl.DataType]] = {
     "popularity": pl.Float64(),
     "event_timestamp": _UTC,
 }
+ROWS: Final[dict[str, dict[str, pl.DataType]]] = {
+    RECENT_VIEW: RECENT_ROWS,
+    PURCHASES_VIEW: PURCHASE_ROWS,
+    PROFILE_VIEW: PROFILE_ROWS,
+    ITEM_STATISTICS_VIEW: STATISTICS_ROWS,
+}
+"""Rows of the views that outlive any release, by view."""
 
 
 def newest_events(events: pl.DataFrame, limit: int = RECENT_EVENTS) -> pl.DataFrame:

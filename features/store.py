@@ -8,6 +8,7 @@ would drop the rewrite. What keeps an old row from replacing a new one is the lo
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,11 +24,14 @@ from feast import RepoConfig
 from feast.infra.online_stores.redis import RedisOnlineStore
 from feast.infra.registry.sql import SqlRegistry
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 
 from features import definitions, schema
 from features.database.engine import DatabaseError
 from features.locks import locked
+from features.rows import ROWS
 from features.settings import Settings
 
 WRITE_ROWS = 250
@@ -96,13 +100,14 @@ def apply(settings: Settings) -> None:
             use_wal(settings.home / "online.db")
         if _registry_file(settings) is not None:
             use_wal(settings.home / "registry.db")
-        settings.offline.mkdir(parents=True, exist_ok=True)
+        _make_empty_sources(settings.offline)
         (settings.home / "feature_store.yaml").write_text(json.dumps(_configuration(settings), indent=2))
         with opened(settings) as store:
             gone: list[Any] = [service for service in store.list_feature_services() if service.name not in names]
             for view in store.list_feature_views():
                 if view.name not in names:
                     gone += [view, view.batch_source]
+                    shutil.rmtree(definitions.offline_file(settings.offline, view.name), ignore_errors=True)
             store.apply(declared, objects_to_delete=gone, partial=False)
 
 
@@ -168,6 +173,15 @@ def _configuration(settings: Settings) -> dict[str, Any]:
     }
 
 
+def _make_empty_sources(offline: Path) -> None:
+    """Rows before the first build: none, in files that Feast can read."""
+    offline.mkdir(parents=True, exist_ok=True)
+    for view, columns in ROWS.items():
+        path = definitions.offline_file(offline, view)
+        if not path.exists():
+            pl.DataFrame(schema=columns).write_parquet(path)
+
+
 def _registry_file(settings: Settings) -> Path | None:
     """The registry's SQLite file, or None where it lies in the shop's PostgreSQL."""
     if settings.log_url.startswith("postgresql"):
@@ -180,6 +194,7 @@ def _check_online_store(settings: Settings) -> None:
         return
     try:
         nodes, options = RedisOnlineStore._parse_connection_string(settings.redis_url)
+        options |= {"retry": Retry(NoBackoff(), 0), "socket_connect_timeout": 2}
         with Redis(host=nodes[0]["host"], port=int(nodes[0]["port"]), **options) as client:
             client.ping()
     except (RedisError, OSError, LookupError, ValueError) as error:

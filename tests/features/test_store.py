@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import polars as pl
 import pytest
 import redis
@@ -177,6 +178,14 @@ def test_the_registry_lies_in_the_shops_postgresql(new_settings: Callable[..., S
     assert not (settings.home / "registry.db").exists()
     with store.opened(settings) as feast:
         assert len(feast.list_feature_views()) == 4
+
+
+def test_historical_features_before_the_first_build_are_none(settings: Settings) -> None:
+    store.apply(settings)
+    asked = pd.DataFrame({"shopper": ["u:1"], "event_timestamp": [pd.Timestamp(NOON, unit="ms", tz="UTC")]})
+    with store.opened(settings) as feast:
+        got = feast.get_historical_features(asked, [f"{schema.RECENT_VIEW}:log_position"]).to_df()
+    assert got["log_position"].dropna().empty
 
 
 def test_a_redis_that_is_down_is_named_with_its_setting(new_settings: Callable[..., Settings]) -> None:

@@ -222,7 +222,7 @@ def test_the_worker_outlives_a_store_that_is_gone(
             parts.enter_context(following(settings))
             eventually(lambda: caught_up(engine), within_s=30, what="the end of the log")
         EventLog(engine).append(random_events(60, seed=42, first=30), now_ms())
-        eventually(lambda: "cannot follow the log" in caplog.text, what="the error in the log")
+        eventually(lambda: "cannot follow the log" in caplog.text, within_s=30, what="the error in the log")
         parts.enter_context(running(command, tmp_path / "redis.log"))
         eventually(lambda: caught_up(engine), within_s=30, what="the end of the log")
         found = online(settings, schema.RECENT_VIEW, SHOPPERS)
@@ -230,13 +230,17 @@ def test_the_worker_outlives_a_store_that_is_gone(
     assert caplog.text.count("cannot follow the log") <= 3
 
 
-def test_a_second_worker_waits_for_the_first(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_second_worker_waits_for_the_first(
+    new_settings: Callable[..., Settings], database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = new_settings(database_url=database_url)
     engine = fill(settings, random_events(20, seed=51))
     caplog.set_level("INFO")
     with locked(settings, "stream"), following(settings):
         eventually(lambda: "another stream worker" in caplog.text, what="the message")
         assert read_counter(engine, STREAM_COUNTER) == 0
     assert caplog.text.count("another stream worker") == 1
+    engine.dispose()
 
 
 def test_the_position_never_goes_back(settings: Settings) -> None:
