@@ -122,7 +122,7 @@ def _optimizer(model: FusionModel, config: Config) -> torch.optim.Optimizer:
     decayed = [weight for weight in model.parameters() if weight.ndim > 1]
     rest = [weight for weight in model.parameters() if weight.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": config.fit.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.fit.learning_rate, betas=(0.9, 0.98))
+    return torch.optim.AdamW(groups, lr=config.fit.learning_rate, betas=(0.9, 0.98), fused=True)
 
 
 @dataclass(slots=True, kw_only=True)
