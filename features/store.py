@@ -90,12 +90,12 @@ def apply(settings: Settings) -> None:
     Raises:
         StoreError: a file in `generated` is no release, or the online store cannot be reached.
     """
-    try:
-        declared = definitions.declare(settings)
-    except ValueError as error:
-        raise StoreError(str(error)) from None
-    names = {part.name for part in declared}
-    with locked(settings, "feature-store"):
+    with locked(settings, "feature-store"):  # from here: a release that is declared meanwhile would be dropped
+        try:
+            declared = definitions.declare(settings)
+        except ValueError as error:
+            raise StoreError(str(error)) from None
+        names = {part.name for part in declared}
         if settings.online_store == "sqlite":
             use_wal(settings.home / "online.db")
         if _registry_file(settings) is not None:
@@ -149,8 +149,11 @@ def write_item_statistics(store: FeatureStore, rows: pl.DataFrame) -> None:
 def _write(store: FeatureStore, view: str, rows: pl.DataFrame) -> None:
     # Not `write_to_online_store`: it leaves out a batch whose features are all null, such as a cleared profile.
     definition = store.get_feature_view(view, allow_registry_cache=True)
-    for part in rows.iter_slices(WRITE_ROWS):
-        store._get_provider().ingest_df(definition, part.to_pandas())
+    try:
+        for part in rows.iter_slices(WRITE_ROWS):
+            store._get_provider().ingest_df(definition, part.to_pandas())
+    except (RedisError, sqlite3.Error) as error:
+        raise StoreError(f"cannot write {view} to the online store: {error}; it can be run again") from error
 
 
 def _configuration(settings: Settings) -> dict[str, Any]:
