@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import psycopg
@@ -25,6 +26,12 @@ from tests.conditions import eventually
 from tests.processes import environment, free_ports, required_binary, running, tail
 
 POSTGRES_FOLDERS = [str(path) for path in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
+
+
+def pytest_configure() -> None:
+    """A shop that the caller's environment names is none of the tests' business."""
+    for name in [name for name in os.environ if name.startswith("BRAID_")]:
+        del os.environ[name]
 
 
 @pytest.fixture(scope="session")
@@ -41,34 +48,34 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_server() -> Iterator[str]:
     """URL of the database `postgres` in a cluster of our own; take `postgres_url` for a database to write in."""
     initdb = required_binary("initdb", "postgresql", *POSTGRES_FOLDERS)
     postgres = required_binary("postgres", "postgresql", *POSTGRES_FOLDERS)
-    folder = tmp_path_factory.mktemp("postgres")
     as_user: list[str] = []
-    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
-        as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", "--"]
-        for parent in [folder, *folder.parents[:3]]:
-            if parent.is_relative_to(tmp_path_factory.getbasetemp().parent):
-                parent.chmod(0o755)
-        shutil.chown(folder, "postgres", "postgres")
-    data = folder / "data"
-    made = subprocess.run(
-        [*as_user, initdb, "-D", data, "-U", "braid", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C"],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-    )
-    assert made.returncode == 0, f"initdb failed: {made.stderr}"
-    port = free_ports()
-    options = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "port": str(port), "fsync": "off"}
-    flags = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-    url = f"postgresql://braid@127.0.0.1:{port}/postgres"
-    log = folder / "postgres.log"
-    with running([*as_user, postgres, "-D", str(data), *flags], log, stop_signal=signal.SIGINT):
-        eventually(lambda: psycopg.connect(url).close() is None, within_s=30, what="PostgreSQL's first answer")
-        yield url
+    with TemporaryDirectory(prefix="braid-postgres-") as name:  # pytest's own folders are closed to other users
+        folder = Path(name)
+        if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+            as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", "--"]
+            shutil.chown(folder, "postgres", "postgres")
+        flags = ["-U", "braid", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C"]
+        command = [*as_user, initdb, "-D", str(folder / "data"), *flags]
+        made = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+        assert made.returncode == 0, f"initdb failed: {made.stderr}"
+        port = free_ports()
+        options = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "port": str(port), "fsync": "off"}
+        flags = [part for option, value in options.items() for part in ("-c", f"{option}={value}")]
+        url = f"postgresql://braid@127.0.0.1:{port}/postgres"
+        log = folder / "postgres.log"
+        command = [*as_user, postgres, "-D", str(folder / "data"), *flags]
+        with running(command, log, stop_signal=signal.SIGINT) as process:
+            eventually(
+                lambda: process.poll() is not None or psycopg.connect(url).close() is None,
+                within_s=60,
+                what="PostgreSQL's first answer",
+            )
+            assert process.poll() is None, f"PostgreSQL did not start:\n{tail(log)}"
+            yield url
 
 
 @pytest.fixture
