@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from features.importing.cleaning import EVENT_FIELDS, canonical_rows
 from features.importing.errors import ImportFailed
+from features.importing.lines import settle_faults
 from features.importing.mapping import Bursts, Mapping
 from features.importing.source import ROW, Source, first_line, identifier, literal
 from features.schema import EventType
@@ -42,8 +43,11 @@ def open_workspace(folder: Path, timezone: str | None) -> duckdb.DuckDBPyConnect
     return connection
 
 
-def stage(connection: duckdb.DuckDBPyConnection, source: Source, mapping: Mapping) -> None:
-    """Fills the tables `staged` (every row, with the rule that it breaks) and `late` (rows that repeat or burst).
+def stage(connection: duckdb.DuckDBPyConnection, source: Source, mapping: Mapping) -> Source:
+    """Fills the tables `staged` (each row and the rule that it breaks), `late` (rows that repeat or burst) and `lost`.
+
+    Returns:
+        The source, with the rows in it that a stray quotation mark had swallowed.
 
     Raises:
         ImportFailed: a column cannot serve, no row's time can be read, or times mix with and without an offset.
@@ -54,6 +58,10 @@ def stage(connection: duckdb.DuckDBPyConnection, source: Source, mapping: Mappin
         raise ImportFailed(
             f"{source.path.name} cannot be read to its end ({first_line(error)}); copy or export it again"
         ) from None
+    (rows,) = _row(connection, "SELECT count(*) FROM staged")
+    source, swallowed = settle_faults(connection, source, rows)
+    if swallowed:
+        connection.execute(f"INSERT INTO staged {canonical_rows(connection, swallowed, mapping)}").fetchall()
     _check(connection, source, mapping)
     connection.execute("CREATE TEMP TABLE late (row BIGINT, reason VARCHAR)")
     if mapping.rules.duplicates:
@@ -63,6 +71,7 @@ def stage(connection: duckdb.DuckDBPyConnection, source: Source, mapping: Mappin
             ") USING (event_id) WHERE row <> kept"
         )
     _mark_bursts(connection, mapping.rules.bursts)
+    return source
 
 
 def rows_for_log(connection: duckdb.DuckDBPyConnection) -> Iterator[pa.RecordBatch]:
@@ -83,21 +92,13 @@ def rows_for_log(connection: duckdb.DuckDBPyConnection) -> Iterator[pa.RecordBat
 
 
 def counts(connection: duckdb.DuckDBPyConnection) -> tuple[int, dict[str, int]]:
-    """Rows read, and rows rejected by rule."""
-    (read,) = _row(connection, "SELECT count(*) FROM staged")
+    """Rows read, and rows rejected by rule; a line that could not be taken apart is one too."""
+    (read,) = _row(connection, "SELECT (SELECT count(*) FROM staged) + (SELECT count(*) FROM lost)")
     rejected = connection.execute(
         "SELECT reason, count(*) FROM (SELECT reason FROM staged WHERE reason IS NOT NULL "
-        "UNION ALL SELECT reason FROM late) GROUP BY reason"
+        "UNION ALL SELECT reason FROM late UNION ALL SELECT 'unreadable_line' FROM lost) GROUP BY reason"
     ).fetchall()
     return read, dict(rejected)
-
-
-def lost_lines(connection: duckdb.DuckDBPyConnection, source: Source) -> int:
-    """Lines of CSV that could not be taken apart into columns; they are no rows of `staged`."""
-    if not _has_faults(connection, source):
-        return 0
-    (lines,) = _row(connection, f"SELECT count(DISTINCT line) FROM {identifier(source.faults or '')}")
-    return int(lines)
 
 
 def write_rejected(connection: duckdb.DuckDBPyConnection, source: Source, file: Path) -> None:
@@ -111,21 +112,11 @@ def write_rejected(connection: duckdb.DuckDBPyConnection, source: Source, file: 
         "SELECT row, reason FROM staged WHERE reason IS NOT NULL UNION ALL SELECT row, reason FROM late) AS r "
         f"JOIN (SELECT {identifier(ROW)} AS n, {own} FROM {source.relation}) AS s ON s.n = r.row"
     )
-    if _has_faults(connection, source):
-        query += (
-            " UNION ALL BY NAME SELECT 'unreadable_line' AS reason, CAST(line AS BIGINT) AS line, "
-            f"any_value(csv_line) AS line_text FROM {identifier(source.faults or '')} GROUP BY line"
-        )
+    if _row(connection, "SELECT count(*) FROM lost") != (0,):
+        query += " UNION ALL BY NAME SELECT 'unreadable_line' AS reason, line, line_text FROM lost"
     connection.execute(
         f"COPY ({query} ORDER BY row) TO {literal(str(file))} (FORMAT parquet, COMPRESSION zstd)"
     ).fetchall()
-
-
-def _has_faults(connection: duckdb.DuckDBPyConnection, source: Source) -> bool:
-    (count,) = _row(
-        connection, f"SELECT count(*) FROM duckdb_tables() WHERE table_name = {literal(source.faults or '')}"
-    )
-    return bool(count)
 
 
 def _row(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:

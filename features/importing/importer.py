@@ -126,15 +126,14 @@ class _Job:
         return sections
 
     def _events(self, source: Source) -> Section:
-        self._watch(f"reading {source.path.name}", lambda: events.stage(self._workspace, source, self._mapping))
+        staged = self._watch(
+            f"reading {source.path.name}", lambda: events.stage(self._workspace, source, self._mapping)
+        )
         rows, rejected = events.counts(self._workspace)
-        if lost := events.lost_lines(self._workspace, source):
-            rejected["unreadable_line"] = rejected.get("unreadable_line", 0) + lost
-            rows += lost
         section = Section(what="events", files=[source.path.name], rows=rows, rejected=rejected)
         if rejected:
             target = self._folder / "rejected.parquet"
-            self._watch("keeping rejected rows", lambda: events.write_rejected(self._workspace, source, target))
+            self._watch("keeping rejected rows", lambda: events.write_rejected(self._workspace, staged, target))
             section.rejected_file = str(target)
         good = rows - sum(rejected.values())
         task = self._progress.add_task("writing events", total=good)

@@ -8,7 +8,8 @@ one drops the other's locks), so the engine is disposed of first and the file op
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
 import adbc_driver_postgresql.dbapi
@@ -33,9 +34,17 @@ def load_events(engine: Engine, batches: Iterable[pa.RecordBatch], written: Call
         batches: columns of the table `events` but `position`, all with the same columns.
         written: called after each batch with its rows.
     """
-    if engine.dialect.name == "sqlite":
-        return _into_sqlite(engine, batches, written)
-    return _into_postgresql(engine, batches, written)
+    load = _into_sqlite if engine.dialect.name == "sqlite" else _into_postgresql
+    with ThreadPoolExecutor(1) as reader:
+        return load(engine, _read_ahead(reader, iter(batches)), written)
+
+
+def _read_ahead(reader: Executor, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The batches, each made while the one before it is being written."""
+    coming = reader.submit(next, batches, None)
+    while (batch := coming.result()) is not None:
+        coming = reader.submit(next, batches, None)
+        yield batch
 
 
 def _into_sqlite(engine: Engine, batches: Iterable[pa.RecordBatch], written: Callable[[int], None]) -> int:

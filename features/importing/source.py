@@ -53,6 +53,8 @@ class Source:
     relation: str
     types: dict[str, str]
     """Column to DuckDB's type; every column of CSV and JSON lines is VARCHAR."""
+    separator: str | None = None
+    """Of CSV."""
     faults: str | None = None
     """The table into which DuckDB puts lines that cannot be taken apart; it is there once the file was read."""
 
@@ -174,7 +176,8 @@ def _csv(path: Path, separator: str | None, columns: Sequence[str], encoding: st
         f"{_kept_faults(path)})"
     )
     numbered = f"(SELECT *, row_number() OVER () AS {identifier(ROW)} FROM {relation})"
-    return Source(path=path, kind="csv", relation=numbered, types=dict.fromkeys(names, "VARCHAR"), faults=_faults(path))
+    types = dict.fromkeys(names, "VARCHAR")
+    return Source(path=path, kind="csv", relation=numbered, types=types, separator=separator, faults=_faults(path))
 
 
 def _json_lines(path: Path) -> Source:

@@ -61,6 +61,19 @@ def test_a_bad_row_is_counted_and_its_neighbours_are_kept(shop: Shop, row: str, 
         assert kept.select("what", "who", "thing", "when").fill_null("").row(0) == tuple(row.split(","))
 
 
+def test_good_lines_behind_a_stray_quotation_mark_are_given_back(shop: Shop) -> None:
+    good = [f"view,ann,item{number},2024-05-01T10:00:{number:02}Z" for number in range(30)]
+    stray = 'view,ann,"cup,2024-05-01T10:00:00Z'
+    quoted = 'view,ann,"a ""fine"" cup, really",2024-05-01T10:00:00Z'
+    section = shop.load_rows([*good[:10], stray, *good[10:20], quoted, *good[20:], stray, good[0]])
+    assert section.rejected == {"unreadable_line": 2, "duplicate": 1}
+    assert section.rows == 34
+    assert set(shop.events()["item_id"]) == {f"item{number}" for number in range(30)} | {'a "fine" cup, really'}
+    kept = rejected(section)
+    assert kept.filter(pl.col("reason") == "unreadable_line")["line_text"].to_list() == [stray, stray]
+    assert kept.filter(pl.col("reason") == "duplicate")["thing"].to_list() == ["item0"]
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [

@@ -1,0 +1,66 @@
+"""Lines of CSV that could not be taken apart, and the good lines that a stray quotation mark above them swallowed.
+
+A field that opens with a quotation mark and never closes it runs on over the next lines, and DuckDB gives up all of
+them as one fault. Here the first of them stays the fault, and each line behind it is read again on its own.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+
+import duckdb
+import polars as pl
+
+from features.importing.source import ROW, Source, identifier, literal
+
+
+def settle_faults(connection: duckdb.DuckDBPyConnection, source: Source, rows: int) -> tuple[Source, Source | None]:
+    """Fills the table `lost` (line, line_text) after `source` was read.
+
+    Args:
+        rows: how many rows were read; those that are given back are numbered on from there.
+
+    Returns:
+        The source with the swallowed rows in it, and those rows alone (None if there are none).
+    """
+    connection.execute("CREATE TEMP TABLE lost (line BIGINT, line_text VARCHAR)")
+    if source.faults is None or not _exists(connection, source.faults):
+        return source, None
+    faults = connection.execute(
+        f"SELECT CAST(line AS BIGINT), any_value(csv_line) FROM {identifier(source.faults)} GROUP BY line ORDER BY line"
+    ).fetchall()
+    lost: list[tuple[int, str]] = []
+    found: list[tuple[str | None, ...]] = []
+    for number, text in faults:
+        first, *swallowed = (text or "").splitlines() or [""]
+        lost.append((number, first))
+        for offset, line in enumerate(swallowed, 1):
+            values = next(csv.reader([line], delimiter=(source.separator or ",")[0]), [])
+            if len(values) == len(source.types):
+                found.append(tuple(value or None for value in values))
+            elif line:
+                lost.append((number + offset, line))
+    _insert(connection, "lost", pl.DataFrame(lost, schema={"line": pl.Int64, "line_text": pl.String}, orient="row"))
+    if not found:
+        return source, None
+    frame = pl.DataFrame(found, schema=dict.fromkeys(source.types, pl.String), orient="row").with_columns(
+        pl.int_range(rows + 1, rows + 1 + pl.len(), dtype=pl.Int64).alias(ROW)
+    )
+    columns = ", ".join(f"{identifier(name)} VARCHAR" for name in source.types)
+    connection.execute(f"CREATE TEMP TABLE swallowed ({columns}, {identifier(ROW)} BIGINT)")
+    _insert(connection, "swallowed", frame)
+    whole = f"(SELECT * FROM {source.relation} UNION ALL SELECT * FROM swallowed)"
+    return replace(source, relation=whole), replace(source, relation="swallowed")
+
+
+def _insert(connection: duckdb.DuckDBPyConnection, table: str, frame: pl.DataFrame) -> None:
+    connection.register("given", frame.to_arrow())
+    connection.execute(f"INSERT INTO {table} SELECT * FROM given").fetchall()
+    connection.unregister("given")
+
+
+def _exists(connection: duckdb.DuckDBPyConnection, table: str) -> bool:
+    query = f"SELECT count(*) FROM duckdb_tables() WHERE table_name = {literal(table)}"
+    ((count,),) = connection.execute(query).fetchall()
+    return bool(count)
