@@ -23,13 +23,14 @@ class ItemTower(nn.Module):
         self.register_buffer("seen", seen.float().reshape(-1, 1))
         self.ids = nn.Embedding(content.shape[0], dim)
         self.id_bias = nn.Embedding(content.shape[0], 1)
-        self.codes = nn.EmbeddingBag(content_codes, dim + 1, mode="mean", padding_idx=0)  # vector, then bias
+        self.codes = nn.EmbeddingBag(content_codes, dim, mode="mean", padding_idx=0)
+        self.code_bias = nn.EmbeddingBag(content_codes, 1, mode="mean", padding_idx=0)
         nn.init.normal_(self.ids.weight, std=0.5 * dim**-0.5)
         nn.init.normal_(self.codes.weight, std=dim**-0.5)
         nn.init.zeros_(self.id_bias.weight)
+        nn.init.zeros_(self.code_bias.weight)
         with torch.no_grad():
             self.codes.weight[0] = 0.0
-            self.codes.weight[:, dim] = 0.0
 
     def start_from(self, vectors: Tensor, bias: Tensor) -> None:
         """Sets the id embeddings, float32 (N, D), and their biases (N,)."""
@@ -49,6 +50,6 @@ class ItemTower(nn.Module):
 
     def of_content(self, content: Tensor) -> tuple[Tensor, Tensor]:
         """Vectors (..., D) and biases (...) of items known by content alone, int32 (..., W)."""
-        both = self.codes(content.reshape(-1, content.shape[-1]))
-        both = both.reshape(list(content.shape[:-1]) + [both.shape[-1]])  # noqa: RUF005
-        return both[..., :-1], both[..., -1]
+        flat = content.reshape(-1, content.shape[-1])
+        shape = list(content.shape[:-1])
+        return self.codes(flat).reshape(shape + [-1]), self.code_bias(flat).reshape(shape)  # noqa: RUF005

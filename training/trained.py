@@ -60,19 +60,27 @@ def load_trained(folder: Path) -> TrainedModel:
     """Reads what `TrainedModel.save` wrote.
 
     Raises:
-        DataError: there is no finished run in the folder.
+        DataError: there is no finished run in the folder, or one of another version.
     """
     if not (folder / WEIGHTS).exists():
         raise DataError(f"{folder / WEIGHTS} is missing; run `python -m training train` first")
     stored = torch.load(folder / WEIGHTS, weights_only=True)
-    config = Config.from_dict(stored["config"])
+    try:
+        config = Config.from_dict(stored["config"])
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{folder / WEIGHTS}: {error}; run `python -m training train` again") from None
     items = pl.read_parquet(folder / "items.parquet")
     content, codes = read_vocabulary(folder / "vocabulary.json")
     tower = ItemTower(
         torch.from_numpy(content_matrix(items)), torch.zeros(items.height), content.size, config.model.dim
     )
     model = FusionModel(config.model, tower, codes)
-    model.load_state_dict(stored["state"])
+    try:
+        model.load_state_dict(stored["state"])
+    except RuntimeError:
+        raise DataError(
+            f"{folder / WEIGHTS} was made by another version; run `python -m training train` again"
+        ) from None
     with np.load(folder / "samples.npz") as samples:
         return TrainedModel(
             model=model.eval(),
