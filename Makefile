@@ -16,7 +16,7 @@ VENV_PYTHON := .venv/bin/python
 DATA ?=
 MAPPING ?=
 TESTS ?=
-BUF := tests/node/node_modules/.bin/buf
+BUF := tests/node/node_modules/@bufbuild/buf-linux-x64/bin/buf
 
 .PHONY: setup demo up down status check test lint format bench proto lock clean
 
@@ -45,7 +45,7 @@ format: setup
 
 $(BUF): tests/node/package-lock.json
 	@command -v npm > /dev/null || { echo "npm is missing, buf needs it: sudo apt-get install nodejs npm" >&2; exit 1; }
-	cd tests/node && npm ci --no-fund --no-audit && touch node_modules/.bin/buf
+	cd tests/node && npm ci --no-fund --no-audit && touch ../../$(BUF)
 
 bench: setup
 	@$(VENV_PYTHON) -m benchmarks.latency
