@@ -14,10 +14,12 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.table import Table
 from sqlalchemy.exc import OperationalError
 
 from features.database.engine import DatabaseError
 from features.importing.errors import ImportFailed
+from features.release import ReleaseError
 from features.settings import load_settings
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -29,7 +31,7 @@ def clear_errors() -> Iterator[None]:
     """Turns the errors that a person can put right into one line and exit code 2."""
     try:
         yield
-    except (DatabaseError, ImportFailed) as error:
+    except (DatabaseError, ImportFailed, ReleaseError) as error:
         message = str(error)
     except OperationalError as error:
         message = (
@@ -104,6 +106,18 @@ def materialize(
 
     with clear_errors():
         materialize_vectors(load_settings(), release)
+
+
+@app.command()
+def status() -> None:
+    """Shows what the databases hold and how far their followers have come."""
+    from features.status import status as read_status
+
+    table = Table.grid(padding=(0, 2))
+    with clear_errors():
+        for name, value in read_status(load_settings()).items():
+            table.add_row(name, value)
+        Console().print(table)
 
 
 if __name__ == "__main__":

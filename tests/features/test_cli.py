@@ -1,0 +1,58 @@
+"""The command line: what a person sees."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from features.__main__ import app
+from features.settings import ROOT
+
+EVENTS = "userId,movieId,rating,timestamp\n1,2,3.5,1112486027\n1,29,3.5,1112484676\n,29,3.5,1112484676\n"
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("BRAID_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def test_import_guesses_the_mapping_and_shows_what_it_did(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "ratings.csv").write_text(EVENTS)
+    result = CliRunner().invoke(app, ["import", str(tmp_path / "ratings.csv")])
+    assert result.exit_code == 0, result.output
+    assert "movielens" in result.output and "missing_user" in result.output and "events/s" in result.output
+    (report,) = home.glob("imports/*/report.json")
+    assert json.loads(report.read_text())["sections"][0]["new"] == 2
+    assert (report.parent / "rejected.parquet").is_file()
+    assert [path.name for path in report.parent.iterdir() if path.is_dir()] == []
+
+
+def test_status_of_a_fresh_and_of_a_filled_shop(home: Path, tmp_path: Path) -> None:
+    fresh = CliRunner().invoke(app, ["status"])
+    assert fresh.exit_code == 0, fresh.output
+    assert "none; train and publish one" in fresh.output
+    (tmp_path / "ratings.csv").write_text(EVENTS)
+    CliRunner().invoke(app, ["import", str(tmp_path / "ratings.csv")])
+    filled = CliRunner().invoke(app, ["status"])
+    assert "2, the last of 2005-04-02 23:53:47 UTC" in filled.output
+    assert "2 positions behind the log" in filled.output
+
+
+def test_the_module_runs_as_a_program(home: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "features", "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0
+    for command in ("import", "build", "apply", "stream", "materialize", "status"):
+        assert command in done.stdout
+
+
+def test_a_wrong_setting_is_one_line(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRAID_ONLINE_STORE", "oracle")
+    result = CliRunner().invoke(app, ["status"])
+    assert result.exit_code != 0
+    assert "BRAID_ONLINE_STORE" in str(result.exception) and "Traceback" not in result.output

@@ -1,0 +1,84 @@
+"""The import leaves the same behind on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from features.database.engine import open_database
+from features.event_log import EventLog, NewEvent
+from features.schema import EventType
+from features.settings import Settings
+from tests.features.import_shop import PLAIN, Shop
+
+EVERYTHING = {
+    "events": PLAIN["events"]
+    | {"session": "visit", "order": "order", "query": "words", "attribution_token": "token", "event_id": "id"},
+    "items": {"source": "events", "id": "thing", "price": "price"},
+    "users": {"source": "events", "id": "who"},
+}
+
+
+@pytest.fixture
+def shop(tmp_path: Path, database_url: str) -> Shop:
+    return Shop(Settings(home=tmp_path / "home", database_url=database_url), tmp_path)
+
+
+def write_rows(shop: Shop, rows: int) -> Path:
+    start = datetime(2024, 1, 1, tzinfo=timezone.utc)
+    number = pl.int_range(rows, eager=True)
+    file = shop.folder / "rows.parquet"
+    pl.DataFrame(
+        {
+            "id": number.cast(pl.String) + " ü",
+            "what": (number % 2).replace_strict({0: "view", 1: "purchase"}),
+            "who": "shopper '" + (number % 97).cast(pl.String),
+            "visit": pl.Series([None if i % 3 else f"v{i}" for i in range(rows)], dtype=pl.String),
+            "thing": "item " + (number % 31).cast(pl.String),
+            "when": [start + timedelta(seconds=(i * 7919) % 100_000) for i in range(rows)],
+            "pieces": pl.Series([None if i % 2 == 0 else i % 5 + 1 for i in range(rows)], dtype=pl.Int64),
+            "price": pl.Series([None if i % 2 == 0 else i % 9 + 0.5 for i in range(rows)], dtype=pl.Float64),
+            "order": pl.Series([f"o{i}" if i % 2 else None for i in range(rows)], dtype=pl.String),
+            "words": pl.Series([None] * rows, dtype=pl.String),
+            "token": pl.Series([f"t{i}" if i % 5 == 0 else None for i in range(rows)], dtype=pl.String),
+        }
+    ).write_parquet(file)
+    return file
+
+
+def test_every_column_arrives_and_a_second_run_changes_nothing(shop: Shop) -> None:
+    file = write_rows(shop, 3_000)
+    first = shop.load(file, shop.mapping(EVERYTHING))
+    assert [section.new for section in first.sections] == [3_000, 31, 97]
+    stored = shop.events()
+    assert stored["event_time_ms"].is_sorted()
+    assert stored["position"].is_sorted()
+    given = pl.read_parquet(file).sort("id")
+    found = stored.sort("event_id")
+    for ours, theirs in (("session_id", "visit"), ("item_id", "thing"), ("order_id", "order"), ("price", "price")):
+        assert found[ours].to_list() == given[theirs].to_list()
+    assert found["shopper"].to_list() == [f"u:{who}" for who in given["who"]]
+    assert found["event_time_ms"].to_list() == given["when"].dt.epoch("ms").to_list()
+    assert found["attribution_token"].to_list() == given["token"].to_list()
+    assert found["query"].null_count() == 3_000
+
+    again = shop.load(file, shop.mapping(EVERYTHING))
+    assert [(section.new, section.changed) for section in again.sections] == [(0, 0)] * 3
+    assert [section.already_stored for section in again.sections] == [3_000, 31, 97]
+    assert shop.events().equals(stored)
+    assert shop.revision() == 31
+
+
+def test_events_of_the_storefront_and_of_a_file_live_side_by_side(shop: Shop) -> None:
+    engine = open_database(shop.settings.log_url)
+    live = NewEvent(
+        event_id="5 ü", event_type=EventType.VIEW, event_time_ms=1, user_id="ann", session_id=None, item_id="cup"
+    )
+    EventLog(engine).append([live], 1)
+    engine.dispose()
+    section = shop.load(write_rows(shop, 50), shop.mapping(EVERYTHING)).sections[0]
+    assert (section.new, section.already_stored) == (49, 1)
+    assert shop.events().filter(pl.col("event_id") == "5 ü")["shopper"].to_list() == ["u:ann"]
