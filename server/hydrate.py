@@ -124,7 +124,7 @@ def fusion_request(
     Args:
         allowed: the packed bits of `LoadedRelease.allowed_bits`.
         candidates: int32 (C,), item indices, `PADDING` where there is none.
-        long_term, recent: whether to let the model see that strand.
+        long_term, recent: whether to let the model see that strand: vector and purchases, or the newest events.
     """
     now = np.array([shopper.now_ms], np.int64)
     interest = shopper.interest if long_term else None
@@ -141,7 +141,7 @@ def fusion_request(
         np.array([len(events)], np.int64),
         now,
     )
-    own_items, own_features = _own_items(shopper, release, index)
+    own_items, own_features = _own_items(shopper.purchases if long_term else (), shopper, release, index)
     profile = shopper.profile
     return FusionRequest(
         release.number,
@@ -177,9 +177,9 @@ def _unknown_content(items: npt.NDArray[np.int32], rows: Rows, release: LoadedRe
 
 
 def _own_items(
-    shopper: Shopper, release: LoadedRelease, index: CatalogueIndex
+    purchases: tuple[Purchase, ...], shopper: Shopper, release: LoadedRelease, index: CatalogueIndex
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-    bought = shopper.purchases[:OWN_ITEMS]
+    bought = purchases[:OWN_ITEMS]
     count = len(bought)
     if not count:
         return np.full(OWN_ITEMS, PADDING, np.int32), np.zeros((OWN_ITEMS, len(OWN_FEATURES)), np.float32)

@@ -16,6 +16,7 @@ from server.hydrate import fusion_request, no_candidates
 from server.loaded_release import LoadedRelease
 from server.queries import Interest, Interests, ShopperEvent, ShopperQuery, Tier
 from server.shop import Shop
+from server.triton import FusionAnswer
 
 LOG = logging.getLogger(__name__)
 
@@ -31,12 +32,12 @@ _EVENT_WEIGHTS = {EventType.VIEW: 1.0, EventType.CLICK: 1.0, EventType.FAVOURITE
 _PURCHASE_WEIGHT = 5.0
 
 
-def by_vector(interest: npt.NDArray[np.float32], release: LoadedRelease, index: CatalogueIndex) -> list[Interest]:
-    """Softmax of interest · item vector over the release's items on sale, summed by category."""
-    rows = release.rows[~index.columns.deleted[release.rows]]
-    logits = release.vectors[release.indices(rows)] @ interest
-    weights = np.exp(logits - logits.max(initial=-np.inf)) if rows.size else logits
-    return _shares(rows, weights, index)
+def by_model(answer: FusionAnswer, release: LoadedRelease, index: CatalogueIndex) -> list[Interest]:
+    """Softmax over the model's best items, summed by category: where it expects the next event."""
+    found = answer.top_items >= 0
+    logits = answer.top_scores[found].astype(np.float64)
+    weights = np.exp(logits - logits.max(initial=-np.inf)) if logits.size else logits
+    return _shares(release.rows[answer.top_items[found]], weights, index)
 
 
 def by_events(events: Sequence[ShopperEvent], index: CatalogueIndex) -> list[Interest]:
@@ -89,8 +90,8 @@ async def interests_of(shop: Shop, query: ShopperQuery, deadline: Deadline) -> I
             LOG.debug("interests without the model: %s", error)
         else:
             return Interests(
-                long_term=by_vector(long_term_alone.interest, release, index) if shopper.interest else [],
-                current=by_vector(recent_alone.interest, release, index) if shopper.events else [],
+                long_term=by_model(long_term_alone, release, index) if shopper.interest else [],
+                current=by_model(recent_alone, release, index) if shopper.events else [],
                 long_term_weight=float(both.long_weight[0]),
                 last_event_ms=shopper.last_event_ms,
                 release=release.number,

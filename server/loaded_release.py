@@ -63,7 +63,8 @@ class LoadedRelease:
         self.content = files.content
         self.codes = files.codes
         self.vectors = np.ascontiguousarray(files.item_vectors, np.float32)  # (N, D)
-        self.units = _unit(self.vectors)
+        self.units = unit_length(self.vectors)
+        self.mean_unit = self.units.mean(axis=0) if len(self.units) else np.zeros(self.interest_dim, np.float32)
         self.biases = files.items["bias"].to_numpy().astype(np.float32)
         self.mean_vector = self.vectors.mean(axis=0) if len(self.vectors) else np.zeros(self.interest_dim, np.float32)
         self.mean_bias = float(self.biases.mean()) if self.biases.size else 0.0
@@ -101,7 +102,7 @@ class LoadedRelease:
         indices, slots = self.indices(rows), self.slots(rows)
         units = np.zeros((rows.size, self.interest_dim), np.float32)
         units[indices >= 0] = self.units[indices[indices >= 0]]
-        units[slots >= 0] = _unit(self.new.vectors[slots[slots >= 0]])
+        units[slots >= 0] = unit_length(self.new.vectors[slots[slots >= 0]])
         return units
 
     def content_of(self, rows: Rows) -> Ints:
@@ -138,7 +139,8 @@ class LoadedRelease:
         return content_codes(pl.DataFrame(columns, schema=CATALOGUE_COLUMNS), self.content)
 
 
-def _unit(vectors: Floats) -> Floats:
+def unit_length(vectors: Floats) -> Floats:
+    """Vectors of length 1, float32 (n, D); zeros stay zeros."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     units: Floats = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
     return units

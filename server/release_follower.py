@@ -92,6 +92,8 @@ class ReleaseFollower:
     async def _step(self) -> None:
         loop = asyncio.get_running_loop()
         wanted = await loop.run_in_executor(self._threads, self._table.live)
+        if wanted != self._refused:
+            self._refused = None
         if wanted is None or wanted == self._refused:
             if wanted is None and self.current is not None:
                 LOG.info("release=%d leaves service, none is live", self.current.number)
@@ -120,7 +122,6 @@ class ReleaseFollower:
 
     async def _switch(self, release: LoadedRelease) -> None:
         before, self.current = self.current, release
-        self._refused = None
         self._failed_probes = 0
         self._breaker.succeeded()
         self.settled.set()

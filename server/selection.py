@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from server.catalogue_index import CatalogueIndex, Mask, Rows
 from server.hydrate import Shopper
-from server.loaded_release import LoadedRelease
+from server.loaded_release import LoadedRelease, unit_length
 from server.queries import Reason, Strand
 from server.triton import FusionAnswer
 
@@ -106,7 +106,9 @@ def explain(
     by_long, by_recent = weight * (lift @ long_term.interest), (1 - weight) * (lift @ recent.interest)
     strands = np.where(by_long >= by_recent, Strand.LONG_TERM, Strand.RECENT)
     strands = np.where(biases - release.mean_bias > taste, Strand.POPULAR, strands)
-    strands = np.where(repeat > np.maximum(taste, biases - release.mean_bias), Strand.REPEAT, strands)
+    again = repeat > np.maximum(taste, biases - release.mean_bias)
+    bought = np.array([index.item_ids[row] in shopper.bought_ms for row in rows], np.bool_)
+    strands = np.where(again, np.where(bought, Strand.REPEAT, Strand.RECENT), strands)
     because = _because(rows, shopper, release, index, answer)
     return [Reason(Strand(int(strand)), ids) for strand, ids in zip(strands, because, strict=True)]
 
@@ -114,14 +116,25 @@ def explain(
 def _because(
     rows: Rows, shopper: Shopper, release: LoadedRelease, index: CatalogueIndex, answer: FusionAnswer
 ) -> list[tuple[str, ...]]:
-    """For each row the recent items that speak most for it: the event's weight times their cosine, summed by item."""
+    """For each row the recent items that speak most for it: the event's weight times their cosine, summed by item.
+
+    Cosines are taken from the average item, so that an item speaks for its own kind and not for all.
+    """
     if not shopper.events:
         return [()] * rows.size
     ids = [event.item_id for event in shopper.events]
     weights = answer.recent_weights[-len(ids) :]
     names, place = np.unique(np.array(ids, object), return_inverse=True)
     total = np.bincount(place, weights=weights, minlength=names.size)
-    similarity = release.unit_vectors(rows) @ release.unit_vectors(index.rows(list(names))).T  # (n, items)
+    similarity = _from_average(rows, release) @ _from_average(index.rows(list(names)), release).T  # (n, items)
     speaks = similarity * total
     order = np.argsort(-speaks, axis=1, kind="stable")[:, :MAX_REASONS]
     return [tuple(str(names[item]) for item in line if speaks[row, item] > 0) for row, line in enumerate(order)]
+
+
+def _from_average(rows: Rows, release: LoadedRelease) -> Floats:
+    """Directions from the average item to catalogue rows, float32 (n, D); zeros for items without a vector."""
+    units = release.unit_vectors(rows)
+    offsets = np.where(units.any(axis=1, keepdims=True), units - release.mean_unit, 0.0)
+    directions: Floats = unit_length(offsets.astype(np.float32))
+    return directions

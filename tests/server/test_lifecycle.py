@@ -24,7 +24,7 @@ from features.settings import ROOT, Settings
 from tests.conditions import eventually
 from tests.conftest import NewSettings
 from tests.processes import environment, running
-from tests.server.client import NOT_SERVING, SERVING, gateway, new_event, refusal
+from tests.server.client import NOT_SERVING, SERVING, Client, gateway, new_event, refusal
 from tests.server.conftest import copy_of
 
 VIEW = event_pb2.EVENT_TYPE_VIEW
@@ -89,6 +89,18 @@ def test_a_taken_port_and_a_wrong_setting_are_one_line(new_settings: NewSettings
         assert "BRAID_GATEWAY_ADDRESS" in failure()
     assert "BRAID_GATEWAY_MAX_CALLS" in failure(BRAID_GATEWAY_MAX_CALLS="0")
     assert "BRAID_DATABASE_URL" in failure(BRAID_DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
+
+
+def test_two_processes_share_a_port_and_one_may_go(new_settings: NewSettings) -> None:
+    settings = new_settings()
+    with gateway(settings, share_port="true"):
+        with gateway(settings, share_port="true") as second:
+            second.process.send_signal(signal.SIGTERM)
+            assert second.process.wait(15) == 0
+        client = Client(settings.gateway_address)
+        with client.channel:
+            assert client.health() == SERVING
+            assert client.write(new_event(VIEW, "i", user_id="u")) == [event_pb2.EventStatus.CODE_STORED]
 
 
 def test_too_many_events_are_told_when_to_come_back(new_settings: NewSettings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from uuid import uuid4
 
 import grpc
@@ -88,11 +89,17 @@ def interests(client: Client, user_id: str, *events: event_pb2.Event) -> rec.Get
     return client.recommendations.GetInterests(request, timeout=10)
 
 
-def test_current_interest_follows_the_visit(client: Client) -> None:
+def share(found: Sequence[rec.GetInterestsResponse.Interest], of: str) -> float:
+    return sum(interest.strength for interest in found if interest.category_path[0] == of)
+
+
+def test_current_interest_follows_the_visit_and_long_term_interest_stays(client: Client) -> None:
+    before = interests(client, "user-8")
     for of in TASTES:
         answer = interests(client, "user-8", *views(of))
         assert answer.tier == rec.TIER_FULL and answer.release == 1
-        assert answer.current[0].category_path[0] == of
+        assert share(answer.current, of) > share(before.current, of)
+        assert share(answer.long_term, of) == pytest.approx(share(before.long_term, of), abs=0.05)
         for found in (answer.long_term, answer.current):
             strengths = [interest.strength for interest in found]
             assert sum(strengths) == pytest.approx(1) and strengths == sorted(strengths, reverse=True)
@@ -107,6 +114,7 @@ def test_nothing_is_known_of_a_stranger(client: Client) -> None:
 
 
 def test_a_stranger_with_a_visit_has_current_interest_alone(client: Client) -> None:
-    answer = interests(client, uuid4().hex, *views("Music"))
-    assert answer.tier == rec.TIER_RECENT
-    assert not answer.long_term and answer.current[0].category_path[0] == "Music"
+    for of in TASTES:
+        answer = interests(client, uuid4().hex, *views(of))
+        assert answer.tier == rec.TIER_RECENT
+        assert not answer.long_term and answer.current[0].category_path[0] == of

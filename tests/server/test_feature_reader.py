@@ -1,0 +1,102 @@
+"""One read of the online store, on SQLite and on Redis, as lists and arrays."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from datetime import datetime, timezone
+
+import numpy as np
+import polars as pl
+import pytest
+
+from features import store
+from features.settings import Settings
+from server.deadline import Deadline
+from server.errors import FeaturesUnavailable
+from server.feature_reader import FeatureReader, LongInterest, Profile, Purchase, ShopperFeatures
+from server.queries import ShopperEvent
+from tests.conftest import NewSettings
+
+NOW = datetime(2026, 9, 1, tzinfo=timezone.utc)
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def filled(request: pytest.FixtureRequest, new_settings: NewSettings) -> Settings:
+    """A store with one shopper of release 1."""
+    redis = {"online_store": "redis", "redis_url": request.getfixturevalue("redis_url")}
+    settings = new_settings(**(redis if request.param == "redis" else {}))
+    settings.generated.mkdir(parents=True)
+    (settings.generated / "v1.json").write_text(json.dumps({"release": 1, "interest_dim": 3}))
+    store.apply(settings)
+    opened = store.open_store(settings)
+    key = {"shopper": ["u:anna"], "event_timestamp": [NOW]}
+    recent = {
+        "event_ids": [["a", "b"]],
+        "item_ids": [["x", "y"]],
+        "event_types": [[1, 4]],
+        "event_times_ms": [[100, 200]],
+        "log_position": [7],
+    }
+    purchases = {
+        "item_ids": [["y"]],
+        "counts": [[2]],
+        "first_times_ms": [[50]],
+        "last_times_ms": [[200]],
+        "basket_count": [3],
+    }
+    interest = {"vector": [[1.0, 2.0, 3.0]], "encoded_through_ms": [150], "encoded_position": [6]}
+    profile = {"age": [30], "gender": ["f"], "country": [None]}
+    types = {"event_types": pl.List(pl.Int32), "counts": pl.List(pl.Int32), "vector": pl.List(pl.Float32)}
+    types |= {"country": pl.String}
+
+    def frame(columns: dict[str, object]) -> pl.DataFrame:
+        return pl.DataFrame(key | columns, schema_overrides={name: types[name] for name in columns if name in types})
+
+    store.write_recent(opened, frame(recent))
+    store.write_purchases(opened, frame(purchases))
+    store.write_profiles(opened, frame(profile))
+    store.write_interest(opened, 1, frame(interest))
+    return settings
+
+
+@pytest.fixture
+async def reader(filled: Settings) -> AsyncIterator[FeatureReader]:
+    """An opened reader."""
+    opened = FeatureReader(filled, 5.0)
+    assert await opened.serves(1)
+    assert not await opened.serves(2)
+    yield opened
+    opened.close()
+
+
+async def test_a_known_shopper_and_a_stranger_in_one_read(reader: FeatureReader) -> None:
+    anna, stranger = await reader.read(["u:anna", "s:nobody"], 1, Deadline())
+    assert anna.recent == (ShopperEvent("a", "x", 1, 100), ShopperEvent("b", "y", 4, 200))
+    assert anna.purchases == (Purchase("y", 2, 50, 200),) and anna.basket_count == 3
+    assert anna.profile == Profile(30, "f", None)
+    assert isinstance(anna.interest, LongInterest) and anna.interest.encoded_through_ms == 150
+    assert anna.interest.vector.dtype == np.float32 and anna.interest.vector.tolist() == [1.0, 2.0, 3.0]
+    assert stranger == ShopperFeatures()
+
+
+async def test_each_request_of_a_batch_reads_the_vector_of_its_own_release(reader: FeatureReader) -> None:
+    answers = await asyncio.gather(*(reader.read(["u:anna"], release, Deadline()) for release in (1, 0, 9, 1)))
+    assert [answer[0].interest is not None for answer in answers] == [True, False, False, True]
+    assert all(answer[0].recent for answer in answers)
+
+
+async def test_a_caller_without_time_is_told_at_once(reader: FeatureReader) -> None:
+    with pytest.raises(FeaturesUnavailable):
+        await reader.read(["u:anna"], 1, Deadline.after(0.001))
+
+
+async def test_a_store_that_cannot_be_opened_is_gone_on_without(new_settings: NewSettings) -> None:
+    settings = new_settings(online_store="redis", redis_url="127.0.0.1:1")
+    reader = FeatureReader(settings, 1.0)
+    follower = asyncio.ensure_future(reader.follow())
+    await asyncio.wait_for(reader.opened.wait(), 30)
+    assert await reader.read(["u:anna"], 1, Deadline()) == [ShopperFeatures()]
+    follower.cancel()
+    reader.close()
