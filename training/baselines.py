@@ -130,7 +130,7 @@ def measure_baselines(
     for name, settings in _GRID.items():
         best, best_figure = settings[0], -1.0
         for setting, rank in _rankers(name, settings, log, moments, validation_from_ms, validation):
-            figure = measure(validation, rank(validation.moments))["ndcg@10"]
+            figure = measure(validation, rank(validation.moments)).get("ndcg@10", 0.0)
             if figure > best_figure:
                 best, best_figure = setting, figure
         for _, rank in _rankers(name, [best], log, moments, test_from_ms, test):

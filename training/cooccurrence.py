@@ -8,7 +8,6 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
-from scipy.sparse.linalg import svds
 
 from training.dataset import Log
 
@@ -28,8 +27,8 @@ def cooccurrence_vectors(log: Log, before_ms: int, dim: int) -> npt.NDArray[np.f
     count = log.item_count
     noise = np.random.default_rng(0).normal(size=(count, dim)).astype(np.float32) * np.float32(0.05 / dim**0.5)
     known = (log.items >= 0) & (log.times_ms < before_ms)
-    factors = min(dim, count - 2, 64)
-    if factors < 1 or count > MOST_ITEMS or not known.any():
+    factors = min(dim, count)
+    if count > MOST_ITEMS or not known.any():
         return noise
     visit = np.unique(log.visits[known], return_inverse=True)[1]
     held = sparse.csr_matrix((np.ones(len(visit), np.float32), (visit, log.items[known])), (visit.max() + 1, count))
@@ -39,9 +38,20 @@ def cooccurrence_vectors(log: Log, before_ms: int, dim: int) -> npt.NDArray[np.f
     expected = totals[both.row] * totals[both.col] / held.shape[0]
     information = np.log(np.maximum(both.data / np.maximum(expected, 1e-9), 1e-9))
     kept = (both.row != both.col) & (information > 0) & (both.data > 1)
+    if not kept.any():
+        return noise
     matrix = sparse.csr_matrix((information[kept], (both.row[kept], both.col[kept])), (count, count))
-    left, values, _ = svds(matrix, k=factors, v0=np.ones(count), random_state=0)
-    vectors = left * np.sqrt(values)[None, :]
+    vectors = _leading_factors(matrix, factors)
     vectors *= LENGTH / max(float(np.linalg.norm(vectors, axis=1).mean()), 1e-9)
     noise[:, :factors] += vectors.astype(np.float32)
     return noise
+
+
+def _leading_factors(matrix: sparse.csr_matrix, factors: int) -> npt.NDArray[np.float64]:
+    """Eigenvectors of a symmetric matrix, each times the root of its eigenvalue, by block power iteration."""
+    basis = np.random.default_rng(0).normal(size=(matrix.shape[0], min(factors + 16, matrix.shape[0])))
+    for _ in range(8):
+        basis, _ = np.linalg.qr(np.asarray(matrix @ basis) + 1e-9 * basis)
+    values, turned = np.linalg.eigh(basis.T @ np.asarray(matrix @ basis))
+    best = np.argsort(-values)[:factors]
+    return np.asarray((basis @ turned[:, best]) * np.sqrt(np.maximum(values[best], 0.0)))

@@ -18,6 +18,9 @@ from training.moments import DAY_MS, Ints, Longs, Moments
 from training.own_items import OwnItems
 from training.scoring import score_batch
 
+RANKED = 10
+"""Places that are measured."""
+
 Ranker = Callable[[Moments], Ints]
 """Moments to the best K items of each, int32 (E, K), best first."""
 
@@ -59,11 +62,14 @@ class TestSet:
 
 
 def split_times(moments: Moments, test_from_ms: int | None) -> tuple[int, int]:
-    """Where validation and test begin: midnights that leave about a tenth of the moments behind each."""
+    """Where validation and test begin: midnights that leave about a tenth of the moments behind each.
+
+    A log of a day or less is split within the day.
+    """
     if test_from_ms is None:
-        test_from_ms = _midnight(moments.times_ms, 0.9)
+        test_from_ms = _split_time(moments.times_ms, 0.9)
     before = moments.times_ms[moments.times_ms < test_from_ms]
-    return (_midnight(before, 0.9) if len(before) else test_from_ms), test_from_ms
+    return (_split_time(before, 0.9) if len(before) else test_from_ms), test_from_ms
 
 
 def make_test_set(log: Log, moments: Moments, from_ms: int, to_ms: int, protocol: Protocol) -> TestSet:
@@ -86,16 +92,20 @@ def make_test_set(log: Log, moments: Moments, from_ms: int, to_ms: int, protocol
 
 
 def measure(test: TestSet, ranked: Ints) -> dict[str, float]:
-    """Recall@10 and NDCG@10 over all targets, over repeats and over new items alone (moments without one are left out).
+    """Recall@10 and NDCG@10 over all targets, over repeats and over new items alone.
+
+    A part that no moment has is left out.
 
     Args:
-        ranked: int32 (E, at least 10).
+        ranked: int32 (E, K), best first.
     """
     figures: dict[str, float] = {}
     for part, kept in (("", None), ("repeat_", test.repeated), ("explore_", ~test.repeated)):
         hits, sizes = _hits(test.moments, ranked, kept)
         rows = sizes > 0
         shoppers = test.moments.shoppers[rows]
+        if not len(shoppers):
+            continue
         figures[f"{part}recall@10"] = mean_of_shoppers(recall_at(hits[rows], sizes[rows]), shoppers)
         figures[f"{part}ndcg@10"] = mean_of_shoppers(ndcg_at(hits[rows], sizes[rows]), shoppers)
     figures["moments"] = float(len(test.moments))
@@ -106,7 +116,7 @@ def rank_with_model(
     model: FusionModel,
     maker: BatchMaker,
     allowed: npt.NDArray[np.bool_],
-    k: int = 10,
+    k: int = RANKED,
     *,
     use_long: bool = True,
     use_recent: bool = True,
@@ -131,7 +141,9 @@ def _hits(moments: Moments, ranked: Ints, kept: npt.NDArray[np.bool_] | None) ->
         row, item = row[kept], item[kept]
     span = int(max(ranked.max(initial=0), item.max(initial=0))) + 1
     asked = np.arange(len(moments))[:, None] * span + ranked
-    return np.isin(asked, row * span + item), np.bincount(row, minlength=len(moments))
+    hits = np.isin(asked, row * span + item)
+    missing = max(RANKED - hits.shape[1], 0)  # a catalogue smaller than the list
+    return np.pad(hits, ((0, 0), (0, missing))), np.bincount(row, minlength=len(moments))
 
 
 def _bought_before(log: Log, moments: Moments) -> npt.NDArray[np.bool_]:
@@ -155,5 +167,9 @@ def _keep_targets(moments: Moments, kept: npt.NDArray[np.bool_]) -> Moments:
     return trimmed.take(np.flatnonzero(counts > 0))
 
 
-def _midnight(times_ms: Longs, share: float) -> int:
-    return int(np.quantile(times_ms, share)) // DAY_MS * DAY_MS
+def _split_time(times_ms: Longs, share: float) -> int:
+    if not len(times_ms):
+        return 0
+    time_ms = int(np.quantile(times_ms, share))
+    midnight = time_ms // DAY_MS * DAY_MS
+    return midnight if midnight > times_ms.min() else time_ms

@@ -183,7 +183,7 @@ class _Run:
         board.add_scalar("loss/train", loss, self.epoch)
         for name, value in figures.items():
             board.add_scalar(f"validation/{name}", value, self.epoch)
-        validation = f", validation NDCG@10 {figures['ndcg@10']:.4f}" if figures else ""
+        validation = f", validation NDCG@10 {figures['ndcg@10']:.4f}" if "ndcg@10" in figures else ""
         tqdm.write(f"epoch {self.epoch}: loss {loss:.3f}{validation}")
         if figure > self.best or not self.best_state:
             self.best, self.since_best = figure, 0

@@ -26,9 +26,7 @@ def ndcg_at(hits: npt.NDArray[np.bool_], basket_sizes: npt.NDArray[np.int64], k:
 
 
 def mean_of_shoppers(figures: Floats, shoppers: npt.NDArray[np.int64]) -> float:
-    """The mean over shoppers of the mean of their moments; NaN where there is none."""
-    if not len(figures):
-        return float("nan")
+    """The mean over shoppers of the mean of their moments, at least one."""
     _, row = np.unique(shoppers, return_inverse=True)
     sums = np.bincount(row, weights=figures)
     return float((sums / np.bincount(row)).mean())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from math import isnan
 from pathlib import Path
 
 from rich.table import Table
@@ -25,11 +24,10 @@ def figures_table(figures: Figures, title: str) -> Table:
     table = Table("model", title=title, title_justify="left")
     for heading in COLUMNS.values():
         table.add_column(heading, justify="right")
-    best = {name: max((_number(row[name]) for row in figures.values()), default=0.0) for name in COLUMNS}
+    best = {name: max((row[name] for row in figures.values() if name in row), default=None) for name in COLUMNS}
     for label, row in figures.items():
         cells = [
-            f"[bold]{_text(row[name])}[/bold]" if _number(row[name]) == best[name] else _text(row[name])
-            for name in COLUMNS
+            f"[bold]{_text(row, name)}[/bold]" if row.get(name) == best[name] else _text(row, name) for name in COLUMNS
         ]
         table.add_row(label, *cells)
     return table
@@ -40,7 +38,7 @@ def figures_markdown(figures: Figures) -> str:
     lines = [
         f"| model | {' | '.join(COLUMNS.values())} |",
         f"| --- |{' ---: |' * len(COLUMNS)}",
-        *[f"| {label} | {' | '.join(_text(row[name]) for name in COLUMNS)} |" for label, row in figures.items()],
+        *[f"| {label} | {' | '.join(_text(row, name) for name in COLUMNS)} |" for label, row in figures.items()],
     ]
     return "\n".join(lines) + "\n"
 
@@ -52,9 +50,5 @@ def write_figures(folder: Path, figures: Figures) -> None:
     (folder / "evaluation.json").write_text(json.dumps(figures, indent=2))
 
 
-def _number(value: float) -> float:
-    return -1.0 if isnan(value) else value
-
-
-def _text(value: float) -> str:
-    return "-" if isnan(value) else f"{value:.4f}"
+def _text(row: Mapping[str, float], name: str) -> str:
+    return f"{row[name]:.4f}" if name in row else "-"

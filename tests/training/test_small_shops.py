@@ -1,0 +1,67 @@
+"""Shops at the edge: one item, one shopper, no test moment, a shopper with very many events."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from features.schema import EventType
+from tests.training.conftest import SMALL
+from tests.training.shops import DAY_MS, MINUTE_MS, START_MS, Row, catalogue, write_shop
+from training.cooccurrence import cooccurrence_vectors
+from training.dataset import read_log
+from training.evaluate import Protocol
+from training.gate import check_candidate
+from training.pipeline import train
+from training.publish import write_candidate
+
+PURCHASE, VIEW = EventType.PURCHASE, EventType.VIEW
+
+
+def orders(shopper: str, days: int, items: int) -> list[Row]:
+    return [
+        (f"u:{shopper}", f"i{day % items:03d}", PURCHASE, START_MS + day * DAY_MS, f"{shopper}{day}", None)
+        for day in range(days)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "items"),
+    [
+        (orders("a", 30, 1) + orders("b", 30, 1), 1),
+        (orders("a", 30, 5), 5),
+        (orders("a", 1, 1), 40),
+        ([("s:x", "i000", VIEW, START_MS, None, "x")], 3),
+    ],
+    ids=["one item", "one shopper", "one event", "one view"],
+)
+def test_a_tiny_shop_trains_and_passes_the_gate(tmp_path: Path, rows: list[Row], items: int) -> None:
+    offline = write_shop(tmp_path / "offline", rows, catalogue(items))
+    trained = train(offline, tmp_path / "run", SMALL, Protocol(), test_from_ms=None, resume=False)
+    write_candidate(trained, 1, tmp_path / "candidate")
+    check_candidate(trained, tmp_path / "candidate" / "fusion", tmp_path / "candidate" / "item_tower")
+
+
+def test_without_a_test_moment_there_are_no_figures_and_still_a_model(offline: Path, tmp_path: Path) -> None:
+    trained = train(offline, tmp_path, SMALL, Protocol(), test_from_ms=START_MS + 999 * DAY_MS, resume=False)
+    assert trained.report["metrics"] == {"moments": 0.0}
+    assert "| fusion | - | - |" in (tmp_path / "evaluation.md").read_text()
+
+
+def test_one_shopper_with_very_many_events_is_cut_to_the_newest_moments(tmp_path: Path) -> None:
+    rows: list[Row] = [
+        ("u:a", f"i{at % 40:03d}", PURCHASE, START_MS + at * MINUTE_MS, f"o{at}", None) for at in range(5000)
+    ]
+    log, moments = read_log(write_shop(tmp_path, rows))
+    assert (len(log.items), len(moments)) == (5000, 400)
+    assert moments.times_ms.min() == log.times_ms[4600]
+
+
+def test_items_of_the_same_visits_start_near_each_other(offline: Path) -> None:
+    log, _ = read_log(offline)
+    vectors = cooccurrence_vectors(log, 1 << 60, 16)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    same = np.arange(40)[:, None] % 4 == np.arange(40)[None, :] % 4
+    alike = unit @ unit.T
+    assert alike[same & ~np.eye(40, dtype=bool)].mean() > alike[~same].mean() + 0.3
+    assert np.array_equal(vectors, cooccurrence_vectors(log, 1 << 60, 16))
