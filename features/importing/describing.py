@@ -12,7 +12,7 @@ from typing import Final
 import duckdb
 
 from features.importing.cleaning import id_text, time_ms
-from features.importing.mapping import IdColumn, ItemsMapping, TimeColumn, UsersMapping
+from features.importing.mapping import IdColumn, ItemsMapping, LongFormat, TimeColumn, UsersMapping
 from features.importing.source import ROW, Source, identifier, literal
 
 ITEM_FIELDS: Final = (
@@ -38,17 +38,12 @@ def rows_of_files(
     Raises:
         ImportFailed: a column is missing, or its type cannot serve.
     """
-    parts = []
-    for number, source in enumerate(sources):
-        long = isinstance(mapping, ItemsMapping) and mapping.long is not None
-        rows = _long(connection, source, mapping) if long else _wide(connection, source, mapping)
-        parts.append(f"SELECT {number} AS file, * FROM ({rows})")
-    fields = fields_of(mapping)
-    merged = ", ".join(f"arg_max({name}, (file, row)) AS {name}" for name in (*fields, "attributes"))
     if isinstance(mapping, ItemsMapping) and mapping.long is not None:
-        # Properties of one item may stand in several files, each with its newest value.
-        return f"SELECT max(file) AS file, max(row) AS row, id, {merged} FROM ({' UNION ALL '.join(parts)}) GROUP BY id"
-    return " UNION ALL ".join(parts)
+        return _long(connection, sources, mapping, mapping.long)
+    return " UNION ALL ".join(
+        f"SELECT {number} AS file, * FROM ({_wide(connection, source, mapping)})"
+        for number, source in enumerate(sources)
+    )
 
 
 def rows_of_events(source: Source, mapping: ItemsMapping | UsersMapping) -> str:
@@ -103,32 +98,42 @@ def _wide(connection: duckdb.DuckDBPyConnection, source: Source, mapping: ItemsM
     )
 
 
-def _long(connection: duckdb.DuckDBPyConnection, source: Source, mapping: ItemsMapping | UsersMapping) -> str:
-    """The newest value of every wanted property of an item, as one row."""
-    assert isinstance(mapping, ItemsMapping) and mapping.long
-    columns = [
-        source.column(source.find(names, f"items.long.{field}") or "")
-        for names, field in ((mapping.long.property, "property"), (mapping.long.value, "value"))
-    ]
-    moment = "0"
-    if mapping.long.time:
-        moment, *_ = time_ms(connection, source, TimeColumn(column=mapping.long.time), "items.long.time")
-    wanted = {name: [n.removesuffix("?") for n in getattr(mapping, name)] for name in ITEM_FIELDS}
-    listed = [
-        f"max(value) FILTER (property IN ({', '.join(map(literal, names))}))" if names else "CAST(NULL AS VARCHAR)"
-        for names in wanted.values()
-    ]
-    pairs = ", ".join(f"{literal(name)}, max(value) FILTER (property = {literal(name)})" for name in mapping.attributes)
-    known = [name for names in wanted.values() for name in names] + list(mapping.attributes)
+def _long(
+    connection: duckdb.DuckDBPyConnection, sources: Sequence[Source], mapping: ItemsMapping, long: LongFormat
+) -> str:
+    """One row an item of the newest value of each property, whichever of the files it stands in."""
+    parts = []
+    for number, source in enumerate(sources):
+        pair = [
+            source.column(source.find(names, f"items.long.{field}") or "")
+            for names, field in ((long.property, "property"), (long.value, "value"))
+        ]
+        moment = "0"
+        if long.time:
+            moment, *_ = time_ms(connection, source, TimeColumn(column=long.time), "items.long.time")
+        parts.append(
+            f"SELECT {number} AS file, {identifier(ROW)} AS row, {id_text(source, mapping.id, 'items.id')} AS id, "
+            f"{pair[0]} AS property, CAST({pair[1]} AS VARCHAR) AS value, {moment} AS moment "
+            f"FROM {source.relation}"
+        )
+    wanted = {name: [given.removesuffix("?") for given in getattr(mapping, name)] for name in ITEM_FIELDS}
+    known = [*(given for names in wanted.values() for given in names), *mapping.attributes]
     newest = (
-        f"SELECT id, property, arg_max(value, (moment, row)) AS value, max(row) AS row FROM ("
-        f"SELECT {identifier(ROW)} AS row, {id_text(source, mapping.id, 'items.id')} AS id, {columns[0]} AS property, "
-        f"CAST({columns[1]} AS VARCHAR) AS value, {moment} AS moment FROM {source.relation}) "
-        f"WHERE property IN ({', '.join(map(literal, known)) or 'NULL'}) GROUP BY ALL"
+        "SELECT id, property, arg_max(value, (moment, file, row)) AS value, max(file) AS file, max(row) AS row "
+        f"FROM ({' UNION ALL '.join(parts)}) WHERE property IN ({', '.join(map(literal, known)) or 'NULL'}) "
+        "GROUP BY ALL"
     )
-    chosen = ", ".join(f"{sql} AS {name}" for sql, name in zip(listed, ITEM_FIELDS, strict=True))
+    chosen = ", ".join(
+        f"{_property(names) if names else 'CAST(NULL AS VARCHAR)'} AS {name}" for name, names in wanted.items()
+    )
+    pairs = ", ".join(f"{literal(name)}, {_property([name])}" for name in mapping.attributes)
     attributes = f"CAST(json_object({pairs}) AS VARCHAR)" if pairs else "CAST(NULL AS VARCHAR)"
-    return f"SELECT max(row) AS row, id, {chosen}, {attributes} AS attributes FROM ({newest}) GROUP BY id"
+    columns = f"max(file) AS file, max(row) AS row, id, {chosen}, {attributes} AS attributes"
+    return f"SELECT {columns} FROM ({newest}) GROUP BY id"
+
+
+def _property(names: Sequence[str]) -> str:
+    return f"max(value) FILTER (property IN ({', '.join(map(literal, names))}))"
 
 
 def _text(source: Source, mapping: ItemsMapping | UsersMapping, name: str) -> str:

@@ -22,7 +22,7 @@ from features.importing.source import ROW, Source, first_line, identifier, liter
 from features.schema import EventType
 
 MEMORY_LIMIT: Final = "512MB"
-BATCH_ROWS: Final = 250_000
+BATCH_ROWS: Final = 100_000
 
 _ACTS = ", ".join(
     str(int(kind)) for kind in (EventType.VIEW, EventType.CLICK, EventType.CART, EventType.FAVOURITE, EventType.SEARCH)

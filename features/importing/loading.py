@@ -80,11 +80,12 @@ def _into_postgresql(engine: Engine, batches: Iterable[pa.RecordBatch], written:
             with connection.cursor() as cursor:
                 cursor.adbc_ingest("import_staging", batch, mode="replace", temporary=True)
             _value(connection, f"SELECT 1 FROM (SELECT pg_advisory_xact_lock({WRITER_LOCK})) AS locked")
-            new += _value(
-                connection,
-                f"WITH stored AS (INSERT INTO events ({names}) SELECT {names} FROM import_staging "
-                "ORDER BY event_time_ms ON CONFLICT (event_id) DO NOTHING RETURNING 1) SELECT count(*) FROM stored",
-            )
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    f"INSERT INTO events ({names}) SELECT {names} FROM import_staging "
+                    "ORDER BY event_time_ms ON CONFLICT (event_id) DO NOTHING"
+                )
+                new += cursor.rowcount
             connection.commit()
             written(batch.num_rows)
     return new

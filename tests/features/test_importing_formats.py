@@ -101,7 +101,8 @@ def test_retailrocket(shop: Shop) -> None:
         "1435460400000,355908,categoryid,1338\n"
         "1441508400000,248676,790,n277.200\n"
         "1439089200000,355908,888,1116713 960601 n277.200\n"
-        "1431226800000,355908,790,n10.000\n",
+        "1431226800000,355908,790,n10.000\n"
+        "1442200000000,355908,available,0\n",
     )
     shop.write(
         "item_properties_part2.csv",
@@ -116,7 +117,7 @@ def test_retailrocket(shop: Shop) -> None:
         ("u:599528", "356475", 4, 1433222276276, "4000"),
     ]
     items = shop.items().select("item_id", "category_path", "price", "stock").rows()
-    assert items == [("248676", [], 277.2, None), ("355908", ["1338"], 12.5, 1)]
+    assert items == [("248676", [], 277.2, None), ("355908", ["1338"], 12.5, 0)]
     assert report.sections[1].files == ["item_properties_part1.csv", "item_properties_part2.csv"]
 
 
