@@ -1,4 +1,4 @@
-"""What a shopper likes, by category: the share of the model's expectation that falls on each."""
+"""What a shopper likes, by category: what the model expects in the long term, and what it heeds right now."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from features.schema import EventType
+from features.schema import RECENT_EVENTS, EventType
 from server.catalogue_index import CatalogueIndex, Rows
 from server.deadline import Deadline
 from server.errors import ModelUnavailable
@@ -40,12 +40,20 @@ def by_model(answer: FusionAnswer, release: LoadedRelease, index: CatalogueIndex
     return _shares(release.rows[answer.top_items[found]], weights, index)
 
 
-def by_events(events: Sequence[ShopperEvent], index: CatalogueIndex) -> list[Interest]:
-    """Events by category where no model answers; half as much for every `HALF_LIFE_EVENTS` newer ones."""
+def by_events(
+    events: Sequence[ShopperEvent], weights: npt.NDArray[np.floating] | None, index: CatalogueIndex
+) -> list[Interest]:
+    """The newest events by category; an event counts half for every `HALF_LIFE_EVENTS` that came after it.
+
+    Args:
+        weights: (events,) the model's weight of each event; by the kind of event where no model answers.
+    """
     rows = index.rows([event.item_id for event in events])
-    kinds = [_EVENT_WEIGHTS.get(EventType(event.event_type), _PURCHASE_WEIGHT) for event in events]
-    decay = 0.5 ** (np.arange(len(events))[::-1] / HALF_LIFE_EVENTS)
-    return _shares(rows[rows >= 0], (np.array(kinds, np.float64) * decay)[rows >= 0], index)
+    if weights is None:
+        kinds = (_EVENT_WEIGHTS.get(EventType(event.event_type), _PURCHASE_WEIGHT) for event in events)
+        weights = np.fromiter(kinds, np.float64, len(events))
+    weights = weights * 0.5 ** (np.arange(len(events))[::-1] / HALF_LIFE_EVENTS)
+    return _shares(rows[rows >= 0], weights[rows >= 0], index)
 
 
 def by_counts(item_ids: Sequence[str], counts: Sequence[int], index: CatalogueIndex) -> list[Interest]:
@@ -68,7 +76,7 @@ def _shares(rows: Rows, weights: npt.NDArray[np.floating], index: CatalogueIndex
 
 
 async def interests_of(shop: Shop, query: ShopperQuery, deadline: Deadline) -> Interests:
-    """Long-term and current interest, each as the model sees it alone, and the weight of the two together."""
+    """Long-term interest from that strand alone, current interest by the weight of each event, and the balance."""
     release, index = shop.releases.current, shop.index
     shopper = await shop.shopper(query, release.number if release else 0, deadline)
     if release is not None and shopper.known:
@@ -79,19 +87,18 @@ async def interests_of(shop: Shop, query: ShopperQuery, deadline: Deadline) -> I
                 index,
                 allowed=b"\0",
                 candidates=no_candidates(),
-                long_term=long_term,
                 recent=recent,
             )
-            for long_term, recent in ((True, True), (True, False), (False, True))
+            for recent in (True, False)
         ]
         try:
-            both, long_term_alone, recent_alone = await shop.model.fuse(*requests, deadline=deadline)
+            both, long_term_alone = await shop.model.fuse(*requests, deadline=deadline)
         except ModelUnavailable as error:
             LOG.debug("interests without the model: %s", error)
         else:
             return Interests(
                 long_term=by_model(long_term_alone, release, index) if shopper.interest else [],
-                current=by_model(recent_alone, release, index) if shopper.events else [],
+                current=by_events(shopper.events, both.recent_weights[RECENT_EVENTS - len(shopper.events) :], index),
                 long_term_weight=float(both.long_weight[0]),
                 last_event_ms=shopper.last_event_ms,
                 release=release.number,
@@ -100,7 +107,7 @@ async def interests_of(shop: Shop, query: ShopperQuery, deadline: Deadline) -> I
     bought = shopper.purchases
     return Interests(
         long_term=by_counts([part.item_id for part in bought], [part.count for part in bought], index),
-        current=by_events(shopper.events, index),
+        current=by_events(shopper.events, None, index),
         long_term_weight=None,
         last_event_ms=shopper.last_event_ms,
         release=0,
