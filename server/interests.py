@@ -27,7 +27,7 @@ MOST = 20
 LEAST_SHARE = 0.005
 """Weaker categories are left out."""
 
-HALF_LIFE_EVENTS = 10
+HALF_LIFE_EVENTS = 5
 _EVENT_WEIGHTS = {EventType.VIEW: 1.0, EventType.CLICK: 1.0, EventType.FAVOURITE: 2.0, EventType.CART: 3.0}
 _PURCHASE_WEIGHT = 5.0
 
