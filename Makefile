@@ -27,8 +27,17 @@ setup:
 demo: setup
 	@$(VENV_PYTHON) -m demo run $(if $(DATA),--data "$(DATA)") $(if $(MAPPING),--mapping "$(MAPPING)")
 
-up down status check: setup
-	@$(VENV_PYTHON) -m deploy.embedded $@
+up: setup
+	@$(VENV_PYTHON) -m deploy.embedded up
+
+down: setup
+	@$(VENV_PYTHON) -m deploy.embedded down
+
+status: setup
+	@$(VENV_PYTHON) -m deploy.embedded status
+
+check: setup
+	@$(VENV_PYTHON) -m deploy.embedded check
 
 test: setup
 	$(VENV_PYTHON) -m pytest $(TESTS)

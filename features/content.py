@@ -84,9 +84,7 @@ def _tokens(items: pl.DataFrame, price_edges: list[float]) -> pl.DataFrame:
         .explode("category_path")
         .drop_nulls()
         .with_columns(pl.col("category_path").cum_count().over("row").alias("level"))
-        .with_columns(
-            pl.format("category:{}:{}", "level", pl.col("category_path").str.to_lowercase()).alias("token")
-        )
+        .with_columns(pl.format("category:{}:{}", "level", pl.col("category_path").str.to_lowercase()).alias("token"))
         .select("row", "token", pl.lit(0).alias("rank"))
     )
     brand = _single(frame, "brand", "brand:", rank=1)

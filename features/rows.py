@@ -153,9 +153,7 @@ def purchase_rows(bought: pl.DataFrame) -> pl.DataFrame:
 def profile_rows(users: pl.DataFrame) -> pl.DataFrame:
     """Rows of `PROFILE_ROWS` from `Users.frame`."""
     return _shaped(
-        users.with_columns(
-            pl.format("u:{}", "user_id").alias("shopper"), _timestamp(pl.col("updated_time_ms"))
-        ),
+        users.with_columns(pl.format("u:{}", "user_id").alias("shopper"), _timestamp(pl.col("updated_time_ms"))),
         PROFILE_ROWS,
     )
 
@@ -175,8 +173,11 @@ def interest_rows(histories: pl.DataFrame, vectors: pl.DataFrame) -> pl.DataFram
 
 
 def _timestamp(time_ms: pl.Expr) -> pl.Expr:
-    return pl.from_epoch(time_ms, time_unit="ms").dt.cast_time_unit("us").dt.replace_time_zone("UTC").alias(
-        "event_timestamp"
+    return (
+        pl.from_epoch(time_ms, time_unit="ms")
+        .dt.cast_time_unit("us")
+        .dt.replace_time_zone("UTC")
+        .alias("event_timestamp")
     )
 
 

@@ -16,21 +16,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+import features.lean_feast  # noqa: F401  (before feast)
+
+# isort: split
+from feast import FeatureStore, FeatureView
+from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+from feast.protos.feast.types.Value_pb2 import Value
+
 from features.schema import PROFILE_VIEW, PURCHASES_VIEW, RECENT_VIEW, SHOPPER, interest_view
 from features.settings import Settings
+from features.store import open_store
 from server.breaker import Breaker
 from server.coalescer import Coalescer
 from server.deadline import Deadline
 from server.errors import FeaturesUnavailable
-from server.light_feast import light_imports
 from server.queries import ShopperEvent
-
-with light_imports():
-    from feast import FeatureStore, FeatureView
-    from feast.protos.feast.types.EntityKey_pb2 import EntityKey
-    from feast.protos.feast.types.Value_pb2 import Value
-
-    from features.store import open_store
 
 LOG = logging.getLogger(__name__)
 

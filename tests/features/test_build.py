@@ -96,9 +96,7 @@ def test_historical_features_never_see_a_row_before_its_newest_event(settings: S
     build(settings)
     rows = pl.read_parquet(settings.offline / f"{schema.RECENT_VIEW}.parquet").row(0, named=True)
     newest: datetime = rows["event_timestamp"]
-    asked = pd.DataFrame(
-        {"shopper": [rows["shopper"]] * 2, "event_timestamp": [newest - timedelta(seconds=1), newest]}
-    )
+    asked = pd.DataFrame({"shopper": [rows["shopper"]] * 2, "event_timestamp": [newest - timedelta(seconds=1), newest]})
     with store.opened(settings) as feast:
         got = feast.get_historical_features(asked, [f"{schema.RECENT_VIEW}:item_ids"]).to_df()
     seen = {moment: list(items) for moment, items in zip(got["event_timestamp"], got["item_ids"], strict=True)}
@@ -246,5 +244,3 @@ def _frame(events: list[NewEvent]) -> pl.DataFrame:
         for position, event in enumerate(events, 1)
     ]
     return pl.DataFrame(rows, schema=columns, orient="row")
-
-

@@ -15,9 +15,7 @@ LENGTH = 4
 NOW_MS = 1_700_000_000_000
 Event = tuple[int, int, int]  # item, type, milliseconds before now
 
-events = st.lists(
-    st.tuples(st.integers(-2, 20), st.integers(1, 7), st.integers(-5_000, 10**12)), max_size=2 * LENGTH
-)
+events = st.lists(st.tuples(st.integers(-2, 20), st.integers(1, 7), st.integers(-5_000, 10**12)), max_size=2 * LENGTH)
 own = st.lists(st.tuples(st.integers(-2, 20), st.floats(0, 10, width=32)), max_size=2 * LENGTH)
 
 

@@ -10,6 +10,12 @@ position = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
+    _event_log()
+    _catalogue_and_users()
+    _releases()
+
+
+def _event_log() -> None:
     op.create_table(
         "events",
         sa.Column("position", position, autoincrement=True, nullable=False),
@@ -30,6 +36,15 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("events_by_shopper", "events", ["shopper", "event_time_ms", "position"])
+    op.create_table(
+        "counters",
+        sa.Column("name", sa.String(128), nullable=False),
+        sa.Column("value", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+    )
+
+
+def _catalogue_and_users() -> None:
     op.create_table(
         "items",
         sa.Column("item_id", sa.String(128), nullable=False),
@@ -69,12 +84,9 @@ def upgrade() -> None:
         sa.Column("computed_time_ms", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("item_id", "segment"),
     )
-    op.create_table(
-        "counters",
-        sa.Column("name", sa.String(128), nullable=False),
-        sa.Column("value", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("name"),
-    )
+
+
+def _releases() -> None:
     op.create_table(
         "releases",
         sa.Column("release", sa.Integer(), autoincrement=False, nullable=False),
