@@ -13,7 +13,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import UTC, date, datetime
+from datetime import date, datetime, timezone
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +65,7 @@ class ShopPlan:
     @property
     def start_ms(self) -> int:
         """The first moment of the simulation."""
-        end = datetime(self.end.year, self.end.month, self.end.day, tzinfo=UTC)
+        end = datetime(self.end.year, self.end.month, self.end.day, tzinfo=timezone.utc)
         return int(end.timestamp() * 1000) - self.days * DAY_MS
 
 
