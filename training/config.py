@@ -17,7 +17,7 @@ class ModelConfig:
     long_layers: int = 1
     short_layers: int = 1
     """The last of them is computed for the newest event alone."""
-    dropout: float = 0.2
+    dropout: float = 0.4
 
     def __post_init__(self) -> None:
         if self.dim < 8 or self.dim % self.heads:
@@ -33,7 +33,7 @@ class FitConfig:
     """How the model is fitted."""
 
     seed: int = 0
-    epochs: int = 6
+    epochs: int = 5
     """At most; the learning rate falls along a cosine over all of them, to a tenth."""
     patience: int = 2
     """Epochs without a better validation NDCG@10 before fitting stops."""
@@ -44,7 +44,7 @@ class FitConfig:
     batch_examples: int = 64
     segment_examples: int = 16
     """Moments of one stretch of a shopper's history in one epoch."""
-    learning_rate: float = 4e-3
+    learning_rate: float = 3e-3
     weight_decay: float = 1e-4
     half_life_days: float = 90.0
     """An example counts half as much when it is this much older than the newest."""
