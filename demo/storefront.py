@@ -49,10 +49,15 @@ class Storefront:
         self._channel.close()
 
     def recommend(
-        self, user_id: str, page_size: int = 8, *, explain: bool = False
+        self, user_id: str, page_size: int = 8, *, explain: bool = False, new_only: bool = False
     ) -> recommendation_pb2.RecommendResponse:
-        """Items for a user."""
-        request = recommendation_pb2.RecommendRequest(user_id=user_id, page_size=page_size, explain=explain)
+        """Items for a user; with `new_only` none that they have bought."""
+        request = recommendation_pb2.RecommendRequest(
+            user_id=user_id,
+            page_size=page_size,
+            explain=explain,
+            filter=recommendation_pb2.Filter(exclude_purchased=new_only),
+        )
         answer: recommendation_pb2.RecommendResponse = self._recommendation.Recommend(request, timeout=CALL_S)
         return answer
 

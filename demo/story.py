@@ -38,6 +38,7 @@ TIERS = {
     recommendation_pb2.TIER_SEGMENT: "popular in the segment",
     recommendation_pb2.TIER_POPULAR: "popular in the shop",
 }
+Interest = recommendation_pb2.GetInterestsResponse.Interest
 Reason = recommendation_pb2.RecommendResponse.Reason
 
 
@@ -46,8 +47,10 @@ def tell(console: Console, storefront: Storefront, past: Past) -> None:
     introduce(console, storefront, past)
     before = storefront.recommend(past.user_id, PAGE, explain=True)
     interests = storefront.interests(past.user_id)
-    console.print("\n[bold]What they are interested in[/bold], as Braid sees it")
-    console.print(_interest_table(interests))
+    told = _interest_table([("lasting", interests.long_term), ("current", interests.current)])
+    if told is not None:
+        console.print("\n[bold]What they are interested in[/bold], as Braid sees it")
+        console.print(told)
     console.print("\n[bold]What Braid recommends, and why[/bold]")
     console.print(_answer_table(storefront, before))
     console.print(_weight_line(before))
@@ -67,7 +70,8 @@ def introduce(console: Console, storefront: Storefront, past: Past) -> None:
     days = max(1, round((past.last_ms - past.first_ms) / 86_400_000))
     console.print(
         f"In the shop since {_date(past.first_ms)}, last seen {_date(past.last_ms)}: "
-        f"{past.events:,} events in {days} days, {past.purchases:,} items bought in {past.orders:,} orders."
+        f"{past.events:,} {'purchases' if past.events == past.purchases else 'events'} in {days} days, "
+        f"{past.purchases:,} items bought in {past.orders:,} orders."
     )
     parts = [_past_table(storefront, "Bought last", past.bought, verbs=False)]
     if past.looked:
@@ -99,6 +103,10 @@ def _turn(
 ) -> None:
     """Five events of another taste, and what they change."""
     items = another_taste(storefront, past)
+    repeats = sum(result.reason.strand == Reason.STRAND_REPEAT for result in before.results)
+    new_only = repeats * 2 > len(before.results)
+    if new_only:
+        before = storefront.recommend(past.user_id, PAGE, explain=True, new_only=True)
     kinds = [EventType.VIEW, EventType.VIEW, EventType.CLICK, EventType.VIEW, EventType.CART]
     if not {int(EventType.VIEW), int(EventType.CART)} <= past.types:
         kinds = [EventType.PURCHASE] * len(items)  # a log of orders alone
@@ -112,15 +120,21 @@ def _turn(
     if refused:
         console.print(f"[red]The gateway refused an event: {refused[0].field}: {refused[0].description}[/red]")
         return
-    after, visible_ms = _await_event(storefront, past.user_id, events[-1].event_time, acknowledged)
+    visible_ms = _await_event(storefront, past.user_id, events[-1].event_time, acknowledged)
     for kind, item in zip(kinds, items, strict=True):
         console.print(f"  {VERBS[kind]} [cyan]{escape(item.title)}[/cyan]")
     seen = f"in the answers {visible_ms:.0f} ms later" if visible_ms is not None else "not in the answers yet"
     console.print(f"Five events, one WriteEvents call: durable after {(acknowledged - begin) * 1000:.0f} ms, {seen}.\n")
+    after = storefront.recommend(past.user_id, PAGE, explain=True, new_only=new_only)
+    if new_only:
+        console.print("What they buy again stays; here is the rest, with what they have bought left out:")
     console.print(_side_by_side(storefront, before, after))
     console.print(_weight_line(after, before))
-    console.print("\n[bold]Their interests now[/bold]")
-    console.print(_interest_table(storefront.interests(past.user_id), interests_before))
+    interests = storefront.interests(past.user_id)
+    told = _interest_table([("current, before", interests_before.current), ("current, now", interests.current)])
+    if told is not None:
+        console.print("\n[bold]Their interests now[/bold]")
+        console.print(told)
 
 
 def _events(user_id: str, items: Sequence[Shown], kinds: Sequence[EventType]) -> list[event_pb2.Event]:
@@ -147,18 +161,13 @@ def _events(user_id: str, items: Sequence[Shown], kinds: Sequence[EventType]) ->
     return events
 
 
-def _await_event(
-    storefront: Storefront, user_id: str, event_time: Timestamp, acknowledged: float
-) -> tuple[recommendation_pb2.RecommendResponse, float | None]:
-    """Asks until an answer counts the event; the answer, and the milliseconds from the acknowledgement to it."""
-    wanted_ms = event_time.ToMilliseconds()
-    while True:
+def _await_event(storefront: Storefront, user_id: str, event_time: Timestamp, acknowledged: float) -> float | None:
+    """Asks until an answer counts the event; the milliseconds from the acknowledgement to that answer."""
+    while time.perf_counter() - acknowledged < VISIBLE_S:
         answer = storefront.recommend(user_id, PAGE)
-        waited_s = time.perf_counter() - acknowledged
-        if answer.last_event_time.ToMilliseconds() >= wanted_ms:
-            return storefront.recommend(user_id, PAGE, explain=True), waited_s * 1000
-        if waited_s > VISIBLE_S:
-            return storefront.recommend(user_id, PAGE, explain=True), None
+        if answer.last_event_time.ToMilliseconds() >= event_time.ToMilliseconds():
+            return (time.perf_counter() - acknowledged) * 1000
+    return None
 
 
 def _past_table(storefront: Storefront, title: str, rows: Sequence[tuple[str, int, int, int]], *, verbs: bool) -> Table:
@@ -177,22 +186,13 @@ def _past_table(storefront: Storefront, title: str, rows: Sequence[tuple[str, in
     return table
 
 
-def _interest_table(
-    answer: recommendation_pb2.GetInterestsResponse, before: recommendation_pb2.GetInterestsResponse | None = None
-) -> Columns | str:
-    """Two lists of bars; with `before`, only what is current now beside what was."""
-    lists = (
-        [("lasting", answer.long_term), ("current", answer.current)]
-        if before is None
-        else [("current, before", before.current), ("current, now", answer.current)]
-    )
+def _interest_table(lists: Sequence[tuple[str, Sequence[Interest]]]) -> Columns | None:
+    """Lists of bars beside each other; None where the catalogue has no categories."""
     tables = [_bars(title, interests) for title, interests in lists if interests]
-    if not tables:
-        return "[dim]The catalogue has no categories to tell interests by.[/dim]"
-    return Columns(tables, padding=(0, 4))
+    return Columns(tables, padding=(0, 4)) if tables else None
 
 
-def _bars(title: str, interests: Sequence[recommendation_pb2.GetInterestsResponse.Interest]) -> Table:
+def _bars(title: str, interests: Sequence[Interest]) -> Table:
     table = Table(
         title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), show_header=False, title_style="italic"
     )
@@ -244,7 +244,7 @@ def why(storefront: Storefront, item_id: str, reason: Reason) -> str:
     return {
         Reason.STRAND_LONG_TERM: "lasting taste",
         Reason.STRAND_RECENT: "what they do now",
-        Reason.STRAND_REPEAT: "time to buy it again",
+        Reason.STRAND_REPEAT: "bought before, likely again",
         Reason.STRAND_POPULAR: "popular",
     }.get(reason.strand, "")
 
