@@ -42,7 +42,6 @@ class Batch:
     own_items: Tensor  # int64 (B, R)
     own_features: Tensor  # float32 (B, R, F)
     codes: Tensor  # int64 (B, 6)
-    browse: Tensor  # float32 (B, 1), 1 where the targets are what was looked at next
     target_row: Tensor  # int64 (P,)
     target_item: Tensor  # int64 (P,)
     weight: Tensor  # float32 (B,)
@@ -145,7 +144,6 @@ class BatchMaker:
             own_items=_long(own_items),
             own_features=_float(own_features),
             codes=_long(np.concatenate([log.codes[moments.shoppers], context], axis=1)),
-            browse=_float(moments.browse).unsqueeze(1),
             target_row=_long(target_row),
             target_item=_long(moments.targets[moments.offsets[:-1][target_row] + target_at]),
             weight=_float(np.ones(len(rows)) if weights is None else weights[rows]),

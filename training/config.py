@@ -48,8 +48,6 @@ class FitConfig:
     weight_decay: float = 1e-4
     half_life_days: float = 90.0
     """An example counts half as much when it is this much older than the newest."""
-    browse_weight: float = 0.0
-    """Weight of a moment whose targets are what a visit looked at next, beside 1 for a purchase; 0 leaves them out."""
     drop_long: float = 0.1
     """Share of examples trained without the long-term vector, as for a shopper that no job has encoded yet."""
     drop_recent: float = 0.1

@@ -162,7 +162,6 @@ def _keep_targets(moments: Moments, kept: npt.NDArray[np.bool_]) -> Moments:
         times_ms=moments.times_ms,
         targets=moments.targets[kept],
         offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        browse=moments.browse,
     )
     return trimmed.take(np.flatnonzero(counts > 0))
 

@@ -79,7 +79,7 @@ class FusionServing(nn.Module):
             recent_vectors = torch.where(unknown.unsqueeze(-1), content_vectors, recent_vectors)
         codes = torch.cat([shopper, context], dim=1).long()
         interest, share, weights, signals = self.model.interest(
-            long_interest, long_mask, long_age, recent_vectors, types, recent_ages, codes, torch.zeros_like(long_mask)
+            long_interest, long_mask, long_age, recent_vectors, types, recent_ages, codes
         )
         items = self.table.bias.shape[0]
         own = own_items.long()

@@ -25,7 +25,7 @@ from training.evaluate import Protocol, TestSet, make_test_set, measure, rank_wi
 from training.fusion import FusionModel
 from training.item_tower import ItemTower
 from training.losses import softmax_loss
-from training.moments import DAY_MS, Moments, browse_moments, concatenate, popularity_scores
+from training.moments import DAY_MS, Moments, popularity_scores
 from training.scoring import score_batch
 
 WARM_UP_STEPS = 50
@@ -88,7 +88,7 @@ def fit(
     run = _Run(model=model, optimizer=_optimizer(model, config), config=config, folder=folder)
     if resume:
         run.load()
-    maker = BatchMaker(log, _with_browsing(log, train, validation_from_ms, config))
+    maker = BatchMaker(log, train)
     test, checker = _validation(log, moments, validation_from_ms, test_from_ms)
     deadline = time.monotonic() + options.max_minutes * 60
     with SummaryWriter(log_dir=str(folder / "tensorboard")) as board:
@@ -99,18 +99,12 @@ def fit(
             run.save()
         run.restore_best()
         if options.final_epochs:
-            everything = BatchMaker(log, _with_browsing(log, recent, test_from_ms, config))
+            everything = BatchMaker(log, recent)
             run.epoch = options.epochs
             for _ in range(options.final_epochs):
                 run.train_epoch(everything)
     model.eval()
     return Fitted(model=model, config=config, content=vocabulary, history=run.history)
-
-
-def _with_browsing(log: Log, moments: Moments, before_ms: int, config: Config) -> Moments:
-    if not config.fit.browse_weight:
-        return moments
-    return concatenate(moments, browse_moments(log, before_ms, config.fit.seed))
 
 
 def _validation(log: Log, moments: Moments, from_ms: int, to_ms: int) -> tuple[TestSet, BatchMaker]:
@@ -149,7 +143,6 @@ class _Run:
         moments = maker.moments
         ages_days = (moments.times_ms.max(initial=0) - moments.times_ms) / DAY_MS
         weights = np.power(0.5, ages_days / options.half_life_days).astype(np.float32)
-        weights[moments.browse] *= options.browse_weight
         self.model.train()
         total, seen = 0.0, 0
         batches = list_batches(maker, options, rng, weights)

@@ -16,7 +16,7 @@ from training.item_tower import ItemTower
 SESSION_S = 1800.0
 """Recent events younger than this count as the current session in the gate."""
 
-GATE_SIGNALS = 7
+GATE_SIGNALS = 6
 REPEAT_DIM = 8
 
 
@@ -88,7 +88,6 @@ class FusionModel(nn.Module):
         for linear in (self.long_out, self.short_out):  # at first an interest is near the items that it was read from
             nn.init.eye_(linear.weight)
             nn.init.zeros_(linear.bias)
-        self.browse = nn.Parameter(torch.zeros(config.dim))
         self.dropout = nn.Dropout(config.dropout)
 
     def interest(
@@ -100,7 +99,6 @@ class FusionModel(nn.Module):
         recent_types: Tensor,
         recent_ages: Tensor,
         codes: Tensor,
-        browse: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Fused interest (B, D), long weight (B, 1), weight of each recent event (B, T), the gate's signals (B, S).
 
@@ -108,14 +106,12 @@ class FusionModel(nn.Module):
             long: (B, D); long_mask, long_age: (B, 1).
             recent_vectors: (B, T, D); recent_types, recent_ages: (B, T).
             codes: (B, 6), shopper codes then context codes.
-            browse: (B, 1), 1 where training asks what is looked at next; 0 asks what is bought.
         """
         long = long * long_mask
         short, weights = self.short(recent_vectors, recent_types, recent_ages)
-        signals = gate_signals(long_mask, long_age, recent_types, recent_ages, browse)
+        signals = gate_signals(long_mask, long_age, recent_types, recent_ages)
         share = self.gate(long, short, signals, long_mask, signals[:, 1:2])
         mixed = share * self.long_out(long) + (1.0 - share) * self.short_out(short)
-        mixed = mixed + browse * self.browse
         for column, table in enumerate(self.codes):
             mixed = mixed + table(codes[:, column])
         return self.dropout(mixed), share, weights, signals
@@ -126,11 +122,9 @@ def gate_signals(
     long_age: Tensor,
     recent_types: Tensor,
     recent_ages: Tensor,
-    browse: Tensor,
     session_s: float = SESSION_S,
 ) -> Tensor:
-    """(B, GATE_SIGNALS): both masks, ages of both strands, events of the session and since the long strand ended,
-    and what is asked."""
+    """(B, GATE_SIGNALS): both masks, ages of both strands, events of the session and since the long strand ended."""
     present = (recent_types > 0).float()
     some = present[:, -1:]
     unseen = present * torch.maximum((recent_ages < long_age).float(), 1.0 - long_mask)
@@ -142,7 +136,6 @@ def gate_signals(
             torch.log1p(recent_ages[:, -1:].clamp(min=0.0)) * some / 16.0,
             torch.log1p((present * (recent_ages < session_s).float()).sum(dim=1, keepdim=True)) / 4.0,
             torch.log1p(unseen.sum(dim=1, keepdim=True)) / 4.0,
-            browse,
         ],
         dim=-1,
     )

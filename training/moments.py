@@ -1,23 +1,18 @@
 """The moments to learn from and to measure on: a shopper at a time, with the items that came next.
 
 What came next are the purchases of a visit (or of an order), as they stood before the first of them was put in the
-cart. Where a log has hardly any purchases, every event is a moment. Beside them, what a visit went on to look at says
-what a shopper is after long before they buy: those moments are learned from, never measured on.
+cart. Where a log has hardly any purchases, every event is a moment.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from features.schema import EventType
-
-if TYPE_CHECKING:
-    from training.dataset import Log
 
 DAY_MS = 86_400_000
 
@@ -30,24 +25,19 @@ MIN_PURCHASE_MOMENTS = 200
 MAX_MOMENTS = 400
 """Moments of one shopper that are kept, the newest."""
 
-BROWSE_TARGETS = 8
-"""Items that a visit looked at next, at most."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moments:
     """E moments.
 
     shoppers: (E,) row of the shopper. times_ms: (E,). targets: flat item indices, each moment's unique.
-    offsets: (E + 1,) bounds of each moment's targets. browse: bool (E,), True where the targets are what was looked
-    at next, not what was bought.
+    offsets: (E + 1,) bounds of each moment's targets.
     """
 
     shoppers: Longs
     times_ms: Longs
     targets: Ints
     offsets: Longs
-    browse: npt.NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.times_ms)
@@ -62,7 +52,6 @@ class Moments:
             times_ms=self.times_ms[rows],
             targets=self.targets[flat],
             offsets=offsets,
-            browse=self.browse[rows],
         )
 
     def between(self, from_ms: int, to_ms: int) -> Moments:
@@ -72,17 +61,6 @@ class Moments:
     def targets_of(self, row: int) -> Ints:
         """Target items of one moment."""
         return self.targets[self.offsets[row] : self.offsets[row + 1]]
-
-
-def concatenate(first: Moments, second: Moments) -> Moments:
-    """Both, one behind the other."""
-    return Moments(
-        shoppers=np.concatenate([first.shoppers, second.shoppers]),
-        times_ms=np.concatenate([first.times_ms, second.times_ms]),
-        targets=np.concatenate([first.targets, second.targets]),
-        offsets=np.concatenate([first.offsets, first.offsets[-1] + second.offsets[1:]]),
-        browse=np.concatenate([first.browse, second.browse]),
-    )
 
 
 def purchase_moments(events: pl.DataFrame) -> Moments:
@@ -121,7 +99,6 @@ def purchase_moments(events: pl.DataFrame) -> Moments:
         times_ms=moments["time_ms"].to_numpy().astype(np.int64),
         targets=moments["targets"].explode().to_numpy().astype(np.int32) if moments.height else np.zeros(0, np.int32),
         offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        browse=np.zeros(moments.height, bool),
     )
 
 
@@ -130,29 +107,3 @@ def popularity_scores(moments: Moments, item_count: int, half_life_days: float) 
     ages_days = (moments.times_ms.max(initial=0) - moments.times_ms) / DAY_MS
     weights = np.repeat(np.power(0.5, ages_days / half_life_days), np.diff(moments.offsets))
     return np.bincount(moments.targets, weights=weights, minlength=item_count).astype(np.float64)
-
-
-def browse_moments(log: Log, before_ms: int, seed: int) -> Moments:
-    """One moment inside each visit, drawn at random; its targets are the next items that the visit had not held yet."""
-    begins = np.flatnonzero(np.diff(log.visits, prepend=-1))
-    sizes = np.diff(np.append(begins, len(log.visits)))
-    rng = np.random.default_rng([seed, 1])
-    cuts = begins + 1 + (rng.random(len(begins)) * (sizes - 1)).astype(np.int64)
-    later = (sizes > 1) & (log.times_ms[np.minimum(cuts, len(log.times_ms) - 1)] > log.times_ms[begins])
-    kept = later & (log.times_ms[begins + sizes - 1] < before_ms)
-    begins, sizes, cuts = begins[kept], sizes[kept], cuts[kept]
-    row = np.repeat(np.arange(len(begins)), sizes)
-    at = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes) + begins[row]
-    pair = row * log.item_count + log.items[at]
-    _, first = np.unique(pair, return_index=True)  # an item counts where the visit first held it
-    first = np.sort(first[(log.items[at[first]] >= 0) & (log.times_ms[at[first]] >= log.times_ms[cuts[row[first]]])])
-    rank = np.arange(len(first)) - np.searchsorted(row[first], row[first], side="left")
-    first = first[rank < BROWSE_TARGETS]
-    rows, counts = np.unique(row[first], return_counts=True)
-    return Moments(
-        shoppers=np.searchsorted(log.starts, begins[rows], side="right") - 1,
-        times_ms=log.times_ms[cuts[rows]],
-        targets=log.items[at[first]],
-        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        browse=np.ones(len(rows), bool),
-    )

@@ -59,7 +59,6 @@ def score_batch(
         recent_types,
         batch.recent_ages,
         codes,
-        batch.browse,
     )
     own_items = torch.where(own_mask > 0, batch.own_items, torch.full_like(batch.own_items, -1))
     own = model.repeat.of_own(_rows(table, own_items), batch.own_features, signals)

@@ -9,7 +9,6 @@ import pytest
 from features.schema import UNKNOWN, EventType
 from tests.training.shops import DAY_MS, MINUTE_MS, START_MS, Row, write_shop
 from training.dataset import DataError, read_log
-from training.moments import browse_moments
 
 VIEW, CART, PURCHASE = EventType.VIEW, EventType.CART, EventType.PURCHASE
 
@@ -64,20 +63,6 @@ def test_impressions_and_searches_are_no_part_of_a_sequence(tmp_path: Path) -> N
     ]
     log, _ = read_log(write_shop(tmp_path, rows))
     assert log.types.tolist() == [VIEW]
-
-
-def test_browsing_targets_are_the_next_items_that_the_visit_had_not_held(tmp_path: Path) -> None:
-    rows: list[Row] = [
-        ("u:a", f"i{item:03d}", VIEW, START_MS + at * MINUTE_MS, None, "s") for at, item in enumerate((5, 6, 5, 7))
-    ]
-    log, _ = read_log(write_shop(tmp_path, rows))
-    for seed in range(8):
-        found = browse_moments(log, START_MS + DAY_MS, seed)
-        assert len(found) == 1
-        seen = log.rows_before(found.shoppers, found.times_ms)[0]
-        held = set(log.items[:seen].tolist())
-        assert set(found.targets.tolist()) == {5, 6, 7} - held
-    assert len(browse_moments(log, START_MS, 0)) == 0
 
 
 @pytest.mark.parametrize("name", ["events.parquet", "items.parquet", "users.parquet"])
