@@ -75,6 +75,7 @@ class Follower:
         self.position = read_counter(self._engine, STREAM_COUNTER)
         self._users_through_ms = read_counter(self._engine, USERS_COUNTER)
         self._users_after = (self._users_through_ms - USERS_OVERLAP_MS, "")
+        self._overlap_read_ms = 0
         self._profiles: dict[str, tuple[Any, ...]] = {}  # what was written of the overlap, by user_id
         self._persisted = (self.position, self._users_through_ms)
 
@@ -114,11 +115,20 @@ class Follower:
             self._users_through_ms = max(self._users_through_ms, newest_ms)
         if users.height == BATCH_USERS:
             self._users_after = (users["updated_time_ms"][-1], users["user_id"][-1])
-        else:  # the end for now: the next call reads the overlap again
+        else:
+            self._end_of_users(users)
+        return len(changed)
+
+    def _end_of_users(self, users: pl.DataFrame) -> None:
+        """Goes back over the overlap, until one reading began so late that nothing can still turn up in it."""
+        if self._overlap_read_ms - self._users_through_ms < USERS_OVERLAP_MS:
+            self._overlap_read_ms = int(time.time() * 1000)
             since_ms = self._users_through_ms - USERS_OVERLAP_MS
             self._users_after = (since_ms, "")
             self._profiles = {key: row for key, row in self._profiles.items() if row[-1] >= since_ms}
-        return len(changed)
+        elif users.height:
+            self._users_after = (users["updated_time_ms"][-1], users["user_id"][-1])
+            self._profiles = {}
 
     def persist(self) -> None:
         """Makes the place durable."""

@@ -122,6 +122,8 @@ class LoadedRelease:
             return self._bits[stamp]
         mine = mask[self.rows]
         bits = b"\0" if mine.all() else np.packbits(mine, bitorder="little").tobytes()
+        if bits == b"\0" and not mine.any():
+            bits = b"\0\0"  # none of at most eight items; one zero byte would mean all
         if stamp is not None:
             if len(self._bits) > 8:
                 self._bits.clear()

@@ -175,13 +175,14 @@ def test_more_profiles_than_a_batch_with_one_time_are_all_written(
 ) -> None:
     engine = fill(settings, [])
     monkeypatch.setattr(stream, "BATCH_USERS", 4)
-    Users(engine).upsert([UserProfile(user_id=f"{n:02}", age=30) for n in range(11)], updated_time_ms=START_MS)
+    wrote_ms = now_ms()
+    Users(engine).upsert([UserProfile(user_id=f"{n:02}", age=30) for n in range(11)], updated_time_ms=wrote_ms)
     store.apply(settings)
     follower = stream.Follower(settings)
     written = [follower.follow_users() for _ in range(5)]
     assert written == [4, 4, 3, 0, 0]
     late = [UserProfile(user_id="99", age=44)]
-    Users(engine).upsert(late, updated_time_ms=START_MS - stream.USERS_OVERLAP_MS // 2)  # committed late
+    Users(engine).upsert(late, updated_time_ms=wrote_ms - stream.USERS_OVERLAP_MS // 2)  # committed late
     assert [follower.follow_users() for _ in range(4)].count(1) == 1
     follower.close()
 
