@@ -120,12 +120,8 @@ def read_release(folder: Path) -> ReleaseFiles:
         ReleaseError: a file is missing, changed, or does not fit the manifest.
     """
     manifest = read_manifest(folder)
-    for name in RELEASE_FILES:
-        if name not in manifest.files:
-            raise ReleaseError(f"{folder / MANIFEST_FILE} has no checksum of {name}; publish the release again")
-    for name, expected in manifest.files.items():
-        if file_sha256(folder / name) != expected:
-            raise ReleaseError(f"{folder / name} is not the file that was published (sha256 differs)")
+    for name in {*RELEASE_FILES, *manifest.files}:
+        verify_file(folder, manifest, name)
     items = pl.read_parquet(folder / ITEMS_FILE)
     vectors = np.load(folder / VECTORS_FILE, allow_pickle=False)
     content, codes = read_vocabulary(folder / VOCABULARY_FILE)
@@ -145,6 +141,18 @@ def read_release(folder: Path) -> ReleaseFiles:
         content=content,
         codes=codes,
     )
+
+
+def verify_file(folder: Path, manifest: Manifest, name: str) -> None:
+    """Compares a file of a release with the manifest's sha256.
+
+    Raises:
+        ReleaseError: it is missing, changed, or not in the manifest.
+    """
+    if name not in manifest.files:
+        raise ReleaseError(f"{folder / MANIFEST_FILE} has no checksum of {name}; publish the release again")
+    if file_sha256(folder / name) != manifest.files[name]:
+        raise ReleaseError(f"{folder / name} is not the file that was published (sha256 differs)")
 
 
 def content_matrix(items: pl.DataFrame) -> npt.NDArray[np.int32]:

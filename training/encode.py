@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from features.release import ReleaseError, read_manifest
+from features.release import ReleaseError, read_manifest, verify_file
 from features.schema import ENCODER_FILE, HISTORY_EVENTS, ITEMS_FILE, UNKNOWN
 from training.export import load_module
 
@@ -34,7 +34,9 @@ def encode(release_dir: Path, histories: Path, vectors: Path, *, chunk_rows: int
     Raises:
         ReleaseError: the release is unusable or the histories lack a column.
     """
-    read_manifest(release_dir)
+    manifest = read_manifest(release_dir)
+    for name in (ENCODER_FILE, ITEMS_FILE):
+        verify_file(release_dir, manifest, name)
     encoder = load_module(release_dir / ENCODER_FILE)
     index = pl.read_parquet(release_dir / ITEMS_FILE, columns=["item_id"]).with_columns(
         item=pl.int_range(pl.len(), dtype=pl.Int32)

@@ -116,6 +116,8 @@ def write_candidate(trained: TrainedModel, number: int, folder: Path) -> Manifes
         files={name: file_sha256(fusion / name) for name in RELEASE_FILES},
     )
     (fusion / MANIFEST_FILE).write_text(json.dumps(manifest.to_json(), indent=2))
+    tower_files = {MODULE_FILE: file_sha256(item_tower / MODULE_FILE)}
+    (item_tower / MANIFEST_FILE).write_text(json.dumps({"release": number, "files": tower_files}, indent=2))
     return manifest
 
 

@@ -48,15 +48,14 @@ class Toy(torch.nn.Module):
         return (items * weights).sum(dim=1, keepdim=True), items + self.shift
 
 
-def publish(repository: Path, name: str, version: int = 1, *, shift: int = 1, manifest: bool = True) -> Path:
+def publish(repository: Path, name: str, version: int = 1, *, shift: int = 1) -> Path:
     """Writes a version of the toy into a model repository."""
     folder = repository / name / str(version)
     folder.mkdir(parents=True)
     (folder.parent / "config.pbtxt").write_text(CONFIG.format(name=name))
     torch.jit.script(Toy(shift)).save(str(folder / "model.pt"))
     digest = hashlib.sha256((folder / "model.pt").read_bytes()).hexdigest()
-    if manifest:
-        (folder / "release.json").write_text(json.dumps({"files": {"model.pt": digest}}))
+    (folder / "release.json").write_text(json.dumps({"files": {"model.pt": digest}}))
     return folder
 
 
@@ -125,10 +124,19 @@ def test_module_that_is_not_the_manifests_is_refused(
     assert client.is_server_ready()
 
 
+def test_module_without_a_manifest_is_refused(
+    client: triton_client.InferenceServerClient, session_settings: Settings
+) -> None:
+    (publish(session_settings.model_repository, "unsigned") / "release.json").unlink()
+    with pytest.raises(triton_client.InferenceServerException, match="release.json is missing"):
+        client.load_model("unsigned")
+    assert client.is_server_ready()
+
+
 def test_config_that_names_other_inputs_than_the_module_is_refused(
     client: triton_client.InferenceServerClient, session_settings: Settings
 ) -> None:
-    folder = publish(session_settings.model_repository, "misnamed", manifest=False)
+    folder = publish(session_settings.model_repository, "misnamed")
     config = folder.parent / "config.pbtxt"
     config.write_text(config.read_text().replace('"weights"', '"weight"'))
     with pytest.raises(triton_client.InferenceServerException, match="must name the same inputs"):

@@ -45,7 +45,10 @@ def write_release(folder: Path, mark: float = 1.0, finite: bool = True) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     torch.jit.script(Counting(mark, finite)).save(str(folder / schema.ENCODER_FILE))
     pl.DataFrame({"item_id": ["item-1", "item-2"]}).write_parquet(folder / schema.ITEMS_FILE)
-    checksum = hashlib.sha256((folder / schema.ENCODER_FILE).read_bytes()).hexdigest()
+    files = {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        for name in (schema.ENCODER_FILE, schema.ITEMS_FILE)
+    }
     manifest = Manifest(
         release=RELEASE,
         created_time="2024-01-01T00:00:00+00:00",
@@ -59,7 +62,7 @@ def write_release(folder: Path, mark: float = 1.0, finite: bool = True) -> None:
         feature_service=schema.feature_service(RELEASE),
         feature_view=schema.interest_view(RELEASE),
         torch_version=torch.__version__,
-        files={schema.ENCODER_FILE: checksum},
+        files=files,
     )
     (folder / schema.MANIFEST_FILE).write_text(json.dumps(manifest.to_json()))
 
@@ -194,7 +197,7 @@ def test_what_is_missing_or_wrong_is_said_in_one_line(shop: Settings, tmp_path: 
         materialize(shop, RELEASE, tmp_path / "broken")
     shutil.copytree(tmp_path / "broken", tmp_path / "torn")
     (tmp_path / "torn" / schema.ENCODER_FILE).write_bytes(b"not a module")
-    with pytest.raises(MaterializeError, match=r"the encoder of .*torn failed \(1\)") as failure:
+    with pytest.raises(MaterializeError, match=r"torn failed \(2\): .*encoder.pt is not the file that was published") as failure:
         materialize(shop, RELEASE, tmp_path / "torn")
     assert "\n" not in str(failure.value)
 

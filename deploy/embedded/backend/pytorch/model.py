@@ -1,8 +1,8 @@
 """Triton backend `pytorch`, written in Python: serves `<version>/model.pt` where there is no LibTorch backend.
 
 It takes the same config.pbtxt as the LibTorch backend: inputs are named after the arguments of the module's `forward`,
-output `NAME__i` is its i-th result, `INTRA_OP_THREAD_COUNT` sets the threads. Where the version's folder holds a
-release.json, model.pt must have the sha256 that stands there.
+output `NAME__i` is its i-th result, `INTRA_OP_THREAD_COUNT` sets the threads. model.pt must have the sha256 that the
+release.json beside it holds.
 
 It runs inside Triton's Python stub, which is compiled against numpy 1: tensors go in and out as DLPack, never as numpy.
 """
@@ -93,20 +93,20 @@ class TritonPythonModel:
 
 
 def verify(module_path: Path) -> None:
-    """Compares the module file with the manifest beside it, where there is one.
+    """Compares the module file with the manifest beside it: TorchScript is code, and only a release's own runs here.
 
     Raises:
-        ValueError: it is another file than the one that was published.
+        ValueError: there is no manifest, it does not name the file, or the file is not the one that was published.
     """
     manifest_path = module_path.with_name(MANIFEST_FILE)
     if not manifest_path.exists():
-        return
+        raise ValueError(f"{manifest_path} is missing: publish the release again")
     expected = json.loads(manifest_path.read_text())["files"].get(module_path.name)
     digest = hashlib.sha256()
     with module_path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
-    if expected is not None and digest.hexdigest() != expected:
+    if digest.hexdigest() != expected:
         raise ValueError(
             f"{module_path} has sha256 {digest.hexdigest()}, {MANIFEST_FILE} says {expected}: publish the release again"
         )
