@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, Table, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import DeclarativeBase
+
+from features.database.models import Event
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -51,6 +53,13 @@ def migrate(engine: Engine) -> None:
             connection.exec_driver_sql("SELECT pg_advisory_xact_lock(6216417)")
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+        create_indexes(connection)
+
+
+def create_indexes(connection: Connection) -> None:
+    """Creates the event log's indexes that are missing: a first import goes without them and may have been killed."""
+    for index in cast(Table, Event.__table__).indexes:
+        index.create(connection, checkfirst=True)
 
 
 def upsert(

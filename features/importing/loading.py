@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import adbc_driver_postgresql.dbapi
 import adbc_driver_sqlite.dbapi
 import pyarrow as pa
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, Table, text
 
+from features.database.engine import create_indexes
+from features.database.models import Event
 from features.event_log import WRITER_LOCK
 
 _SQLITE_PRAGMAS = (
@@ -53,6 +55,10 @@ def _into_sqlite(engine: Engine, batches: Iterable[pa.RecordBatch], written: Cal
     with adbc_driver_sqlite.dbapi.connect(str(engine.url.database), autocommit=True) as connection:
         for pragma in _SQLITE_PRAGMAS:
             _value(connection, f"PRAGMA {pragma}")
+        first = not _value(connection, "SELECT EXISTS (SELECT 1 FROM events)")
+        if first:  # sorting all shoppers at once takes half the time of finding each event's place among them
+            for index in cast(Table, Event.__table__).indexes:
+                _value(connection, f"DROP INDEX IF EXISTS {index.name}")
         before = _value(connection, "SELECT total_changes()")
         for batch in batches:
             names = batch.schema.names
@@ -66,6 +72,8 @@ def _into_sqlite(engine: Engine, batches: Iterable[pa.RecordBatch], written: Cal
             _value(connection, "COMMIT")
             written(batch.num_rows)
         new = _value(connection, "SELECT total_changes()") - before
+    with engine.begin() as connection:
+        create_indexes(connection)
     with engine.connect() as checkpoint:
         checkpoint.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))
     return new

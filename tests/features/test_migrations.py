@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import inspect
 
 from features.database.engine import DatabaseError, open_database
 from features.database.models import Base
@@ -55,3 +56,13 @@ def test_sqlite_keeps_an_acknowledged_event_through_a_power_loss(tmp_path: Path)
 def test_a_wrong_url_is_a_clear_error() -> None:
     with pytest.raises(DatabaseError, match="BRAID_DATABASE_URL"):
         open_database("not a url")
+
+
+def test_an_index_that_a_killed_import_left_out_is_made_when_the_database_is_opened(database_url: str) -> None:
+    engine = open_database(database_url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DROP INDEX events_by_shopper")
+    engine.dispose()
+    engine = open_database(database_url)
+    assert "events_by_shopper" in {index["name"] for index in inspect(engine).get_indexes("events")}
+    engine.dispose()
