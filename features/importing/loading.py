@@ -51,7 +51,6 @@ def _read_ahead(reader: Executor, batches: Iterator[pa.RecordBatch]) -> Iterator
 
 def _into_sqlite(engine: Engine, batches: Iterable[pa.RecordBatch], written: Callable[[int], None]) -> int:
     engine.dispose()
-    new = 0
     with adbc_driver_sqlite.dbapi.connect(str(engine.url.database), autocommit=True) as connection:
         for pragma in _SQLITE_PRAGMAS:
             _value(connection, f"PRAGMA {pragma}")

@@ -10,10 +10,10 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from features.catalogue import Catalogue, CatalogueItem
 from features.importing.mapping import ItemsMapping, UsersMapping
@@ -27,6 +27,7 @@ _MAX_AGE = 130
 _USER_TEXT_CHARS = 64
 
 Row = dict[str, Any]
+Known = TypeVar("Known", CatalogueItem, UserProfile)
 
 
 @dataclass(slots=True)
@@ -54,19 +55,7 @@ def store_items(catalogue: Catalogue, rows: Iterable[Row], mapping: ItemsMapping
     for batch in _batches(rows):
         items = [_item(row, mapping, stored.adjusted) for row in batch]
         present = catalogue.of([item.item_id for item in items])
-        changes = []
-        for item in items:
-            old = present.get(item.item_id)
-            merged = replace(old, **{name: getattr(item, name) for name in names}) if old else item
-            if old is None:
-                stored.new += 1
-            elif merged == old:
-                stored.unchanged += 1
-                continue
-            else:
-                stored.changed += 1
-            changes.append(merged)
-        catalogue.upsert(changes)
+        catalogue.upsert(_changes([(present.get(item.item_id), item) for item in items], names, stored))
     return stored
 
 
@@ -77,20 +66,24 @@ def store_users(users: Users, rows: Iterable[Row], mapping: UsersMapping) -> Sto
     for batch in _batches(rows):
         profiles = [_user(row, mapping, stored.adjusted) for row in batch]
         present = users.of([profile.user_id for profile in profiles])
-        changes = []
-        for profile in profiles:
-            old = present.get(profile.user_id)
-            merged = replace(old, **{name: getattr(profile, name) for name in names}) if old else profile
-            if old is None:
-                stored.new += 1
-            elif merged == old:
-                stored.unchanged += 1
-                continue
-            else:
-                stored.changed += 1
-            changes.append(merged)
-        users.upsert(changes)
+        users.upsert(_changes([(present.get(profile.user_id), profile) for profile in profiles], names, stored))
     return stored
+
+
+def _changes(pairs: Iterable[tuple[Known | None, Known]], names: Sequence[str], stored: Stored) -> list[Known]:
+    """What is to be written of (known, imported) pairs: of what is known, only the fields `names`; counts all."""
+    changes: list[Known] = []
+    for old, new in pairs:
+        merged = replace(old, **{name: getattr(new, name) for name in names}) if old else new
+        if old is None:
+            stored.new += 1
+        elif merged == old:
+            stored.unchanged += 1
+            continue
+        else:
+            stored.changed += 1
+        changes.append(merged)
+    return changes
 
 
 def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
