@@ -20,7 +20,9 @@ import psycopg
 import pytest
 import redis
 import tritonclient.grpc as triton_client
+from sqlalchemy import Engine
 
+from features.database.engine import open_database
 from features.settings import ROOT, Settings
 from tests.conditions import eventually
 from tests.processes import environment, free_ports, required_binary, running, tail
@@ -96,6 +98,14 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path / 'braid.db'}"
     url: str = request.getfixturevalue("postgres_url")
     return url
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    """An engine on a fresh, migrated database."""
+    engine = open_database(database_url)
+    yield engine
+    engine.dispose()
 
 
 NewSettings = Callable[..., Settings]

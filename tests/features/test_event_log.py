@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import Engine, text
 
-from features.database.engine import open_database
 from features.event_log import EVENT_COLUMNS, EventLog, NewEvent, lock_writers
 from features.schema import OWN_ITEMS, EventType
 from tests.conditions import eventually
-
-
-@pytest.fixture
-def engine(database_url: str) -> Iterator[Engine]:
-    engine = open_database(database_url)
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture

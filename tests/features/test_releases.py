@@ -1,12 +1,10 @@
 """The release table on SQLite and PostgreSQL: at most one release is live, and every change is kept."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import Engine
 
-from features.database.engine import open_database
 from features.release import Manifest, ReleaseError
 from features.releases import ReleaseTable
 from features.schema import feature_service, interest_view, schema_hash
@@ -28,13 +26,6 @@ def manifest(release: int) -> Manifest:
         torch_version="2",
         files={},
     )
-
-
-@pytest.fixture
-def engine(database_url: str) -> Iterator[Engine]:
-    engine = open_database(database_url)
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture
