@@ -1,4 +1,4 @@
-"""Ranks moments after a point in time over all items, and measures a model and the baselines on the same ones."""
+"""What a method may learn from and what it is then asked; ranking over all items, and figures of a ranking."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from enum import Enum
 import numpy as np
 import numpy.typing as npt
 import torch
+from tqdm import tqdm
 
 from training.batches import BatchMaker
 from training.dataset import Log
@@ -18,11 +19,14 @@ from training.moments import DAY_MS, Ints, Longs, Moments
 from training.own_items import OwnItems
 from training.scoring import score_batch
 
-RANKED = 10
+RANKED = 20
 """Places that are measured."""
 
-Ranker = Callable[[Moments], Ints]
-"""Moments to the best K items of each, int32 (E, K), best first."""
+CHUNK = 256
+"""Moments that are scored at once."""
+
+Scorer = Callable[[Moments], npt.NDArray[np.float32]]
+"""Moments to the score of every item, float32 (E, N), higher is better. Any method of recommending is one."""
 
 
 class MomentChoice(str, Enum):
@@ -53,12 +57,29 @@ class Protocol:
 class TestSet:
     """Moments with at least one target, and the items that may be ranked, bool (N,).
 
-    repeated: for each flat target, whether the shopper had bought it before.
+    repeated: for each flat target, whether the shopper had it before.
+    seen_masked: items of the shopper's own events before the moment are not ranked.
     """
 
     moments: Moments
     allowed: npt.NDArray[np.bool_]
     repeated: npt.NDArray[np.bool_]
+    seen_masked: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One exam: what a method may learn from, and the moments that it is then asked.
+
+    learn: bool (n,), events of the log that may be learned from. At a moment that is asked, a method also sees every
+    event of that shopper before it, learned from or not.
+    moments: the moments among them, in order of time.
+    """
+
+    log: Log
+    learn: npt.NDArray[np.bool_]
+    moments: Moments
+    test: TestSet
 
 
 def split_times(moments: Moments, test_from_ms: int | None) -> tuple[int, int]:
@@ -110,6 +131,34 @@ def measure(test: TestSet, ranked: Ints) -> dict[str, float]:
         figures[f"{part}ndcg@10"] = mean_of_shoppers(ndcg_at(hits[rows], sizes[rows]), shoppers)
     figures["moments"] = float(len(test.moments))
     return figures
+
+
+def rank(scorer: Scorer, stage: Stage, k: int = RANKED) -> Ints:
+    """The best k items at each moment of the stage's test among those that may be ranked, int32 (E, k), best first.
+
+    Equal scores stand in the order of item indices.
+    """
+    test, log = stage.test, stage.log
+    k = min(k, len(test.allowed))
+    ranked = np.zeros((len(test.moments), k), np.int32)
+    for at in tqdm(range(0, len(ranked), CHUNK), desc="ranking", unit="chunk", leave=False, mininterval=0.5):
+        asked = test.moments.take(np.arange(at, min(at + CHUNK, len(ranked))))
+        scores = np.where(test.allowed[None, :], scorer(asked), -np.inf)
+        if test.seen_masked:
+            scores[seen_items(log, asked)] = -np.inf
+        first = np.sort(np.argpartition(-scores, k - 1, axis=1)[:, :k], axis=1)
+        order = np.argsort(-np.take_along_axis(scores, first, axis=1), axis=1, kind="stable")
+        ranked[at : at + len(asked)] = np.take_along_axis(first, order, axis=1)
+    return ranked
+
+
+def seen_items(log: Log, moments: Moments) -> tuple[Longs, Longs]:
+    """Row and item of everything that each moment's shopper had an event on before it, with repetitions."""
+    starts = log.starts[moments.shoppers]
+    counts = log.rows_before(moments.shoppers, moments.times_ms) - starts
+    row = np.repeat(np.arange(len(moments)), counts)
+    item = log.items[np.arange(counts.sum()) + np.repeat(starts - (np.cumsum(counts) - counts), counts)]
+    return row[item >= 0], item[item >= 0].astype(np.int64)
 
 
 def rank_with_model(
