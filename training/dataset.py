@@ -24,7 +24,7 @@ class DataError(Exception):
 class Log:
     """Every sequence event, sorted by shopper and time.
 
-    catalogue: frame of items, row i is item i. purchases: events as `features.history.own_items_at` reads them, with
+    catalogue: frame of items, row i is item i. purchases: events as `features.history.PurchaseHistory` reads them, with
     the shopper's row as `shopper`. items, types, times_ms, visits: (n,). starts: (S + 1,) rows of each shopper.
     codes: int32 (S, 3), `schema.SHOPPER_CODES`.
     """

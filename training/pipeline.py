@@ -115,7 +115,7 @@ def _measure(model: FusionModel, tuning: Stage, final: Stage, folder: Path) -> d
         for name, (use_long, use_recent) in VARIANTS.items()
     }
     figures = {name: measure(final.test, items) for name, items in ranked.items()}
-    figures |= measure_baselines(tuning, final, sample=BASELINE_SAMPLE)
+    figures |= measure_baselines(tuning, final)
     write_figures(folder, figures)
     predictions(final, ranked["fusion"]).write_parquet(folder / "predictions.parquet")
     return figures

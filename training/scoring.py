@@ -15,6 +15,9 @@ from training.fusion import FusionModel, gate_signals
 from training.losses import Reading
 from training.moments import Moments
 
+SHARED_BY = 4
+"""From so many moments to a stretch on, all its states are computed at once."""
+
 
 def read_batch(
     model: FusionModel,
@@ -119,11 +122,20 @@ class ModelScorer:
 
 
 def _strand(encoder: Encoder, table: Tensor, stretches: Stretches, mask: Tensor) -> Tensor:
-    """The state of a strand at each moment, (B, D), zero where it is masked; not computed where nobody has it."""
+    """The state of a strand at each moment, (B, D), zero where it is masked; not computed where nobody has it.
+
+    Where few moments share a stretch, it costs less to read it once for each and to compute the top layer for the
+    moment's own event alone.
+    """
     if not bool((mask > 0).any()):
         return table.new_zeros(mask.shape[0], table.shape[1])
-    states = encoder(_rows(table, stretches.items), stretches.types, stretches.gaps)
-    newest: Tensor = states[stretches.row, stretches.last]
+    if len(stretches.row) < SHARED_BY * len(stretches.items):
+        row = stretches.row
+        vectors = _rows(table, stretches.items[row])
+        newest, _ = encoder.newest(vectors, stretches.types[row], stretches.gaps[row], stretches.last)
+    else:
+        states = encoder(_rows(table, stretches.items), stretches.types, stretches.gaps)
+        newest = states[stretches.row, stretches.last]
     return newest * mask
 
 

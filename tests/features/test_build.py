@@ -17,7 +17,7 @@ from features import schema, store
 from features.build import OFFLINE_EVENTS, build, whole_shoppers
 from features.counters import read_counter
 from features.event_log import EventLog, NewEvent
-from features.history import own_items_at
+from features.history import PurchaseHistory
 from features.item_statistics import POPULARITY_HALF_LIFE_DAYS, POPULARITY_WEIGHTS, SEGMENT_ITEMS, item_statistics
 from features.rows import newest_events, purchase_rows, purchases, recent_rows
 from features.schema import EventType
@@ -119,7 +119,7 @@ def test_purchases_before_a_moment_equal_the_purchases_of_the_log_cut_there() ->
     log = _frame(random_events(250, seed=5))
     shoppers = np.array([*log["shopper"].to_list(), "u:nobody"])[rng.integers(0, log.height + 1, 60)]
     moments = START_MS + rng.integers(0, 130, 60) * HOUR_MS
-    got = own_items_at(log, shoppers, moments)
+    got = PurchaseHistory.of(log).at(shoppers, moments)
     parts = []
     for example, (shopper, moment) in enumerate(zip(shoppers, moments, strict=True)):
         seen = log.filter((pl.col("shopper") == shopper) & (pl.col("event_time_ms") < moment))
@@ -130,14 +130,14 @@ def test_purchases_before_a_moment_equal_the_purchases_of_the_log_cut_there() ->
 def test_purchases_before_a_moment_do_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     log = _frame(random_events(200, seed=6))
     shoppers, moments = log["shopper"].to_numpy(), log["event_time_ms"].to_numpy()
-    whole = own_items_at(log, shoppers, moments)
+    whole = PurchaseHistory.of(log).at(shoppers, moments)
     monkeypatch.setattr("features.history.CHUNK_PAIRS", 3)
-    assert own_items_at(log, shoppers, moments).equals(whole)
+    assert PurchaseHistory.of(log).at(shoppers, moments).equals(whole)
 
 
 def test_nobody_bought_anything() -> None:
     log = _frame([])
-    assert own_items_at(log, np.array(["u:1"]), np.array([START_MS])).is_empty()
+    assert PurchaseHistory.of(log).at(np.array(["u:1"]), np.array([START_MS])).is_empty()
 
 
 def test_newest_events_leave_impressions_and_searches_out() -> None:

@@ -23,19 +23,29 @@ def shop(offline: Path) -> tuple[Log, Moments]:
 def test_every_strand_of_every_moment_is_what_was_known_then(shop: tuple[Log, Moments]) -> None:
     log, moments = shop
     seen = 0
-    for batch in BatchMaker(log, moments).batches(batch_examples=32):
+    maker = BatchMaker(log)
+    for batch in maker.batches(maker.ask(moments), batch_examples=32):
         for at, row in enumerate(batch.rows):
             now, shopper = moments.times_ms[row], moments.shoppers[row]
             rows = np.arange(log.starts[shopper], log.starts[shopper + 1])
             before = rows[log.times_ms[rows] < now][-RECENT_EVENTS:]
-            kept = batch.recent_types[at] > 0
-            assert batch.recent_items[at][kept].tolist() == log.items[before].tolist()
-            assert batch.recent_ages[at][kept].tolist() == pytest.approx((now - log.times_ms[before]) / 1000)
+            kept = batch.seen_types[at] > 0
+            assert batch.seen_items[at][kept].tolist() == log.items[before].tolist()
+            ages = (now - log.times_ms[before]) / 1000
+            assert batch.seen_ages[at][kept].tolist() == pytest.approx(ages)
+            assert bool(batch.short_mask[at]) == bool(len(before))
+            if len(before):
+                recent = batch.recent.row[at], slice(0, batch.recent.last[at] + 1)
+                assert batch.recent.items[recent].tolist() == log.items[before].tolist()
+                assert batch.recent.gaps[recent][1:].tolist() == pytest.approx(ages[:-1] - ages[1:])
+                assert float(batch.recent_age[at]) == pytest.approx(ages[-1])
+                assert int(batch.session_events[at]) == (ages < 1800).sum()
             history = rows[log.times_ms[rows] < now // DAY_MS * DAY_MS]
             assert bool(batch.long_mask[at]) == bool(len(history))
             if len(history):
-                read = batch.history_items[batch.segment[at], : batch.last[at] + 1]
+                read = batch.history.items[batch.history.row[at], : batch.history.last[at] + 1]
                 assert read.tolist() == log.items[history].tolist()
+                assert int(batch.unseen_events[at]) == min(len(rows[log.times_ms[rows] < now]) - len(history), 50)
                 assert float(batch.long_age[at]) == pytest.approx((now - log.times_ms[history[-1]]) / 1000)
             bought = set(log.items[rows[(log.times_ms[rows] < now) & (log.types[rows] == PURCHASE)]].tolist())
             assert set(batch.own_items[at].tolist()) - {PADDING} == bought
@@ -49,13 +59,18 @@ def test_late_jobs_end_the_long_strand_earlier_and_leave_the_recent_one(shop: tu
     log, moments = shop
     ages = {}
     for share in (0.0, 0.99):
-        parts = BatchMaker(log, moments).batches(
-            batch_examples=64, rng=np.random.default_rng(3), late_share=share, segment_examples=1 << 20
+        maker = BatchMaker(log)
+        parts = maker.batches(
+            maker.ask(moments),
+            batch_examples=64,
+            rng=np.random.default_rng(3),
+            late_share=share,
+            segment_examples=1 << 20,
         )
         ages[share] = {
             int(row): (float(age), recent.tolist())
             for batch in parts
-            for row, age, recent in zip(batch.rows, batch.long_age, batch.recent_items, strict=True)
+            for row, age, recent in zip(batch.rows, batch.long_age, batch.seen_items, strict=True)
         }
     later = [ages[0.99][row][0] >= ages[0.0][row][0] or ages[0.99][row][0] == 0 for row in ages[0.0]]
     assert all(later)
@@ -64,26 +79,28 @@ def test_late_jobs_end_the_long_strand_earlier_and_leave_the_recent_one(shop: tu
 
 def test_a_long_history_is_read_in_overlapping_stretches(tmp_path: Path) -> None:
     rows: list[Row] = [
-        ("u:a", f"i{at % 40:03d}", VIEW, START_MS + at * 60 * MINUTE_MS, None, None) for at in range(700)
+        ("u:a", f"i{at % 40:03d}", VIEW, START_MS + at * 60 * MINUTE_MS, None, None) for at in range(1700)
     ]
-    rows += [("u:a", "i001", PURCHASE, START_MS + (n * 100 + 30) * 60 * MINUTE_MS, f"o{n}", None) for n in range(7)]
+    rows += [("u:a", "i001", PURCHASE, START_MS + (n * 100 + 30) * 60 * MINUTE_MS, f"o{n}", None) for n in range(17)]
     log, moments = read_log(write_shop(tmp_path, rows))
-    for batch in BatchMaker(log, moments).batches(batch_examples=3):
-        assert batch.history_items.shape[1] <= HISTORY_EVENTS
+    maker = BatchMaker(log)
+    for batch in maker.batches(maker.ask(moments), batch_examples=3, rng=np.random.default_rng(0)):
+        assert batch.history.items.shape[1] <= HISTORY_EVENTS
         for at, row in enumerate(batch.rows):
             through = moments.times_ms[row] // DAY_MS * DAY_MS
             history = log.items[: log.rows_before(np.array([0]), np.array([through]))[0]]
-            read = batch.history_items[batch.segment[at], : batch.last[at] + 1].tolist()
+            read = batch.history.items[batch.history.row[at], : batch.history.last[at] + 1].tolist()
             assert len(read) >= min(len(history), HISTORY_EVENTS // 2)
             assert read == history[len(history) - len(read) :].tolist()
 
 
 def test_a_limit_on_moments_of_one_stretch_draws_others_in_each_epoch(shop: tuple[Log, Moments]) -> None:
     log, moments = shop
-    maker = BatchMaker(log, moments)
+    maker = BatchMaker(log)
+    asked = maker.ask(moments)
 
     def drawn(seed: int) -> set[int]:
-        parts = maker.batches(batch_examples=64, rng=np.random.default_rng(seed), segment_examples=2)
+        parts = maker.batches(asked, batch_examples=64, rng=np.random.default_rng(seed), segment_examples=2)
         return {int(row) for batch in parts for row in batch.rows}
 
     first, second = drawn(0), drawn(1)
@@ -95,6 +112,8 @@ def test_a_limit_on_moments_of_one_stretch_draws_others_in_each_epoch(shop: tupl
 
 def test_a_moment_without_any_history_has_no_strands(tmp_path: Path) -> None:
     log, moments = read_log(write_shop(tmp_path, [("u:a", "i001", PURCHASE, START_MS, "o", None)]))
-    (batch,) = BatchMaker(log, moments).batches(batch_examples=8)
-    assert (float(batch.long_mask), int(batch.recent_types.sum()), int(batch.own_items.max())) == (0.0, 0, PADDING)
+    maker = BatchMaker(log)
+    (batch,) = maker.batches(maker.ask(moments), batch_examples=8)
+    assert (float(batch.long_mask), float(batch.short_mask)) == (0.0, 0.0)
+    assert (int(batch.seen_types.sum()), int(batch.own_items.max())) == (0, PADDING)
     assert torch.isfinite(batch.own_features).all()

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from training.__main__ import app
+from training.evaluate import RANKED
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def test_training_writes_figures_and_predictions_that_evaluating_finds_again(hom
     assert (folder / "evaluation.md").read_text().startswith("| model |")
     predictions = pl.read_parquet(folder / "predictions.parquet")
     assert predictions.columns == ["shopper", "time_ms", "bought", "recommended"]
-    assert set(predictions["recommended"].list.len()) == {10}
+    assert set(predictions["recommended"].list.len()) == {RANKED}
     evaluated = call("evaluate", "--threads", "1")
     assert evaluated.exit_code == 0, evaluated.output
     again = json.loads((folder / "evaluation.json").read_text())

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,15 +11,15 @@ from tests.training.conftest import SMALL
 from tests.training.shops import START_MS, Row, write_shop
 from training.config import Config, FitConfig, ModelConfig
 from training.dataset import read_log
-from training.evaluate import split_times
-from training.fit import Fitted, fit
+from training.evaluate import Protocol, split_times
+from training.fit import Fitted, Watch, fit
+from training.pipeline import Split, stages
 
 
-def fit_on(offline: Path, folder: Path, config: Config, *, resume: bool = False) -> Fitted:
+def fit_on(offline: Path, folder: Path, config: Config, *, resume: bool = False, watch: Watch | None = None) -> Fitted:
     log, moments = read_log(offline)
-    validation, test = split_times(moments, None)
-    folder.mkdir(exist_ok=True)
-    return fit(log, moments, config, validation_from_ms=validation, test_from_ms=test, folder=folder, resume=resume)
+    tuning, final = stages(log, moments, Split(*split_times(moments, None)), Protocol())
+    return fit(tuning, final, config, folder=folder, resume=resume, watch=watch)
 
 
 def weights(fitted: Fitted) -> torch.Tensor:
@@ -59,6 +60,43 @@ def test_fitting_stops_when_validation_no_longer_improves(offline: Path, tmp_pat
     assert len(fit_on(offline, tmp_path, config).history) < 30
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"encoder": "gru"},
+        {"encoder": "lstm", "short_layers": 1},
+        {"fusion": "concat"},
+        {"fusion": "attention"},
+        {"long": False},
+        {"short": False},
+        {"content": False, "time": False, "repeat": False},
+    ],
+    ids=str,
+)
+def test_every_variant_is_configuration_alone_and_learns(
+    offline: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    config = replace(with_fit(epochs=3, final_epochs=0), model=replace(SMALL.model, **changes))
+    fitted = fit_on(offline, tmp_path, config)
+    losses = [row["loss"] for row in fitted.history]
+    assert losses[-1] < losses[0]
+    assert fitted.best > 0
+
+
+def test_a_watcher_is_told_of_every_epoch_and_may_end_the_run(offline: Path, tmp_path: Path) -> None:
+    told: list[int] = []
+
+    def watch(epoch: int, figure: float) -> None:
+        assert 0 <= figure <= 1
+        told.append(epoch)
+        if epoch == 2:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        fit_on(offline, tmp_path, with_fit(epochs=5), watch=watch)
+    assert told == [1, 2]
+
+
 @pytest.mark.parametrize("shoppers", [1, 2])
 def test_hardly_any_events_are_enough_for_a_model(tmp_path: Path, shoppers: int) -> None:
     rows: list[Row] = [(f"u:{at}", "i001", 4, START_MS + at, f"o{at}", None) for at in range(shoppers)]
@@ -69,6 +107,10 @@ def test_hardly_any_events_are_enough_for_a_model(tmp_path: Path, shoppers: int)
 def test_settings_out_of_range_are_named() -> None:
     with pytest.raises(ValueError, match="dim=9"):
         ModelConfig(dim=9)
+    with pytest.raises(ValueError, match="encoder='cnn': one of transformer, gru, lstm"):
+        ModelConfig(encoder="cnn")
+    with pytest.raises(ValueError, match="at least one of the strands"):
+        ModelConfig(long=False, short=False)
     with pytest.raises(ValueError, match="drop_long"):
         FitConfig(drop_long=1.0)
     with pytest.raises(ValueError, match="epochs=0"):

@@ -5,7 +5,6 @@ from math import log2
 import numpy as np
 import pytest
 
-from training.losses import softmax_loss
 from training.metrics import mean_of_shoppers, ndcg_at, recall_at
 
 HITS = np.zeros((3, 10), bool)
@@ -28,12 +27,3 @@ def test_ndcg_against_the_ideal_ranking() -> None:
 
 def test_a_shopper_counts_once_however_many_moments() -> None:
     assert mean_of_shoppers(np.array([1.0, 0.0, 0.5]), np.array([4, 4, 9])) == pytest.approx(0.5)
-
-
-def test_loss_is_the_weighted_mean_over_moments_of_the_mean_over_targets() -> None:
-    import torch
-
-    logits = torch.log(torch.tensor([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]]))
-    loss = softmax_loss(logits, torch.tensor([0, 0, 1]), torch.tensor([0, 1, 2]), torch.tensor([1.0, 3.0]))
-    first = -(np.log(0.5) + np.log(0.25)) / 2
-    assert float(loss) == pytest.approx((first + 3 * -np.log(0.8)) / 4, rel=1e-5)

@@ -154,7 +154,8 @@ def test_vectors_of_the_job_are_those_that_training_saw(trained: TrainedModel, o
     write_candidate(trained, 1, tmp_path)
     log, moments = read_log(offline)
     last = moments.take(np.unique(moments.shoppers, return_index=True)[1])
-    (batch,) = BatchMaker(log, last).batches(batch_examples=1000)
+    maker = BatchMaker(log)
+    (batch,) = maker.batches(maker.ask(last), batch_examples=1000)
     ends = log.rows_before(last.shoppers, last.times_ms // 86_400_000 * 86_400_000)
     ids = log.catalogue["item_id"].to_list()
     histories = [
@@ -172,11 +173,11 @@ def test_vectors_of_the_job_are_those_that_training_saw(trained: TrainedModel, o
     with torch.inference_mode():
         vectors, _ = trained.model.tower()
         table = torch.cat([vectors, torch.zeros(1, vectors.shape[1])])
-        states = trained.model.long(table[batch.history_items], batch.history_types, batch.history_gaps)
+        states = trained.model.long(table[batch.history.items], batch.history.types, batch.history.gaps)
     seen = [at for at in range(len(batch.rows)) if batch.long_mask[at] > 0]
     assert len(found) == len(seen) > 10
     for at in seen:
-        expected = states[batch.segment[at], batch.last[at]].numpy()
+        expected = states[batch.history.row[at], batch.history.last[at]].numpy()
         assert found[f"u:{batch.rows[at]}"] == pytest.approx(expected, abs=1e-5)
 
 

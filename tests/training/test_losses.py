@@ -1,0 +1,81 @@
+"""The loss in one pass over chunks: its value by hand, its gradients beside autograd's, and the sampled one."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from training.losses import CHUNK_LOGITS, Reading, sampled_loss, softmax_loss
+
+
+def of_logits(logits: Tensor) -> Reading:
+    """A reading with these logits and nothing added."""
+    rows = len(logits)
+    return Reading(
+        interest=logits,
+        vectors=torch.eye(logits.shape[1]),
+        bias=torch.zeros(logits.shape[1]),
+        extra_items=torch.zeros(rows, 0, dtype=torch.int64),
+        extra_values=torch.zeros(rows, 0),
+        long_weight=torch.zeros(rows, 1),
+    )
+
+
+def random_reading(rows: int, items: int, dim: int = 6) -> Reading:
+    generator = torch.Generator().manual_seed(3)
+    extra = torch.randint(-1, items, (rows, 4), generator=generator)
+    return Reading(
+        interest=torch.randn(rows, dim, generator=generator).requires_grad_(),
+        vectors=torch.randn(items, dim, generator=generator).requires_grad_(),
+        bias=torch.randn(items, generator=generator).requires_grad_(),
+        extra_items=extra,
+        extra_values=torch.randn(rows, 4, generator=generator).requires_grad_(),
+        long_weight=torch.zeros(rows, 1),
+    )
+
+
+def test_loss_is_the_weighted_mean_over_moments_of_the_mean_over_targets() -> None:
+    logits = torch.log(torch.tensor([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]]))
+    rows, items = torch.tensor([0, 0, 1]), torch.tensor([0, 1, 2])
+    loss = softmax_loss(of_logits(logits), rows, items, torch.tensor([1.0, 3.0]))
+    first = -(math.log(0.5) + math.log(0.25)) / 2
+    assert float(loss) == pytest.approx((first + 3 * -math.log(0.8)) / 4, rel=1e-5)
+
+
+def test_gradients_are_those_of_autograd_however_the_rows_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CHUNK_LOGITS, "cpu", 1)  # sixteen rows at a time
+    reading = random_reading(37, 11)
+    rows = torch.arange(37).repeat_interleave(2)
+    items = torch.randint(0, 11, (74,), generator=torch.Generator().manual_seed(1))
+    weight = torch.rand(37, generator=torch.Generator().manual_seed(2)) + 0.5
+    wanted = [reading.interest, reading.vectors, reading.bias, reading.extra_values]
+    logs = torch.log_softmax(reading.logits(), dim=1)[rows, items].reshape(37, 2).mean(dim=1)
+    plain = -(logs * weight).sum() / weight.sum()
+    expected = torch.autograd.grad(plain, wanted)
+    loss = softmax_loss(reading, rows, items, weight)
+    assert float(loss) == pytest.approx(float(plain), rel=1e-5)
+    for given, right in zip(torch.autograd.grad(loss, wanted), expected, strict=True):
+        torch.testing.assert_close(given, right, atol=1e-5, rtol=1e-4)
+
+
+def test_a_sample_that_holds_every_item_is_the_full_softmax() -> None:
+    reading = random_reading(5, 8)
+    rows, items, weight = torch.arange(5), torch.tensor([1, 2, 3, 4, 5]), torch.ones(5)
+    torch.manual_seed(0)
+    sampled = sampled_loss(reading, rows, items, weight, torch.full((8,), 1 / 8), draws=2000)
+    assert float(sampled) == pytest.approx(float(softmax_loss(reading, rows, items, weight)), rel=1e-5)
+
+
+def test_a_sample_estimates_the_sum_over_the_catalogue_without_bias() -> None:
+    items, draws = 400, 60
+    logits = torch.randn(1, items, generator=torch.Generator().manual_seed(5))
+    target, weight = torch.tensor([7]), torch.ones(1)
+    chances = torch.linspace(1, 5, items)
+    chances = chances / chances.sum()
+    torch.manual_seed(1)
+    totals = []
+    for _ in range(600):
+        loss = float(sampled_loss(of_logits(logits), torch.tensor([0]), target, weight, chances, draws=draws))
+        totals.append(math.exp(loss + float(logits[0, 7])))
+    assert sum(totals) / 600 == pytest.approx(float(logits.exp().sum()), rel=0.05)
