@@ -34,6 +34,8 @@ def open_task(data: str, split_by: SplitBy, cache: Path = CACHE) -> Task:
         DataError: there is no such folder, its files are of no known set, or one of them is damaged.
     """
     folder = Path(data)
+    if data != SIMULATED and not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; give one with the files of a data set, or `{SIMULATED}`")
     by_time = split_by is SplitBy.TIME
     if by_time and not (folder / leave_one_out.BEAUTY_FILE).exists():
         raise DataError(f"--protocol time needs {leave_one_out.BEAUTY_FILE}, which is not in {data}; leave it out")

@@ -17,7 +17,7 @@ import polars as pl
 from benchmarks.quality.task import Task, read
 from features.schema import EventType
 from training.dataset import read_log
-from training.evaluate import MomentChoice, Protocol, Stage, make_test_set
+from training.evaluate import MomentChoice, Protocol, stage_by_time
 from training.moments import DAY_MS
 
 NAME = "online-retail"
@@ -44,18 +44,10 @@ def read_online_retail(folder: Path, cache: Path) -> Task:
     known = np.array([shopper.startswith("u:") for shopper in log.shopper_ids])
     moments = moments.take(np.flatnonzero(known[moments.shoppers]))
 
-    def stage(from_ms: int, to_ms: int) -> Stage:
-        return Stage(
-            log=log,
-            learn=log.times_ms < from_ms,
-            moments=moments.between(0, from_ms),
-            test=make_test_set(log, moments, from_ms, to_ms, PROTOCOL),
-        )
-
     return Task(
         name=NAME,
-        tuning=stage(TEST_FROM_MS - VALIDATION_DAYS * DAY_MS, TEST_FROM_MS),
-        final=stage(TEST_FROM_MS, int(log.times_ms.max()) + 1),
+        tuning=stage_by_time(log, moments, TEST_FROM_MS - VALIDATION_DAYS * DAY_MS, TEST_FROM_MS, PROTOCOL),
+        final=stage_by_time(log, moments, TEST_FROM_MS, int(log.times_ms.max()) + 1, PROTOCOL),
         headline=("recall@10", "ndcg@10"),
         dense=False,
         mean_of_shoppers=True,

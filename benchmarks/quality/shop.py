@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.quality.task import Task
 from features.settings import ROOT
 from training.dataset import DataError, read_log
-from training.evaluate import Protocol, Stage, make_test_set, split_times
+from training.evaluate import Protocol, split_times, stage_by_time
 
 FILES = ("events.parquet", "items.parquet", "users.parquet")
 """What `python -m features build` writes."""
@@ -26,18 +26,10 @@ def read_shop(folder: Path, name: str) -> Task:
     log, moments = read_log(folder)
     validation_from_ms, test_from_ms = split_times(moments, None)
 
-    def stage(from_ms: int, to_ms: int) -> Stage:
-        return Stage(
-            log=log,
-            learn=log.times_ms < from_ms,
-            moments=moments.between(0, from_ms),
-            test=make_test_set(log, moments, from_ms, to_ms, PROTOCOL),
-        )
-
     return Task(
         name=name,
-        tuning=stage(validation_from_ms, test_from_ms),
-        final=stage(test_from_ms, int(log.times_ms.max()) + 1),
+        tuning=stage_by_time(log, moments, validation_from_ms, test_from_ms, PROTOCOL),
+        final=stage_by_time(log, moments, test_from_ms, int(log.times_ms.max()) + 1, PROTOCOL),
         headline=("recall@10", "ndcg@10"),
         dense=False,
         mean_of_shoppers=True,
