@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -42,12 +42,9 @@ class Table:
 def tables(task: Task, measured: Sequence[Measured], compared: Sequence[Comparison]) -> list[Table]:
     """Accuracy, accuracy of parts, lists and cost, comparisons; a table without a row is left out."""
     first, second = task.headline
-    accuracy = tuple(dict.fromkeys([first, second, "hr@10", "ndcg@10", "mrr@10", "ndcg@20"]))
-    parts = (
-        *(f"{part}_{second}" for part in ("repeat", "explore")),
-        *(f"{group}_{second}" for group in GROUPS),
-    )
-    lists = ("coverage", "novelty", "diversity", "gini", "calibration_error")
+    accuracy = {name: name for name in (first, second, "hr@10", "ndcg@10", "mrr@10", "ndcg@20")}
+    parts = {f"{part}_{second}": part for part in ("repeat", "explore", *GROUPS)}
+    lists = {name: name for name in ("coverage", "novelty", "diversity", "gini")} | {"calibration_error": "calibration"}
     found = [
         _figures(f"{task.name}: accuracy", measured, accuracy),
         _figures(f"{task.name}: {second} of repeats and of new items, and by events known before", measured, parts),
@@ -91,11 +88,11 @@ def write(folder: Path, task: Task, measured: Sequence[Measured], compared: Sequ
     (folder / "results.json").write_text(json.dumps(values, indent=1) + "\n")
 
 
-def _figures(title: str, measured: Sequence[Measured], names: Sequence[str]) -> Table:
-    """One row a model; columns that no model has are left out."""
-    kept = [name for name in names if any(name in model.mean for model in measured)]
+def _figures(title: str, measured: Sequence[Measured], headings: Mapping[str, str]) -> Table:
+    """One row a model; figures that no model has are left out. headings: by name of the figure."""
+    kept = [name for name in headings if any(name in model.mean for model in measured)]
     rows = [(model.name, *(_figure(model, name) for name in kept)) for model in measured]
-    return Table(title=title, columns=("model", *kept), rows=tuple(rows))
+    return Table(title=title, columns=("model", *(headings[name] for name in kept)), rows=tuple(rows))
 
 
 def _figure(model: Measured, name: str) -> str:
