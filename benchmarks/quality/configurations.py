@@ -1,0 +1,31 @@
+"""The configuration of our model on each set of data; one that is not named here is a shop, and has the defaults."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from training.config import Config, FitConfig, ModelConfig
+
+NO_FADING_DAYS = 1e6
+"""A half-life for sets whose times are made up, or whose test is not later than what is learned."""
+
+LONG_RUN = FitConfig(epochs=40, patience=4, max_minutes=240.0, learning_rate=1e-3, half_life_days=NO_FADING_DAYS)
+MANY_SESSIONS = FitConfig(epochs=12, patience=2, max_minutes=240.0, learning_rate=2e-3, half_life_days=180.0)
+
+CONFIGURATIONS: dict[str, Config] = {
+    "ml-1m": Config(
+        model=ModelConfig(long_layers=2, short_layers=2, dropout=0.2), fit=replace(LONG_RUN, batch_examples=128)
+    ),
+    "amazon-beauty": Config(model=ModelConfig(long_layers=2, dropout=0.5), fit=LONG_RUN),
+    "amazon-beauty-time": Config(
+        model=ModelConfig(long_layers=2, dropout=0.5), fit=replace(LONG_RUN, half_life_days=365.0)
+    ),
+    "diginetica": Config(model=ModelConfig(dim=96), fit=replace(MANY_SESSIONS, batch_examples=256)),
+    "retailrocket": Config(model=ModelConfig(dim=96), fit=replace(MANY_SESSIONS, batch_examples=256)),
+    "online-retail": Config(fit=FitConfig(epochs=15, patience=3, max_minutes=60.0)),
+}
+
+
+def configuration(task: str) -> Config:
+    """The default configuration of a task, before any variant changes it."""
+    return CONFIGURATIONS.get(task, Config())
