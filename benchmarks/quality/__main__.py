@@ -1,6 +1,6 @@
 """How good the recommendations are, beside simple methods and ablations, on one set of data.
 
-    python -m benchmarks.quality --data <folder> [--models baselines,ours,ablations] [--seeds 3] [--device cpu]
+    python -m benchmarks.quality --data <folder> [--models baselines,ours,ablations,peer] [--seeds 3] [--device cpu]
 
 The set is told by its files: `ml-1m.txt.gz`; `interactions.parquet` with `item2attributes.json` (Amazon Beauty, also
 with `--protocol time`); `train_sessions.txt.gz` with `test_prefix_target.txt.gz` (Diginetica, RetailRocket);
@@ -36,8 +36,8 @@ class Device(str, Enum):
 
 def main(
     data: Annotated[str, typer.Option(help="folder of the data set, or `simulated`")],
-    models: Annotated[str, typer.Option(help="names and groups: baselines, ours, ablations")] = "baselines,ours",
-    seeds: Annotated[int, typer.Option(min=1, help="runs of each of our models")] = 3,
+    models: Annotated[str, typer.Option(help="names and groups: baselines, ours, ablations, peer")] = "baselines,ours",
+    seeds: Annotated[int, typer.Option(min=1, help="runs of each model that draws")] = 3,
     device: Annotated[Device, typer.Option()] = Device.CPU,
     protocol: Annotated[SplitBy, typer.Option(help="of Amazon Beauty")] = SplitBy.LEAVE_ONE_OUT,
 ) -> None:

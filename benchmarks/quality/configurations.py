@@ -1,9 +1,12 @@
-"""The configuration of our model on each set of data; one that is not named here is a shop, and has the defaults."""
+"""The configuration of our model and of the peer on each set of data; one that is not named here is a shop, and has
+the defaults.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from benchmarks.quality.peer.run import PeerSettings
 from training.config import Config, FitConfig, ModelConfig
 
 NO_FADING_DAYS = 1e6
@@ -26,6 +29,20 @@ CONFIGURATIONS: dict[str, Config] = {
 }
 
 
+PEER_SETTINGS: dict[str, PeerSettings] = {
+    "ml-1m": PeerSettings(max_length=200, epochs=100, patience=10),
+    "amazon-beauty": PeerSettings(epochs=60, dropout=0.5),
+    "amazon-beauty-time": PeerSettings(epochs=60, dropout=0.5),
+    "diginetica": PeerSettings(max_length=20, epochs=20, patience=2, loss="sampled_softmax"),
+    "retailrocket": PeerSettings(max_length=20, epochs=20, patience=2, loss="sampled_softmax"),
+}
+
+
 def configuration(task: str) -> Config:
     """The default configuration of a task, before any variant changes it."""
     return CONFIGURATIONS.get(task, Config())
+
+
+def peer_settings(task: str) -> PeerSettings:
+    """The settings of the peer; `epochs` is the most, validation chooses."""
+    return PEER_SETTINGS.get(task, PeerSettings())

@@ -16,7 +16,7 @@ from benchmarks.quality.folders import SplitBy
 from benchmarks.quality.lists import Shelf
 from benchmarks.quality.results import Job, Result
 from benchmarks.quality.task import Task
-from benchmarks.quality.variants import FUSED, LONG_ONLY, SHORT_ONLY, VARIANTS
+from benchmarks.quality.variants import FUSED, LONG_ONLY, SHORT_ONLY
 from benchmarks.quality.worker import result_of
 from training.baselines import BASELINES
 
@@ -58,7 +58,7 @@ def measure_models(
         BenchError: a model's process failed.
     """
     shelf = Shelf(task.final)
-    wanted = [(model, seed) for model in models for seed in range(seeds if model in VARIANTS else 1)]
+    wanted = [(model, seed) for model in models for seed in range(1 if model in BASELINES else seeds)]
     results: dict[str, list[Result]] = {model: [] for model in models}
     progress = tqdm(wanted, desc=task.name, unit="model")
     for model, seed in progress:

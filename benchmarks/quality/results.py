@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.quality.configurations import configuration
+from benchmarks.quality.configurations import configuration, peer_settings
 from benchmarks.quality.folders import SplitBy
 from benchmarks.quality.ranking import Answers
 from benchmarks.quality.task import Task
-from benchmarks.quality.variants import VARIANTS
+from benchmarks.quality.variants import PEER, VARIANTS
 
 FORMAT = 1
 """Raised whenever the same configuration may give other answers: readers, protocols, methods, fitting."""
@@ -44,6 +44,8 @@ class Job:
             config = VARIANTS[self.model](configuration(self.task)).to_dict()
             config["fit"]["seed"] = self.seed
             return {"configuration": config, "device": self.device}
+        if self.model == PEER:
+            return {"peer": asdict(replace(peer_settings(self.task), seed=self.seed))}
         return {"baseline": self.model}
 
     def path(self, task: Task) -> Path:

@@ -1,4 +1,6 @@
-"""Our model and its ablations: each the task's configuration with one thing changed, fitted on its own."""
+"""The models of the bench by name. Ours and its ablations are each the task's configuration with one thing changed,
+fitted on its own.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +21,9 @@ class UnknownModel(ValueError):
 def _model(**changes: Any) -> Variant:
     return lambda config: replace(config, model=replace(config.model, **changes))
 
+
+PEER = "RecTools SASRec"
+"""The peer from outside, in an environment of its own."""
 
 FUSED, LONG_ONLY, SHORT_ONLY = "fused", "long-term only", "short-term only"
 
@@ -45,6 +50,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "baselines": tuple(BASELINES),
     "ours": tuple(OURS),
     "ablations": tuple(ABLATIONS),
+    "peer": (PEER,),
 }
 
 

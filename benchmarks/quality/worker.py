@@ -6,15 +6,18 @@ import multiprocessing
 import resource
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.quality.folders import open_task
+from benchmarks.quality.peer.run import PeerSettings, choose_epochs, run_peer
 from benchmarks.quality.ranking import Answers, answer
 from benchmarks.quality.results import Job, Result, load, save
 from benchmarks.quality.task import Task
+from benchmarks.quality.variants import PEER
 from training.baselines import BASELINES, tune
 from training.config import Config
 from training.fit import fit
@@ -58,8 +61,11 @@ def work(job: Job) -> None:
     task = open_task(job.data, job.split_by, job.cache)
     path = job.path(task)
     path.parent.mkdir(parents=True, exist_ok=True)
-    answers, facts = _baseline(job, task) if job.model in BASELINES else _ours(job, task, path)
-    facts["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if job.model == PEER:
+        answers, facts = _peer(job, task, path)
+    else:
+        answers, facts = _baseline(job, task) if job.model in BASELINES else _ours(job, task, path)
+        facts["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     save(path, Result(answers=answers, facts=facts))
 
 
@@ -76,6 +82,24 @@ def _baseline(job: Job, task: Task) -> tuple[Answers, dict[str, Any]]:
         "tuning_seconds": tuned - begin,
         "seconds": fitted - tuned,
         "ranking_seconds": time.monotonic() - fitted,
+    }
+
+
+def _peer(job: Job, task: Task, path: Path) -> tuple[Answers, dict[str, Any]]:
+    """Validation chooses the epochs, then the peer is fitted anew on the final stage. Memory is its own process's."""
+    folder = path.with_suffix(".peer")
+    settings = PeerSettings(**job.identity["peer"])
+    chosen = choose_epochs(task.tuning, settings, folder)
+    found = run_peer(task.final, replace(settings, epochs=chosen.epochs), folder)
+    shutil.rmtree(folder)
+    return Answers(ranked=found.ranked, probabilities=None), {
+        "settings": job.identity["peer"],
+        "epochs": found.epochs,
+        "tuning_seconds": sum(chosen.seconds_by_epoch),
+        "seconds": sum(found.seconds_by_epoch),
+        "parameters": found.parameters,
+        "peak_bytes": found.peak_bytes,
+        "versions": found.versions,
     }
 
 

@@ -24,6 +24,7 @@ from benchmarks.quality.variants import (
     GROUPS,
     LONG_ONLY,
     OURS,
+    PEER,
     SHORT_ONLY,
     VARIANTS,
     UnknownModel,
@@ -81,11 +82,11 @@ def test_a_finished_model_is_not_run_again(tmp_path: Path) -> None:
 def test_other_data_another_seed_or_another_configuration_is_another_result(tmp_path: Path) -> None:
     folder = movielens_folder(tmp_path, USERS)
     task = opened(folder, tmp_path)
-    paths = {job_of(folder, tmp_path, task, model).path(task) for model in ("popularity", *VARIANTS)}
-    paths.add(job_of(folder, tmp_path, task, FUSED, seed=1).path(task))
+    paths = {job_of(folder, tmp_path, task, model).path(task) for model in ("popularity", PEER, *VARIANTS)}
+    paths |= {job_of(folder, tmp_path, task, model, seed=1).path(task) for model in (PEER, FUSED)}
     larger = opened(movielens_folder(tmp_path, [*USERS, [1, 2, 3, 4]]), tmp_path)
     paths.add(job_of(folder, tmp_path, larger, FUSED).path(larger))
-    assert len(paths) == 1 + len(VARIANTS) - 2 + 2, "the gate and the Transformer are the fused model's own"
+    assert len(paths) == 2 + len(VARIANTS) - 2 + 3, "the gate and the Transformer are the fused model's own"
 
 
 def test_a_process_that_fails_names_its_model(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -183,10 +184,11 @@ def test_a_variant_changes_one_field_of_the_tasks_configuration() -> None:
 
 
 def test_models_are_chosen_by_group_and_by_name() -> None:
+    assert chosen("peer") == chosen("rectools-sasrec") == [PEER]
     assert chosen("ours,ablations") == [*OURS, *ABLATIONS]
     assert chosen("No-Time, fused,popularity,ours") == ["no time", FUSED, "popularity", LONG_ONLY, SHORT_ONLY]
     assert set(GROUPS["baselines"]).isdisjoint(VARIANTS)
-    with pytest.raises(UnknownModel, match="'nonsense' is not known; groups are baselines, ours, ablations"):
+    with pytest.raises(UnknownModel, match="'nonsense' is not known; groups are baselines, ours, ablations, peer"):
         chosen("fused,nonsense")
 
 
