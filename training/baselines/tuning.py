@@ -1,0 +1,64 @@
+"""Settings chosen on the tuning stage alone, and the baselines' figures on the final one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from tqdm import tqdm
+
+from training.baselines.baseline import Baseline, Setting, forget
+from training.baselines.methods import BASELINES
+from training.evaluate import Scorer, Stage, TestSet, measure, rank
+
+CHEAP = ("popularity", "personal frequency", "item-kNN", "EASE")
+"""The baselines that every training run is measured beside."""
+
+SEED = 7
+
+
+def tune(baseline: Baseline, tuning: Stage, *, figure: str = "ndcg@10", sample: int | None = None) -> Setting:
+    """The setting with the highest figure on the tuning stage's test; of equal ones the first.
+
+    Args:
+        figure: a name among those that `training.evaluate.measure` gives.
+        sample: so many of the test's moments, drawn at random; by default all.
+    """
+    stage = replace(tuning, test=_sample(tuning.test, sample))
+    grid = [setting for setting in baseline.grid if not (stage.test.seen_masked and setting.get("own"))]
+    if len(grid) == 1:
+        return grid[0]
+    found = [
+        measure(stage.test, rank(baseline.fit(stage, setting), stage)).get(figure, 0.0)
+        for setting in tqdm(grid, desc=f"tuning {baseline.name}", unit="setting", leave=False, mininterval=0.5)
+    ]
+    return grid[int(np.argmax(found))]
+
+
+def fit_tuned(
+    baseline: Baseline, tuning: Stage, final: Stage, *, figure: str = "ndcg@10", sample: int | None = None
+) -> tuple[Scorer, Setting]:
+    """The baseline learned from the final stage with the setting that `tune` chooses, and this setting."""
+    setting = tune(baseline, tuning, figure=figure, sample=sample)
+    scorer = baseline.fit(final, setting)
+    forget()
+    return scorer, setting
+
+
+def measure_baselines(tuning: Stage, final: Stage, names: Sequence[str] = CHEAP) -> dict[str, dict[str, float]]:
+    """Figures of each named baseline on the final stage's test, by name."""
+    found: dict[str, dict[str, float]] = {}
+    for name in tqdm(names, desc="baselines", leave=False, mininterval=0.5):
+        scorer, _ = fit_tuned(BASELINES[name], tuning, final)
+        found[name] = measure(final.test, rank(scorer, final))
+    return found
+
+
+def _sample(test: TestSet, sample: int | None) -> TestSet:
+    if sample is None or sample >= len(test.moments):
+        return test
+    rows = np.sort(np.random.default_rng(SEED).choice(len(test.moments), sample, replace=False))
+    counts = np.diff(test.moments.offsets)
+    targets = np.isin(np.repeat(np.arange(len(counts)), counts), rows)
+    return replace(test, moments=test.moments.take(rows), repeated=test.repeated[targets])
