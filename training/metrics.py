@@ -30,3 +30,22 @@ def mean_of_shoppers(figures: Floats, shoppers: npt.NDArray[np.int64]) -> float:
     _, row = np.unique(shoppers, return_inverse=True)
     sums = np.bincount(row, weights=figures)
     return float((sums / np.bincount(row)).mean())
+
+
+def mrr_at(hits: npt.NDArray[np.bool_], k: int = 10) -> Floats:
+    """1 / rank of the first hit among the first k, 0 without one, (B,)."""
+    first = hits[:, :k].argmax(axis=1)
+    return np.where(hits[:, :k].any(axis=1), 1.0 / (first + 1), 0.0)
+
+
+def hits_of(
+    ranked: npt.NDArray[np.int32], targets: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64]
+) -> npt.NDArray[np.bool_]:
+    """Whether the item at each rank is a target of its moment, bool (B, K).
+
+    Args:
+        ranked: (B, K), -1 where nothing was recommended. targets: flat; offsets: (B + 1,) bounds of each moment's.
+    """
+    span = int(max(ranked.max(initial=0), targets.max(initial=0))) + 2
+    row = np.repeat(np.arange(len(ranked)), np.diff(offsets))
+    return np.isin(np.arange(len(ranked))[:, None] * span + ranked + 1, row * span + targets + 1)
