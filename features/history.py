@@ -22,34 +22,8 @@ CHUNK_PAIRS: Final = 4_000_000
 """(example, item) pairs worked on at once."""
 
 
-def own_items_at(events: pl.DataFrame, shoppers: npt.NDArray[Any], moments_ms: npt.ArrayLike) -> pl.DataFrame:
-    """Items that each example's shopper bought strictly before its moment.
-
-    Args:
-        events: columns shopper, item_id, event_type, event_time_ms, order_id, in any order; other types than
-            purchases are left out.
-        shoppers: (B,) values of the column shopper.
-        moments_ms: (B,) int64.
-
-    Returns:
-        example (row of `shoppers`), item_id, count, first_time_ms, last_time_ms, basket_count; sorted by example,
-        then as `EventLog.purchases_of` does: most baskets, newest, item_id; at most `OWN_ITEMS` rows an example.
-    """
-    moments = np.asarray(moments_ms, np.int64)
-    bought = _Bought.of(events)
-    known = pl.DataFrame({"shopper": bought.shoppers, "code": np.arange(len(bought.shoppers), dtype=np.int64)})
-    asked = pl.DataFrame({"shopper": shoppers}, schema={"shopper": bought.shoppers.dtype})
-    codes = asked.join(known, on="shopper", how="left", maintain_order="left")["code"].fill_null(-1).to_numpy()
-    examples = np.flatnonzero(codes >= 0)
-    parts = [
-        bought.before(chunk, codes[chunk], moments[chunk])
-        for chunk in _chunks(examples, bought.pair_ends[codes[examples]] - bought.pair_starts[codes[examples]])
-    ]
-    return pl.concat(parts) if parts else bought.before(examples, codes[examples], moments[examples])
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Bought:
+class PurchaseHistory:
     """Purchases sorted by pair (shopper, item), then time; pairs sorted by shopper, then item id."""
 
     shoppers: pl.Series  # (S,) unique, sorted
@@ -65,7 +39,13 @@ class _Bought:
     shopper_keys: Longs  # (m,) shopper * moments + rank of the time of each basket's first event, ascending
 
     @staticmethod
-    def of(events: pl.DataFrame) -> _Bought:
+    def of(events: pl.DataFrame) -> PurchaseHistory:
+        """Sorts what is needed of events once.
+
+        Args:
+            events: columns shopper, item_id, event_type, event_time_ms, order_id, in any order; other types than
+                purchases are left out.
+        """
         rows = (
             events.filter((pl.col("event_type") == int(EventType.PURCHASE)) & pl.col("item_id").is_not_null())
             .select("shopper", "item_id", "event_time_ms", basket())
@@ -87,7 +67,7 @@ class _Bought:
         pair_shoppers = pairs["shopper_code"].to_numpy()
         row_counts = pairs["rows"].to_numpy().astype(np.int64)
         items = pl.DataFrame({"item_id": item_ids, "code": np.arange(len(item_ids), dtype=np.int64)})
-        return _Bought(
+        return PurchaseHistory(
             shoppers=rows["shopper"].unique(maintain_order=True),
             item_ids=item_ids,
             pair_starts=np.searchsorted(pair_shoppers, shopper_codes, side="left"),
@@ -103,8 +83,30 @@ class _Bought:
             ),
         )
 
-    def before(self, examples: Longs, shoppers: Longs, moments_ms: Longs) -> pl.DataFrame:
-        """The rows of `own_items_at` for `examples` (m,), whose shoppers have the codes `shoppers`."""
+    def at(self, shoppers: npt.NDArray[Any], moments_ms: npt.ArrayLike) -> pl.DataFrame:
+        """Items that each example's shopper bought strictly before its moment.
+
+        Args:
+            shoppers: (B,) values of the column shopper.
+            moments_ms: (B,) int64.
+
+        Returns:
+            example (row of `shoppers`), item_id, count, first_time_ms, last_time_ms, basket_count; sorted by example,
+            then as `EventLog.purchases_of` does: most baskets, newest, item_id; at most `OWN_ITEMS` rows an example.
+        """
+        moments = np.asarray(moments_ms, np.int64)
+        known = pl.DataFrame({"shopper": self.shoppers, "code": np.arange(len(self.shoppers), dtype=np.int64)})
+        asked = pl.DataFrame({"shopper": shoppers}, schema={"shopper": self.shoppers.dtype})
+        codes = asked.join(known, on="shopper", how="left", maintain_order="left")["code"].fill_null(-1).to_numpy()
+        examples = np.flatnonzero(codes >= 0)
+        parts = [
+            self._before(chunk, codes[chunk], moments[chunk])
+            for chunk in _chunks(examples, self.pair_ends[codes[examples]] - self.pair_starts[codes[examples]])
+        ]
+        return pl.concat(parts) if parts else self._before(examples, codes[examples], moments[examples])
+
+    def _before(self, examples: Longs, shoppers: Longs, moments_ms: Longs) -> pl.DataFrame:
+        """The rows of `at` for `examples` (m,), whose shoppers have the codes `shoppers`."""
         moments = np.searchsorted(self.distinct_ms, moments_ms, side="left")
         scale = len(self.distinct_ms) + 1
         basket_counts = np.searchsorted(self.shopper_keys, shoppers * scale + moments) - np.searchsorted(

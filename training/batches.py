@@ -2,13 +2,13 @@
 
 The long strand ends at the last midnight before the moment (or a few days earlier, drawn at random, for jobs run
 late), the recent strand at the moment. One stretch of a shopper's history is encoded once for all the moments that
-end in it.
+end in it; while fitting, stretches overlap by half, so that some moments see a shorter one than they would when served.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -16,29 +16,51 @@ import torch
 from torch import Tensor
 
 from features.codes import context_codes
-from features.schema import HISTORY_EVENTS
+from features.history import PurchaseHistory
+from features.schema import HISTORY_EVENTS, RECENT_EVENTS
 from features.transform import pad_sequence
 from training.dataset import Log
+from training.fusion import SESSION_S
 from training.moments import DAY_MS, Longs, Moments
 from training.own_items import OwnItems
 
-STRIDE = HISTORY_EVENTS // 2
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stretches:
+    """Left-aligned stretches of events, each read once, and where B moments end in them.
+
+    items, types: int64 (S, L), -1 and 0 behind a row's end. gaps: float32 (S, L) seconds since the event before, 0 at
+    a row's first. row, last: int64 (B,), stretch and column of the last event that a moment sees.
+    """
+
+    items: Tensor
+    types: Tensor
+    gaps: Tensor
+    row: Tensor
+    last: Tensor
+
+    def to(self, device: str) -> Stretches:
+        """The same on a device."""
+        return Stretches(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """B moments of S stretches of history; shapes as in `FusionModel`."""
+    """B moments; all ages in seconds."""
 
-    history_items: Tensor  # int64 (S, L), PADDING behind the end
-    history_types: Tensor  # int64 (S, L)
-    history_gaps: Tensor  # float32 (S, L)
-    segment: Tensor  # int64 (B,), row of the history
-    last: Tensor  # int64 (B,), column of the last event that the long strand has seen
+    history: Stretches
+    recent: Stretches
     long_mask: Tensor  # float32 (B, 1)
     long_age: Tensor  # float32 (B, 1)
-    recent_items: Tensor  # int64 (B, T)
-    recent_types: Tensor  # int64 (B, T)
-    recent_ages: Tensor  # float32 (B, T)
+    short_mask: Tensor  # float32 (B, 1)
+    recent_age: Tensor  # float32 (B, 1)
+    session_events: Tensor  # float32 (B, 1)
+    unseen_events: Tensor  # float32 (B, 1)
+    seen_items: Tensor  # int64 (B, T), newest last; T is 0 where no repeat term asks for them
+    seen_types: Tensor  # int64 (B, T)
+    seen_ages: Tensor  # float32 (B, T)
     own_items: Tensor  # int64 (B, R)
     own_features: Tensor  # float32 (B, R, F)
     codes: Tensor  # int64 (B, 6)
@@ -47,21 +69,63 @@ class Batch:
     weight: Tensor  # float32 (B,)
     rows: Longs  # (B,), row of each moment
 
+    def to(self, device: str) -> Batch:
+        """The same on a device."""
+        if device == "cpu":
+            return self
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Batch(**{name: part if name == "rows" else part.to(device) for name, part in parts.items()})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """Moments with what is looked up once for all of them: the end of each one's events, and its own items."""
+
+    moments: Moments
+    ends: Longs
+    own: OwnItems | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batches:
+    """Batches that are made as they are asked for. groups: the moments of each."""
+
+    maker: BatchMaker
+    asked: Asked
+    groups: list[Longs]
+    long_ends: Longs
+    weights: npt.NDArray[np.float32] | None
+    label_items: int
+    shared: bool
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for rows in self.groups:
+            yield self.maker.cut(self, rows)
+
 
 class BatchMaker:
     """Cuts moments of a log into batches."""
 
-    def __init__(self, log: Log, moments: Moments) -> None:
+    def __init__(self, log: Log, *, repeat: bool = True) -> None:
+        """Without `repeat` a batch has no own items and no seen items."""
         self.log = log
-        self.moments = moments
-        self.ends = log.rows_before(moments.shoppers, moments.times_ms)
-        self.own = OwnItems.before(log, moments)
+        self.repeat = repeat
+        self.purchases = PurchaseHistory.of(log.purchases) if repeat else None
         gaps = np.diff(log.times_ms, prepend=log.times_ms[:1]) / 1000.0
         gaps[log.starts[:-1]] = 0.0
         self.gaps = np.maximum(gaps, 0.0).astype(np.float32)
 
+    def ask(self, moments: Moments) -> Asked:
+        """Looks up what the batches of these moments need."""
+        own = OwnItems.before(self.log, moments, self.purchases) if self.repeat else None
+        return Asked(moments=moments, ends=self.log.rows_before(moments.shoppers, moments.times_ms), own=own)
+
     def batches(
         self,
+        asked: Asked,
         *,
         batch_examples: int,
         rng: np.random.Generator | None = None,
@@ -69,38 +133,51 @@ class BatchMaker:
         segment_examples: int = 1 << 30,
         weights: npt.NDArray[np.float32] | None = None,
         label_items: int = 1 << 30,
-    ) -> Iterator[Batch]:
+    ) -> Batches:
         """Every moment once (or, with `segment_examples`, at most so many of each stretch of history).
 
         Args:
-            rng: shuffles and draws late jobs; without it the order is fixed and every job ran at midnight.
+            rng: shuffles, draws late jobs and lets moments share stretches; without it the order is fixed, every job
+                ran at midnight, and each moment sees all that it would when served.
             late_share: share of moments whose job ran late.
             weights: float32 (E,) of each moment, 1 by default.
+            label_items: at most so many targets of a moment.
         """
-        through = self.moments.times_ms // DAY_MS * DAY_MS
+        moments = asked.moments
+        through = moments.times_ms // DAY_MS * DAY_MS
         if rng is not None and late_share:
             late = rng.random(len(through)) < late_share
             through = through - np.where(late, rng.integers(1, 8, len(through)), 0) * DAY_MS
-        long_ends = self.log.rows_before(self.moments.shoppers, through)
-        for rows in self._groups(long_ends, batch_examples, segment_examples, rng):
-            yield self._batch(rows, long_ends[rows], weights, label_items)
+        long_ends = self.log.rows_before(moments.shoppers, through)
+        return Batches(
+            maker=self,
+            asked=asked,
+            groups=self._groups(moments, long_ends, batch_examples, segment_examples, rng),
+            long_ends=long_ends,
+            weights=weights,
+            label_items=label_items,
+            shared=rng is not None,
+        )
 
     def _groups(
-        self, long_ends: Longs, batch_examples: int, segment_examples: int, rng: np.random.Generator | None
+        self,
+        moments: Moments,
+        long_ends: Longs,
+        batch_examples: int,
+        segment_examples: int,
+        rng: np.random.Generator | None,
     ) -> list[Longs]:
         """Moments of each batch; those of one stretch stand together, and stretches of like length."""
-        starts = self.log.starts[self.moments.shoppers]
-        windows = _windows(long_ends - starts)
-        length = long_ends - starts - windows * STRIDE
-        order = rng.permutation(len(starts)) if rng is not None else np.arange(len(starts))
-        stretch = self.moments.shoppers * (1 << 24) + windows
+        lengths = self.log.rows_before(moments.shoppers, moments.times_ms) - self.log.starts[moments.shoppers]
+        windows = _windows(long_ends - self.log.starts[moments.shoppers], HISTORY_EVENTS, HISTORY_EVENTS // 2)
+        order = rng.permutation(len(windows)) if rng is not None else np.arange(len(windows))
+        stretch = moments.shoppers * (1 << 24) + windows
         order = order[np.argsort(stretch[order], kind="stable")]
         _, first, inverse = np.unique(stretch[order], return_index=True, return_inverse=True)
-        rank = np.arange(len(order)) - first[inverse]
-        longest = np.maximum.reduceat(length[order], first) if len(first) else first
-        kept = rank < segment_examples
+        kept = np.arange(len(order)) - first[inverse] < segment_examples
+        longest = np.maximum.reduceat(lengths[order] - windows[order], first) if len(first) else first
         noise = rng.random(len(longest)) if rng is not None else np.linspace(0, 1, len(longest))
-        place = np.lexsort((noise, longest // 25))  # like lengths together, so that little is padded
+        place = np.lexsort((noise, np.floor(4 * np.log2(longest + 1.0))))  # like lengths together: little is padded
         position = np.empty(len(place), np.int64)
         position[place] = np.arange(len(place))
         rows = order[kept][np.argsort(position[inverse[kept]], kind="stable")]
@@ -109,58 +186,75 @@ class BatchMaker:
             groups = [groups[at] for at in rng.permutation(len(groups))]
         return groups
 
-    def _batch(self, rows: Longs, long_ends: Longs, weights: npt.NDArray[np.float32] | None, label_items: int) -> Batch:
-        log, moments = self.log, self.moments.take(rows)
+    def cut(self, batches: Batches, rows: Longs) -> Batch:
+        """The batch of some moments, rows of `batches.asked.moments`."""
+        asked, long_ends = batches.asked, batches.long_ends[rows]
+        log, moments, ends = self.log, asked.moments.take(rows), asked.ends[rows]
         starts, now = log.starts[moments.shoppers], moments.times_ms
-        recent = pad_sequence(log.items, log.types, log.times_ms, starts, self.ends[rows], now)
-        width = max(int((recent.types > 0).sum(axis=1).max(initial=1)), 1)
-        windows = _windows(long_ends - starts)
-        begin = starts + windows * STRIDE
-        keys, segment = np.unique(np.stack([moments.shoppers, windows], axis=1), axis=0, return_inverse=True)
-        segment = segment.reshape(-1)
-        last = long_ends - begin - 1
-        lengths = np.zeros(len(keys), np.int64)
-        np.maximum.at(lengths, segment, last + 1)
-        flat, present = _left_aligned(log.starts[keys[:, 0]] + keys[:, 1] * STRIDE, lengths)
-        gaps = np.where(present, self.gaps[flat], 0.0)
-        gaps[:, 0] = 0.0  # a window's first event has no predecessor in it
-        own_items, own_features = self.own.padded(rows, now)
-        seen_ms = log.times_ms[np.maximum(long_ends - 1, 0)]
-        counts = np.minimum(np.diff(moments.offsets), label_items)
+        has_long, has_recent = long_ends > starts, ends > starts
+        session = ends - log.rows_before(moments.shoppers, now - int(SESSION_S * 1000) + 1)
+        unseen = ends - np.where(has_long, long_ends, starts)
+        seen = pad_sequence(log.items, log.types, log.times_ms, starts, ends, now, RECENT_EVENTS if self.repeat else 0)
+        width = int((seen.types > 0).sum(axis=1).max(initial=0))
+        own_items, own_features = (
+            asked.own.padded(rows, now) if asked.own else (np.zeros((len(rows), 0)), np.zeros((len(rows), 0, 0)))
+        )
+        counts = np.minimum(np.diff(moments.offsets), batches.label_items)
         target_row = np.repeat(np.arange(len(rows)), counts)
         target_at = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         context = context_codes(now, [None] * len(rows), log.vocabularies)
         return Batch(
-            history_items=_long(np.where(present, log.items[flat], -1)),
-            history_types=_long(np.where(present, log.types[flat], 0)),
-            history_gaps=_float(gaps),
-            segment=_long(segment),
-            last=_long(np.maximum(last, 0)),
-            long_mask=_float(last >= 0).unsqueeze(1),
-            long_age=_float(np.where(last >= 0, (now - seen_ms) / 1000.0, 0.0)).unsqueeze(1),
-            recent_items=_long(recent.items[:, -width:]),
-            recent_types=_long(recent.types[:, -width:]),
-            recent_ages=_float(recent.ages[:, -width:]),
+            history=self._stretches(moments.shoppers, long_ends, HISTORY_EVENTS, batches.shared),
+            recent=self._stretches(moments.shoppers, ends, RECENT_EVENTS, batches.shared),
+            long_mask=_column(has_long),
+            long_age=_column(np.where(has_long, now - log.times_ms[np.maximum(long_ends - 1, 0)], 0) / 1000.0),
+            short_mask=_column(has_recent),
+            recent_age=_column(np.where(has_recent, now - log.times_ms[np.maximum(ends - 1, 0)], 0) / 1000.0),
+            session_events=_column(np.minimum(session, RECENT_EVENTS)),
+            unseen_events=_column(np.minimum(unseen, RECENT_EVENTS)),
+            seen_items=_long(seen.items[:, seen.items.shape[1] - width :]),
+            seen_types=_long(seen.types[:, seen.types.shape[1] - width :]),
+            seen_ages=_float(seen.ages[:, seen.ages.shape[1] - width :]),
             own_items=_long(own_items),
             own_features=_float(own_features),
             codes=_long(np.concatenate([log.codes[moments.shoppers], context], axis=1)),
             target_row=_long(target_row),
             target_item=_long(moments.targets[moments.offsets[:-1][target_row] + target_at]),
-            weight=_float(np.ones(len(rows)) if weights is None else weights[rows]),
+            weight=_float(np.ones(len(rows)) if batches.weights is None else batches.weights[rows]),
             rows=rows,
         )
 
+    def _stretches(self, shoppers: Longs, ends: Longs, size: int, shared: bool) -> Stretches:
+        """The newest `size` events before each end, or at least half as many of a stretch that is shared."""
+        starts = self.log.starts[shoppers]
+        stride = size // 2 if shared else 1
+        windows = _windows(ends - starts, size, stride)
+        begin = starts + windows * stride
+        first, row = np.unique(begin, return_inverse=True)
+        last = ends - begin - 1
+        lengths = np.zeros(len(first), np.int64)
+        np.maximum.at(lengths, row, last + 1)
+        at = np.arange(max(int(lengths.max(initial=1)), 1))
+        present = at[None, :] < lengths[:, None]
+        cells = np.where(present, first[:, None] + at[None, :], 0)
+        gaps = np.where(present, self.gaps[cells], 0.0)
+        gaps[:, 0] = 0.0
+        return Stretches(
+            items=_long(np.where(present, self.log.items[cells], -1)),
+            types=_long(np.where(present, self.log.types[cells], 0)),
+            gaps=_float(gaps),
+            row=_long(row.reshape(-1)),
+            last=_long(np.maximum(last, 0)),
+        )
 
-def _windows(length: Longs) -> Longs:
-    """Number of the stretch of history in which an event prefix of this length is encoded."""
-    return np.maximum(-(-(length - HISTORY_EVENTS) // STRIDE), 0)
+
+def _windows(length: Longs, size: int, stride: int) -> Longs:
+    """Number of the stretch, each `stride` further on, in which an event prefix of this length is encoded."""
+    return np.maximum(-(-(length - size) // stride), 0)
 
 
-def _left_aligned(begin: Longs, lengths: Longs) -> tuple[Longs, npt.NDArray[np.bool_]]:
-    """Rows (S, max length, at least 1) from each start on, and which of them belong to it."""
-    at = np.arange(max(int(lengths.max(initial=1)), 1))
-    present = at[None, :] < lengths[:, None]
-    return np.where(present, begin[:, None] + at[None, :], 0), present
+def _column(values: npt.ArrayLike) -> Tensor:
+    return _float(values).unsqueeze(1)
 
 
 def _long(values: npt.ArrayLike) -> Tensor:

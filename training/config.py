@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+ENCODERS = ("transformer", "gru", "lstm")
+FUSIONS = ("gate", "concat", "attention")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """Sizes of the fusion model."""
+    """Shape of the fusion model. What is switched off is left out of fitting and serving alike."""
 
     dim: int = 64
     """D: item vectors, interest vectors, hidden states."""
@@ -18,6 +21,18 @@ class ModelConfig:
     short_layers: int = 1
     """The last of them is computed for the newest event alone."""
     dropout: float = 0.4
+    encoder: str = "transformer"
+    """One of `ENCODERS`, for both strands."""
+    fusion: str = "gate"
+    """One of `FUSIONS`: an adaptive gate, concatenation and a feed-forward net, or attention over the strands."""
+    long: bool = True
+    short: bool = True
+    content: bool = True
+    """Category, brand, price and words of an item, beside its id."""
+    time: bool = True
+    """Gaps between events, ages, hour and weekday."""
+    repeat: bool = True
+    """Terms for the very items that a shopper bought before or has just seen."""
 
     def __post_init__(self) -> None:
         if self.dim < 8 or self.dim % self.heads:
@@ -26,6 +41,11 @@ class ModelConfig:
             raise ValueError("long_layers and short_layers: at least 1 each")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout={self.dropout}: 0 or more and below 1")
+        for name, known in (("encoder", ENCODERS), ("fusion", FUSIONS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name}={getattr(self, name)!r}: one of {', '.join(known)}")
+        if not (self.long or self.short):
+            raise ValueError("long and short: at least one of the strands")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

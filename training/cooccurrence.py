@@ -18,15 +18,18 @@ MOST_ITEMS = 50_000
 """A larger catalogue starts from noise: the factorisation would cost more than it saves."""
 
 
-def cooccurrence_vectors(log: Log, before_ms: int, dim: int) -> npt.NDArray[np.float32]:
+def cooccurrence_vectors(log: Log, learn: npt.NDArray[np.bool_], dim: int) -> npt.NDArray[np.float32]:
     """Leading factors of the positive pointwise mutual information of items within visits, float32 (N, dim).
 
     Levy and Goldberg, "Neural word embedding as implicit matrix factorization" (2014), section 4. Items without
     events, and dimensions that the log cannot fill, get small noise.
+
+    Args:
+        learn: bool (n,), events that may be learned from.
     """
     count = log.item_count
     noise = np.random.default_rng(0).normal(size=(count, dim)).astype(np.float32) * np.float32(0.05 / dim**0.5)
-    known = (log.items >= 0) & (log.times_ms < before_ms)
+    known = (log.items >= 0) & learn
     factors = min(dim, count)
     if count > MOST_ITEMS or not known.any():
         return noise

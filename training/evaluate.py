@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from tqdm import tqdm
 
-from training.batches import BatchMaker
 from training.dataset import Log
-from training.fusion import FusionModel
 from training.metrics import mean_of_shoppers, ndcg_at, recall_at
 from training.moments import DAY_MS, Ints, Longs, Moments
 from training.own_items import OwnItems
-from training.scoring import score_batch
 
 RANKED = 20
 """Places that are measured."""
@@ -66,6 +62,14 @@ class TestSet:
     repeated: npt.NDArray[np.bool_]
     seen_masked: bool = False
 
+    def sample(self, most: int, seed: int = 11) -> TestSet:
+        """The same with at most so many moments, drawn at random."""
+        if len(self.moments) <= most:
+            return self
+        rows = np.sort(np.random.default_rng(seed).choice(len(self.moments), most, replace=False))
+        kept = np.isin(np.repeat(np.arange(len(self.moments)), np.diff(self.moments.offsets)), rows)
+        return replace(self, moments=self.moments.take(rows), repeated=self.repeated[kept])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
@@ -93,8 +97,11 @@ def split_times(moments: Moments, test_from_ms: int | None) -> tuple[int, int]:
     return (_split_time(before, 0.9) if len(before) else test_from_ms), test_from_ms
 
 
-def make_test_set(log: Log, moments: Moments, from_ms: int, to_ms: int, protocol: Protocol) -> TestSet:
-    """The moments of a span of time that the protocol asks for, with targets that may be ranked alone."""
+def stage_by_time(log: Log, moments: Moments, from_ms: int, to_ms: int, protocol: Protocol) -> Stage:
+    """Learns from what lies before a point in time; is asked the moments from there on that the protocol names.
+
+    Targets that may not be ranked are not asked for.
+    """
     before = moments.between(0, from_ms)
     counts = np.bincount(before.targets, minlength=log.item_count)
     allowed = counts >= protocol.min_item_moments
@@ -106,10 +113,10 @@ def make_test_set(log: Log, moments: Moments, from_ms: int, to_ms: int, protocol
         _, first = np.unique(chosen.shoppers, return_index=True)
         chosen = chosen.take(np.sort(first))
     chosen = _keep_targets(chosen, allowed[chosen.targets])
-    if len(chosen) > protocol.sample:
-        rows = np.random.default_rng(protocol.seed).choice(len(chosen), protocol.sample, replace=False)
-        chosen = chosen.take(np.sort(rows))
-    return TestSet(moments=chosen, allowed=allowed, repeated=_bought_before(log, chosen))
+    test = TestSet(moments=chosen, allowed=allowed, repeated=_bought_before(log, chosen))
+    return Stage(
+        log=log, learn=log.times_ms < from_ms, moments=before, test=test.sample(protocol.sample, protocol.seed)
+    )
 
 
 def measure(test: TestSet, ranked: Ints) -> dict[str, float]:
@@ -159,27 +166,6 @@ def seen_items(log: Log, moments: Moments) -> tuple[Longs, Longs]:
     row = np.repeat(np.arange(len(moments)), counts)
     item = log.items[np.arange(counts.sum()) + np.repeat(starts - (np.cumsum(counts) - counts), counts)]
     return row[item >= 0], item[item >= 0].astype(np.int64)
-
-
-def rank_with_model(
-    model: FusionModel,
-    maker: BatchMaker,
-    allowed: npt.NDArray[np.bool_],
-    k: int = RANKED,
-    *,
-    use_long: bool = True,
-    use_recent: bool = True,
-) -> Ints:
-    """The model's best k items at each moment of `maker`, int32 (E, k); as a `Ranker`."""
-    ranked = np.zeros((len(maker.moments), min(k, len(allowed))), np.int32)
-    refused = torch.from_numpy(~allowed)
-    model.eval()
-    with torch.inference_mode():
-        for batch in maker.batches(batch_examples=256):
-            scores = score_batch(model, batch, use_long=use_long, use_recent=use_recent)
-            logits = scores.logits.masked_fill(refused, -1e9)
-            ranked[batch.rows] = logits.topk(ranked.shape[1]).indices.numpy()
-    return ranked
 
 
 def _hits(moments: Moments, ranked: Ints, kept: npt.NDArray[np.bool_] | None) -> tuple[npt.NDArray[np.bool_], Longs]:

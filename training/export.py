@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from features.schema import PADDING, TOP_ITEMS, UNKNOWN
-from training.fusion import FusionModel
+from training.fusion import SESSION_S, FusionModel, gate_signals
 
 REFUSED_SCORE = -1e9
 """Score in the places of `top_scores` that no allowed item fills."""
@@ -22,6 +22,7 @@ class ItemTable(nn.Module):
 
     vectors: Tensor
     bias: Tensor
+    repeat_features: Tensor
 
     def __init__(self, model: FusionModel) -> None:
         super().__init__()
@@ -29,11 +30,18 @@ class ItemTable(nn.Module):
             vectors, bias = model.tower()
         self.register_buffer("vectors", torch.cat([vectors, torch.zeros(1, vectors.shape[1])]).contiguous())
         self.register_buffer("bias", bias.clone())
+        with torch.no_grad():
+            self.register_buffer("repeat_features", model.repeat.item(self.vectors))
 
     def rows(self, items: Tensor) -> Tensor:
         """Vectors of item indices, zero for padding and unknown items."""
         last = self.vectors.shape[0] - 1
         return self.vectors[torch.where(items < 0, torch.full_like(items, last), items)]
+
+    def features(self, items: Tensor) -> Tensor:
+        """What the repeat term reads of item indices."""
+        last = self.vectors.shape[0] - 1
+        return self.repeat_features[torch.where(items < 0, torch.full_like(items, last), items)]
 
 
 class FusionServing(nn.Module):
@@ -44,6 +52,7 @@ class FusionServing(nn.Module):
     unknown: int
     most: int
     refused: float
+    session_s: float
 
     def __init__(self, model: FusionModel) -> None:
         super().__init__()
@@ -53,6 +62,7 @@ class FusionServing(nn.Module):
         bytes_ = torch.arange(256).unsqueeze(1)
         self.register_buffer("bits", (bytes_ >> torch.arange(8)) & 1 > 0)  # (256, 8)
         self.padding, self.unknown, self.most, self.refused = PADDING, UNKNOWN, TOP_ITEMS, REFUSED_SCORE
+        self.session_s = SESSION_S
 
     def forward(
         self,
@@ -77,23 +87,64 @@ class FusionServing(nn.Module):
         if bool(unknown.any()):
             content_vectors, _ = self.tower(recent_content)
             recent_vectors = torch.where(unknown.unsqueeze(-1), content_vectors, recent_vectors)
-        codes = torch.cat([shopper, context], dim=1).long()
-        interest, share, weights, signals = self.model.interest(
-            long_interest, long_mask, long_age, recent_vectors, types, recent_ages, codes
+        interest, share, weights, signals = self.fuse(
+            long_interest,
+            long_mask * float(self.model.use_long),
+            long_age,
+            recent_vectors,
+            types,
+            recent_ages,
+            torch.cat([shopper, context], dim=1).long(),
         )
         items = self.table.bias.shape[0]
-        own = own_items.long()
-        own_term = self.model.repeat.of_own(self.table.rows(own), own_features, signals)
-        recent_term = self.model.repeat.of_recent(recent_vectors, types, recent_ages, signals)
-        scores = interest @ self.table.vectors[:items].t() + self.table.bias  # (B, N)
-        scores = scores.scatter_add(1, own.clamp(min=0), own_term * (own >= 0))
-        scores = scores.scatter_add(1, recent.clamp(min=0), recent_term * ((recent >= 0) & (types > 0)))
+        scores = torch.addmm(self.table.bias, interest, self.table.vectors[:items].t())  # (B, N)
+        if self.model.use_repeat:
+            own = own_items.long()
+            own_term = self.model.repeat.of_own(self.table.features(own), own_features, signals)
+            features = self.model.repeat.item(recent_vectors)
+            recent_term = self.model.repeat.of_recent(features, types, recent_ages, signals)
+            scores = scores.scatter_add(1, own.clamp(min=0), own_term * (own >= 0))
+            scores = scores.scatter_add(1, recent.clamp(min=0), recent_term * ((recent >= 0) & (types > 0)))
 
         asked = candidates.long()
         candidate_scores = scores.gather(1, asked.clamp(min=0, max=items - 1))
         candidate_scores = torch.where(asked >= 0, candidate_scores, torch.full_like(candidate_scores, self.refused))
         top_scores, top_items = self.best(scores, allowed)
         return top_items, top_scores, candidate_scores, interest, share, weights
+
+    def fuse(
+        self,
+        long: Tensor,
+        long_mask: Tensor,
+        long_age: Tensor,
+        recent_vectors: Tensor,
+        types: Tensor,
+        ages: Tensor,
+        codes: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Fused interest (B, D), long weight (B, 1), weight of each recent event (B, T), signals (B, S)."""
+        length = types.shape[1]
+        present = (types > 0).float()
+        count = (types > 0).sum(dim=1, keepdim=True)
+        at = torch.arange(length, device=types.device).unsqueeze(0)
+        left = (at + length - count) % length  # the encoder reads left-aligned rows
+        shifted = ages.gather(1, left)
+        gaps = torch.zeros_like(ages)
+        gaps[:, 1:] = (shifted[:, :-1] - shifted[:, 1:]).clamp(min=0.0)
+        gaps = gaps * (at < count)
+        row = torch.arange(types.shape[0], device=types.device).unsqueeze(1)
+        short, weights = self.model.short.newest(
+            recent_vectors[row, left], types.gather(1, left), gaps, (count.squeeze(1) - 1).clamp(min=0)
+        )
+        weights = weights.gather(1, (at + count) % length) * present
+        short_mask = present[:, -1:] * float(self.model.use_short)
+        long, short = long * long_mask, short * short_mask
+        age = ages[:, -1:] * present[:, -1:]
+        session = (present * (ages < self.session_s)).sum(dim=1, keepdim=True) * short_mask
+        unseen = (present * torch.maximum((ages < long_age).float(), 1.0 - long_mask)).sum(dim=1, keepdim=True)
+        signals = gate_signals(long, short, long_mask, long_age, short_mask, age, session, unseen * short_mask)
+        interest, share = self.model.interest(long, long_mask, short, signals, age, codes)
+        return interest, share, weights, signals
 
     def best(self, scores: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:
         """The best `TOP_ITEMS` allowed scores and their items, from scores (B, N) and packed bits (B, M)."""
@@ -136,8 +187,8 @@ class EncoderServing(nn.Module):
 
     def forward(self, items: Tensor, types: Tensor, gaps: Tensor, lengths: Tensor) -> Tensor:
         """float32 (B, D): the state at each row's last event; rows are left-aligned and at least 1 long."""
-        states: Tensor = self.long(self.table.rows(items.long()), types.long(), gaps)
-        return states[torch.arange(states.shape[0]), lengths - 1]
+        state: Tensor = self.long.newest(self.table.rows(items.long()), types.long(), gaps, lengths - 1)[0]
+        return state
 
 
 def save_module(module: nn.Module, path: Path) -> None:

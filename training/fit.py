@@ -1,4 +1,4 @@
-"""Fits the fusion model: epochs over the moments before the split, early stopping on the moments just before it.
+"""Fits the fusion model: epochs over the moments of the tuning stage, early stopping on what it asks.
 
 The same seed and the same number of threads give the same model, resumed or not: an epoch draws from its own seed.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,99 +18,110 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from features.content import ContentVocabulary, content_codes, fit_vocabulary
-from training.batches import BatchMaker
+from training.batches import Asked, Batch, BatchMaker
 from training.config import Config
 from training.cooccurrence import cooccurrence_vectors
-from training.dataset import Log
-from training.evaluate import Protocol, TestSet, make_test_set, measure, rank_with_model
+from training.evaluate import Stage, measure, rank
 from training.fusion import FusionModel
 from training.item_tower import ItemTower
-from training.losses import softmax_loss
-from training.moments import DAY_MS, Moments, popularity_scores
-from training.scoring import score_batch
+from training.losses import FULL_ITEMS, sampled_loss, softmax_loss
+from training.moments import DAY_MS, popularity_scores
+from training.scoring import ModelScorer, read_batch
 
 WARM_UP_STEPS = 50
 LAST_RATE = 0.1
 POPULARITY_DAYS = 30.0
 """Half-life of the popularity from which item biases start."""
-VALIDATION = Protocol(sample=1500, seed=11)
+VALIDATION_MOMENTS = 4000
+"""Moments of the tuning stage's test that an epoch is judged by."""
+
+Watch = Callable[[int, float], None]
+"""Told of every epoch's number and validation NDCG@10; may raise to end the run."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Fitted:
-    """A model and what belongs to it."""
+    """A model and what belongs to it. best: validation NDCG@10 of the epoch that was kept. seconds: spent fitting."""
 
     model: FusionModel
     config: Config
     content: ContentVocabulary
+    best: float
+    seconds: float
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-def build_model(log: Log, moments: Moments, config: Config) -> tuple[FusionModel, ContentVocabulary]:
-    """A fresh model for a catalogue; items without any event in `moments` or the log's past are known by content."""
+def build_model(stage: Stage, config: Config) -> tuple[FusionModel, ContentVocabulary]:
+    """A model with weights drawn from the configured seed; items without events to learn from are known by content."""
+    torch.manual_seed(config.fit.seed)
+    log = stage.log
     vocabulary = fit_vocabulary(log.catalogue)
     content = content_codes(log.catalogue, vocabulary)
-    return new_model(log, moments, config, content, vocabulary), vocabulary
-
-
-def new_model(
-    log: Log, moments: Moments, config: Config, content: np.ndarray[Any, Any], vocabulary: ContentVocabulary
-) -> FusionModel:
-    """A model with weights drawn from the configured seed."""
-    torch.manual_seed(config.fit.seed)
-    known = log.items[(log.items >= 0) & (log.times_ms <= moments.times_ms.max(initial=0))]
+    known = log.items[(log.items >= 0) & stage.learn]
     seen = np.bincount(known, minlength=log.item_count) > 0
-    start = cooccurrence_vectors(log, int(moments.times_ms.max(initial=0)), config.model.dim)
-    tower = ItemTower(torch.from_numpy(content), torch.from_numpy(seen), vocabulary.size, config.model.dim)
-    popularity = np.log1p(popularity_scores(moments, log.item_count, POPULARITY_DAYS))
+    start = cooccurrence_vectors(log, stage.learn, config.model.dim)
+    tower = ItemTower(
+        torch.from_numpy(content), torch.from_numpy(seen), vocabulary.size, config.model.dim, config.model.content
+    )
+    popularity = np.log1p(popularity_scores(stage.moments, log.item_count, POPULARITY_DAYS))
     tower.start_from(torch.from_numpy(start), torch.from_numpy(popularity.astype(np.float32)))
-    return FusionModel(config.model, tower, log.vocabularies)
+    return FusionModel(config.model, tower, log.vocabularies), vocabulary
 
 
 def fit(
-    log: Log,
-    moments: Moments,
+    tuning: Stage,
+    final: Stage | None,
     config: Config,
     *,
-    validation_from_ms: int,
-    test_from_ms: int,
     folder: Path,
     resume: bool = False,
+    device: str = "cpu",
+    watch: Watch | None = None,
 ) -> Fitted:
-    """Fits on the moments before `validation_from_ms`, stops on those up to `test_from_ms`, then sees both once more.
+    """Fits on what the tuning stage may learn from, stops on what it asks, then sees what the final stage adds.
 
     Args:
+        final: None, or one whose moments are no more than the tuning stage's: the best epoch is the model.
         folder: gets `checkpoint.pt` after every epoch and TensorBoard's log.
         resume: go on from `folder/checkpoint.pt`.
+        device: "cpu", or "cuda" where encoders run in bfloat16.
     """
     options = config.fit
-    train, recent = moments.between(0, validation_from_ms), moments.between(0, test_from_ms)
-    model, vocabulary = build_model(log, recent, config)
-    run = _Run(model=model, optimizer=_optimizer(model, config), config=config, folder=folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    model, vocabulary = build_model(tuning if final is None else final, config)
+    model = model.to(device)
+    run = _Run(model=model, optimizer=_optimizer(model, config), config=config, folder=folder, device=device)
     if resume:
         run.load()
-    maker = BatchMaker(log, train)
-    test, checker = _validation(log, moments, validation_from_ms, test_from_ms)
-    deadline = time.monotonic() + options.max_minutes * 60
+    begin = time.monotonic()
+    maker = BatchMaker(tuning.log, repeat=config.model.repeat)
+    learned = maker.ask(tuning.moments)
+    sample = replace(tuning, test=tuning.test.sample(VALIDATION_MOMENTS))
+    scorer = ModelScorer(model, tuning.log, device=device, maker=maker)
+    deadline = begin + options.max_minutes * 60
     with SummaryWriter(log_dir=str(folder / "tensorboard")) as board:
         while run.epoch < options.epochs and not run.stopped and (not run.epoch or time.monotonic() < deadline):
-            loss = run.train_epoch(maker)
-            figures = measure(test, rank_with_model(model, checker, test.allowed)) if len(test.moments) else {}
+            loss = run.train_epoch(maker, learned)
+            model.eval()
+            figures = measure(sample.test, rank(scorer, sample)) if len(sample.test.moments) else {}
             run.note(loss, figures, board)
             run.save()
+            if watch is not None:
+                watch(run.epoch, figures.get("ndcg@10", -loss))
         run.restore_best()
-        if options.final_epochs:
-            everything = BatchMaker(log, recent)
+        if final is not None and len(final.moments) > len(tuning.moments):
+            everything = maker.ask(final.moments)
             run.epoch = options.epochs
             for _ in range(options.final_epochs):
-                run.train_epoch(everything)
-    model.eval()
-    return Fitted(model=model, config=config, content=vocabulary, history=run.history)
-
-
-def _validation(log: Log, moments: Moments, from_ms: int, to_ms: int) -> tuple[TestSet, BatchMaker]:
-    test = make_test_set(log, moments, from_ms, to_ms, VALIDATION)
-    return test, BatchMaker(log, test.moments)
+                run.train_epoch(maker, everything)
+    return Fitted(
+        model=model.eval(),
+        config=config,
+        content=vocabulary,
+        best=run.best,
+        seconds=time.monotonic() - begin,
+        history=run.history,
+    )
 
 
 def _optimizer(model: FusionModel, config: Config) -> torch.optim.Optimizer:
@@ -127,6 +139,7 @@ class _Run:
     optimizer: torch.optim.Optimizer
     config: Config
     folder: Path
+    device: str
     epoch: int = 0
     step: int = 0
     stopped: bool = False
@@ -135,32 +148,48 @@ class _Run:
     since_best: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
 
-    def train_epoch(self, maker: BatchMaker) -> float:
+    def train_epoch(self, maker: BatchMaker, asked: Asked) -> float:
         """One pass; the mean loss."""
         options = self.config.fit
         torch.manual_seed(options.seed * 1_000_003 + self.epoch)
-        rng = np.random.default_rng([options.seed, self.epoch])
-        moments = maker.moments
+        moments = asked.moments
         ages_days = (moments.times_ms.max(initial=0) - moments.times_ms) / DAY_MS
-        weights = np.power(0.5, ages_days / options.half_life_days).astype(np.float32)
+        batches = maker.batches(
+            asked,
+            batch_examples=options.batch_examples,
+            rng=np.random.default_rng([options.seed, self.epoch]),
+            late_share=options.late_materialization,
+            segment_examples=options.segment_examples,
+            weights=np.power(0.5, ages_days / options.half_life_days).astype(np.float32),
+            label_items=options.label_items,
+        )
+        chances = None
+        if maker.log.item_count > FULL_ITEMS:
+            popularity = popularity_scores(moments, maker.log.item_count, math.inf) + 1.0
+            chances = torch.from_numpy((popularity / popularity.sum()).astype(np.float32)).to(self.device)
         self.model.train()
         total, seen = 0.0, 0
-        batches = list_batches(maker, options, rng, weights)
         progress = tqdm(batches, desc=f"epoch {self.epoch + 1}", unit="batch", leave=False, mininterval=0.5)
         for at, batch in enumerate(progress):
             for group in self.optimizer.param_groups:
                 group["lr"] = self.learning_rate(at / len(batches))
-            scores = score_batch(self.model, batch, options)
-            loss = softmax_loss(scores.logits, batch.target_row, batch.target_item, batch.weight)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
-            self.optimizer.step()
-            self.step += 1
-            total, seen = total + float(loss.detach()) * len(batch.rows), seen + len(batch.rows)
+            total, seen = total + self.step_on(batch.to(self.device), chances) * len(batch.rows), seen + len(batch.rows)
             progress.set_postfix(loss=f"{total / seen:.3f}", best=f"{max(self.best, 0):.4f}")
         self.epoch += 1
         return total / max(seen, 1)
+
+    def step_on(self, batch: Batch, chances: torch.Tensor | None) -> float:
+        """One step of the optimizer; the loss."""
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"):
+            reading = read_batch(self.model, batch, self.config.fit)
+        wanted = (reading, batch.target_row, batch.target_item, batch.weight)
+        loss = softmax_loss(*wanted) if chances is None else sampled_loss(*wanted, chances)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
+        self.optimizer.step()
+        self.step += 1
+        return float(loss.detach())
 
     def learning_rate(self, part: float) -> float:
         """Warm-up, then a cosine over the configured epochs; `part` of the current one is done."""
@@ -207,16 +236,3 @@ class _Run:
 
 
 _RESUMED = ("epoch", "step", "stopped", "best", "best_state", "since_best", "history")
-
-
-def list_batches(maker: BatchMaker, options: Any, rng: np.random.Generator, weights: Any) -> list[Any]:
-    return list(
-        maker.batches(
-            batch_examples=options.batch_examples,
-            rng=rng,
-            late_share=options.late_materialization,
-            segment_examples=options.segment_examples,
-            weights=weights,
-            label_items=options.label_items,
-        )
-    )

@@ -8,56 +8,87 @@ import torch
 from torch import Tensor, nn
 
 from features.codes import AGE_CODES, HOUR_CODES, WEEKDAY_CODES, CodeVocabularies
-from features.schema import EVENT_TYPE_CODES, OWN_FEATURES
+from features.schema import CONTEXT_CODES, EVENT_TYPE_CODES, OWN_FEATURES, SHOPPER_CODES
 from training.config import ModelConfig
-from training.encoders import TIME_BUCKETS, LongEncoder, ShortEncoder, time_bucket
+from training.encoders import TIME_BUCKETS, Encoder, time_bucket
 from training.item_tower import ItemTower
 
 SESSION_S = 1800.0
-"""Recent events younger than this count as the current session in the gate."""
+"""Recent events younger than this count as the current session."""
 
-GATE_SIGNALS = 6
+SIGNALS = 7
 REPEAT_DIM = 8
+TIME_CODES = ("hour", "weekday")
 
 
-class Gate(nn.Module):
-    """Share of the long strand, from both vectors and how old and how many the events are. Starts at one half."""
+class Fusion(nn.Module):
+    """Two strands to one interest, and the share of the long one, which starts at one half."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.hidden = nn.Linear(2 * dim + GATE_SIGNALS, 32)
-        self.out = nn.Linear(32, 1)
+        self.kind = config.fusion
+        dim = config.dim
+        self.long_out = nn.Linear(dim, dim)
+        self.short_out = nn.Linear(dim, dim)
+        for linear in (self.long_out, self.short_out):  # at first an interest is near the items that it was read from
+            nn.init.eye_(linear.weight)
+            nn.init.zeros_(linear.bias)
+        asked = SIGNALS + (2 * dim if config.fusion == "gate" else 0)
+        width = {"gate": 32, "attention": dim, "concat": 2 * dim}[config.fusion]
+        self.hidden = nn.Linear(asked if config.fusion != "concat" else 2 * dim + SIGNALS, width)
+        self.out = nn.Linear(width, {"gate": 1, "attention": dim, "concat": dim}[config.fusion])
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, long: Tensor, short: Tensor, signals: Tensor, long_mask: Tensor, short_mask: Tensor) -> Tensor:
-        """(B, 1): 0 without the long strand, 1 without the short one."""
-        states = torch.tanh(self.hidden(torch.cat([long, short, signals], dim=-1)))
-        share = torch.sigmoid(self.out(states))
-        return torch.where(short_mask > 0, share, torch.ones_like(share)) * long_mask
+    def forward(
+        self, long: Tensor, short: Tensor, signals: Tensor, long_mask: Tensor, short_mask: Tensor, forced: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The mixed interest (B, D) and the share of the long strand (B, 1).
+
+        The share is 0 without the long strand and 1 without the short one.
+
+        Args:
+            forced: (B, 1) shares to take instead of the model's own, where both strands are there.
+        """
+        long_part, short_part = self.long_out(long) * long_mask, self.short_out(short) * short_mask
+        if self.kind == "attention":
+            query = self.out(torch.tanh(self.hidden(signals)))
+            scores = torch.stack([(query * long_part).sum(dim=1), (query * short_part).sum(dim=1)], dim=1)
+            share = torch.softmax(scores, dim=1)[:, :1]
+        elif self.kind == "gate":
+            share = torch.sigmoid(self.out(torch.tanh(self.hidden(torch.cat([long, short, signals], dim=1)))))
+        else:
+            share = torch.full_like(long_mask, 0.5)
+        if forced is not None:
+            share = forced
+        share = torch.where(short_mask > 0, share, torch.ones_like(share)) * long_mask
+        mixed = share * long_part + (1.0 - share) * short_part
+        if self.kind == "concat":
+            mixed = mixed + self.out(torch.relu(self.hidden(torch.cat([long_part, short_part, signals], dim=1))))
+        return mixed, share
 
 
 class RepeatTerm(nn.Module):
     """What is added to the scores of a shopper's own items and of the items of the recent events."""
 
-    def __init__(self, dim: int, signals: int) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
         self.item = nn.Linear(dim, REPEAT_DIM)
-        self.own = nn.Sequential(nn.Linear(len(OWN_FEATURES) + REPEAT_DIM + signals, 32), nn.GELU(), nn.Linear(32, 1))
+        self.own = nn.Sequential(nn.Linear(len(OWN_FEATURES) + REPEAT_DIM + SIGNALS, 32), nn.GELU(), nn.Linear(32, 1))
         self.seen_type = nn.Embedding(EVENT_TYPE_CODES, REPEAT_DIM, padding_idx=0)
         self.seen_time = nn.Embedding(TIME_BUCKETS, REPEAT_DIM)
-        self.seen = nn.Sequential(nn.Linear(3 * REPEAT_DIM + signals, 32), nn.GELU(), nn.Linear(32, 1))
+        self.seen = nn.Sequential(nn.Linear(3 * REPEAT_DIM + SIGNALS, 32), nn.GELU(), nn.Linear(32, 1))
 
-    def of_own(self, vectors: Tensor, features: Tensor, signals: Tensor) -> Tensor:
-        """(B, R) from item vectors (B, R, D), own features (B, R, F) and the gate's signals (B, S)."""
+    def of_own(self, items: Tensor, features: Tensor, signals: Tensor) -> Tensor:
+        """(B, R) from `item` of the items' vectors (B, R, `REPEAT_DIM`), own features (B, R, F), signals (B, S)."""
         shared = signals.unsqueeze(1).expand(-1, features.shape[1], -1)
-        term: Tensor = self.own(torch.cat([features, self.item(vectors), shared], dim=-1))
+        term: Tensor = self.own(torch.cat([features, items, shared], dim=-1))
         return term.squeeze(-1)
 
-    def of_recent(self, vectors: Tensor, types: Tensor, ages: Tensor, signals: Tensor) -> Tensor:
-        """(B, T) from item vectors (B, T, D), types and ages (B, T)."""
+    def of_recent(self, items: Tensor, types: Tensor, ages: Tensor, signals: Tensor) -> Tensor:
+        """(B, T) from `item` of the items' vectors (B, T, `REPEAT_DIM`), types and ages (B, T)."""
         shared = signals.unsqueeze(1).expand(-1, types.shape[1], -1)
-        parts = [self.seen_type(types), self.seen_time(time_bucket(ages)), self.item(vectors), shared]
+        parts = [self.seen_type(types), self.seen_time(time_bucket(ages)), items, shared]
         term: Tensor = self.seen(torch.cat(parts, dim=-1))
         return term.squeeze(-1)
 
@@ -67,11 +98,13 @@ class FusionModel(nn.Module):
 
     def __init__(self, config: ModelConfig, tower: ItemTower, vocabularies: CodeVocabularies) -> None:
         super().__init__()
+        self.use_long, self.use_short, self.use_repeat = config.long, config.short, config.repeat
         self.tower = tower
-        self.long = LongEncoder(config.dim, config.heads, config.long_layers, config.dropout)
-        self.short = ShortEncoder(config.dim, config.heads, config.short_layers, config.dropout)
-        self.gate = Gate(config.dim)
-        self.repeat = RepeatTerm(config.dim, GATE_SIGNALS)
+        self.long = Encoder(config, config.long_layers)
+        self.short = Encoder(config, config.short_layers)
+        self.fusion = Fusion(config)
+        self.repeat = RepeatTerm(config.dim)
+        self.last_age = nn.Embedding(TIME_BUCKETS, config.dim)
         self.code_sizes = [
             AGE_CODES,
             len(vocabularies.gender) + 1,
@@ -81,61 +114,68 @@ class FusionModel(nn.Module):
             len(vocabularies.device) + 1,
         ]
         self.codes = nn.ModuleList([nn.Embedding(size, config.dim, padding_idx=0) for size in self.code_sizes])
-        for weight in self.codes.parameters():
+        for weight in [*self.codes.parameters(), self.last_age.weight]:
             nn.init.zeros_(weight)
-        self.long_out = nn.Linear(config.dim, config.dim)
-        self.short_out = nn.Linear(config.dim, config.dim)
-        for linear in (self.long_out, self.short_out):  # at first an interest is near the items that it was read from
-            nn.init.eye_(linear.weight)
-            nn.init.zeros_(linear.bias)
+        self.time = config.time
+        names = (*SHOPPER_CODES, *CONTEXT_CODES)
+        self.use_codes = [config.time or name not in TIME_CODES for name in names]
         self.dropout = nn.Dropout(config.dropout)
 
     def interest(
         self,
         long: Tensor,
         long_mask: Tensor,
-        long_age: Tensor,
-        recent_vectors: Tensor,
-        recent_types: Tensor,
-        recent_ages: Tensor,
+        short: Tensor,
+        signals: Tensor,
+        recent_age: Tensor,
         codes: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Fused interest (B, D), long weight (B, 1), weight of each recent event (B, T), the gate's signals (B, S).
+        forced: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The fused interest (B, D) and the share of the long strand in it (B, 1).
 
         Args:
-            long: (B, D); long_mask, long_age: (B, 1).
-            recent_vectors: (B, T, D); recent_types, recent_ages: (B, T).
+            long, short: (B, D) states of the strands. long_mask: (B, 1).
+            signals: (B, S) of `gate_signals`. recent_age: (B, 1) seconds since the newest event.
             codes: (B, 6), shopper codes then context codes.
+            forced: (B, 1) shares to take instead of the model's own.
         """
-        long = long * long_mask
-        short, weights = self.short(recent_vectors, recent_types, recent_ages)
-        signals = gate_signals(long_mask, long_age, recent_types, recent_ages)
-        share = self.gate(long, short, signals, long_mask, signals[:, 1:2])
-        mixed = share * self.long_out(long) + (1.0 - share) * self.short_out(short)
+        short_mask = signals[:, 1:2]
+        mixed, share = self.fusion(long * long_mask, short * short_mask, signals, long_mask, short_mask, forced)
+        if self.time:
+            mixed = mixed + self.last_age(time_bucket(recent_age.squeeze(1))) * short_mask
         for column, table in enumerate(self.codes):
-            mixed = mixed + table(codes[:, column])
-        return self.dropout(mixed), share, weights, signals
+            if self.use_codes[column]:
+                mixed = mixed + table(codes[:, column])
+        return self.dropout(mixed), share
 
 
 def gate_signals(
+    long: Tensor,
+    short: Tensor,
     long_mask: Tensor,
     long_age: Tensor,
-    recent_types: Tensor,
-    recent_ages: Tensor,
-    session_s: float = SESSION_S,
+    short_mask: Tensor,
+    recent_age: Tensor,
+    session_events: Tensor,
+    unseen_events: Tensor,
 ) -> Tensor:
-    """(B, GATE_SIGNALS): both masks, ages of both strands, events of the session and since the long strand ended."""
-    present = (recent_types > 0).float()
-    some = present[:, -1:]
-    unseen = present * torch.maximum((recent_ages < long_age).float(), 1.0 - long_mask)
+    """(B, SIGNALS): both masks, ages of both strands, events of the session and since the long strand ended, and how
+    alike the two strands are.
+
+    Args:
+        long, short: (B, D). All others: (B, 1), ages in seconds, 0 where the strand is not there.
+        session_events: recent events younger than `SESSION_S`. unseen_events: recent events newer than the long strand.
+    """
+    both = long_mask * short_mask
     return torch.cat(
         [
             long_mask,
-            some,
+            short_mask,
             torch.log1p(long_age.clamp(min=0.0)) * long_mask / 16.0,
-            torch.log1p(recent_ages[:, -1:].clamp(min=0.0)) * some / 16.0,
-            torch.log1p((present * (recent_ages < session_s).float()).sum(dim=1, keepdim=True)) / 4.0,
-            torch.log1p(unseen.sum(dim=1, keepdim=True)) / 4.0,
+            torch.log1p(recent_age.clamp(min=0.0)) * short_mask / 16.0,
+            torch.log1p(session_events) / 4.0,
+            torch.log1p(unseen_events) / 4.0,
+            torch.cosine_similarity(long, short, dim=1).unsqueeze(1) * both,
         ],
         dim=-1,
     )

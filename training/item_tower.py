@@ -16,9 +16,10 @@ class ItemTower(nn.Module):
     content: Tensor
     seen: Tensor
 
-    def __init__(self, content: Tensor, seen: Tensor, content_codes: int, dim: int) -> None:
-        """`content_codes` is `ContentVocabulary.size`."""
+    def __init__(self, content: Tensor, seen: Tensor, content_codes: int, dim: int, use_content: bool = True) -> None:
+        """`content_codes` is `ContentVocabulary.size`; without `use_content` an item is its id alone."""
         super().__init__()
+        self.use_content = use_content
         self.register_buffer("content", content.int())
         self.register_buffer("seen", seen.float().reshape(-1, 1))
         self.ids = nn.Embedding(content.shape[0], dim)
@@ -45,11 +46,15 @@ class ItemTower(nn.Module):
             keep_ids: float32 (N, 1), 0 for items whose id embedding is left out of this step.
         """
         seen = self.seen if keep_ids is None else self.seen * keep_ids
+        if not self.use_content:
+            return self.ids.weight * seen, (self.id_bias.weight * seen).squeeze(-1)
         vectors, bias = self.of_content(self.content)
         return vectors + self.ids.weight * seen, bias + (self.id_bias.weight * seen).squeeze(-1)
 
     def of_content(self, content: Tensor) -> tuple[Tensor, Tensor]:
         """Vectors (..., D) and biases (...) of items known by content alone, int32 (..., W)."""
         flat = content.reshape(-1, content.shape[-1])
+        if not self.use_content:
+            flat = torch.zeros_like(flat)
         shape = list(content.shape[:-1])
         return self.codes(flat).reshape(shape + [-1]), self.code_bias(flat).reshape(shape)  # noqa: RUF005

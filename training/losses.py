@@ -1,19 +1,147 @@
-"""Full softmax cross-entropy (arXiv 2309.07602) with several right answers at a moment."""
+"""Softmax cross-entropy over the catalogue with several right answers at a moment (full softmax, arXiv 2309.07602).
+
+The logits of a batch are never held at once: a few rows at a time, values and gradients in one pass through the cache
+("Cut your losses", arXiv 2411.09009, is the idea). Beyond `FULL_ITEMS` items a sample of them stands for all, each
+weighted by the inverse of its chance to be in it (logQ correction, Yi et al., RecSys 2019).
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+FULL_ITEMS = 100_000
+"""The largest catalogue whose every item enters every step."""
 
-def softmax_loss(logits: Tensor, target_row: Tensor, target_item: Tensor, weight: Tensor) -> Tensor:
+SAMPLED_ITEMS = 16_384
+CHUNK_LOGITS = {"cpu": 1 << 20, "cuda": 1 << 27}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What the model says of B moments, short of the logits.
+
+    interest: (B, D). vectors: (N, D). bias: (N,). extra_items: int64 (B, X), -1 for none; extra_values: (B, X), added
+    to those items' logits. long_weight: (B, 1).
+    """
+
+    interest: Tensor
+    vectors: Tensor
+    bias: Tensor
+    extra_items: Tensor
+    extra_values: Tensor
+    long_weight: Tensor
+
+    def logits(self) -> Tensor:
+        """(B, N)."""
+        values = torch.addmm(self.bias, self.interest, self.vectors.T)
+        return values.scatter_add_(1, self.extra_items.clamp(min=0), self.extra_values * (self.extra_items >= 0))
+
+
+def softmax_loss(reading: Reading, target_row: Tensor, target_item: Tensor, weight: Tensor) -> Tensor:
     """Weighted mean over moments of the mean over their targets of -log softmax.
 
     Args:
-        logits: (B, N). target_row, target_item: (P,) int64, row of the moment and index of the item.
+        target_row, target_item: (P,) int64, row of the moment (ascending) and index of the item.
         weight: (B,).
     """
-    log_likelihood = logits[target_row, target_item] - torch.logsumexp(logits, dim=1)[target_row]
-    counts = torch.bincount(target_row, minlength=len(logits)).clamp(min=1)
-    share = (weight / counts)[target_row]
-    return -(share * log_likelihood).sum() / weight.sum()
+    counts = torch.bincount(target_row, minlength=len(weight))
+    share = (weight / weight.sum())[target_row] / counts[target_row]
+    loss: Tensor = _SoftmaxLoss.apply(  # type: ignore[no-untyped-call]
+        reading.interest,
+        reading.vectors,
+        reading.bias,
+        reading.extra_values * (reading.extra_items >= 0),
+        reading.extra_items.clamp(min=0),
+        target_row,
+        target_item,
+        share,
+    )
+    return loss
+
+
+def sampled_loss(
+    reading: Reading,
+    target_row: Tensor,
+    target_item: Tensor,
+    weight: Tensor,
+    chances: Tensor,
+    draws: int = SAMPLED_ITEMS,
+) -> Tensor:
+    """`softmax_loss` over a sample: items drawn by `chances` (N,), which sum to 1, and all that the batch itself names.
+
+    An item stands for as many as its chance of being in the sample says; a moment's own targets stand for themselves.
+    """
+    drawn = torch.multinomial(chances, draws, replacement=True)
+    named = reading.extra_items[reading.extra_items >= 0]
+    kept = torch.unique(torch.cat([drawn, target_item, named]))
+    place = torch.full((len(chances),), -1, dtype=torch.int64, device=kept.device)
+    place[kept] = torch.arange(len(kept), device=kept.device)
+    correction = torch.log(-torch.expm1(-chances[kept] * (draws + len(target_item))))
+    counts = torch.bincount(target_row, minlength=len(weight))
+    own = torch.full((len(weight), int(counts.max())), -1, dtype=torch.int64, device=kept.device)
+    column = torch.arange(len(target_row), device=kept.device) - (counts.cumsum(0) - counts)[target_row]
+    own[target_row, column] = place[target_item]
+    extra = torch.where(reading.extra_items >= 0, place[reading.extra_items.clamp(min=0)], reading.extra_items)
+    sampled = Reading(
+        interest=reading.interest,
+        vectors=reading.vectors[kept],
+        bias=reading.bias[kept] - correction,
+        extra_items=torch.cat([extra, own], dim=1),
+        extra_values=torch.cat([reading.extra_values, correction[own.clamp(min=0)]], dim=1),
+        long_weight=reading.long_weight,
+    )
+    return softmax_loss(sampled, target_row, place[target_item], weight)
+
+
+class _SoftmaxLoss(torch.autograd.Function):
+    """Value and gradients in one pass over chunks of rows; backward only scales."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        interest: Tensor,
+        vectors: Tensor,
+        bias: Tensor,
+        extra_values: Tensor,
+        extra_items: Tensor,
+        target_row: Tensor,
+        target_item: Tensor,
+        share: Tensor,
+    ) -> Tensor:
+        interest, vectors, bias, extra_values = (part.float() for part in (interest, vectors, bias, extra_values))
+        rows, items = len(interest), len(vectors)
+        size = max(CHUNK_LOGITS[interest.device.type] // items, 16)
+        row_share = torch.zeros(rows, device=interest.device).index_add_(0, target_row, share)
+        of_interest, of_vectors, of_bias = torch.empty_like(interest), torch.zeros_like(vectors), torch.zeros_like(bias)
+        of_extra = torch.empty_like(extra_values)
+        turned = vectors.T.contiguous()
+        buffer = torch.empty(size, items, device=interest.device)
+        bounds = torch.searchsorted(target_row, torch.arange(0, rows + size, size, device=interest.device)).tolist()
+        loss = torch.zeros((), device=interest.device)
+        for part, at in enumerate(range(0, rows, size)):
+            chunk = slice(at, min(at + size, rows))
+            logits = torch.mm(interest[chunk], turned, out=buffer[: chunk.stop - at])
+            logits += bias
+            logits.scatter_add_(1, extra_items[chunk], extra_values[chunk])
+            asked = slice(bounds[part], bounds[part + 1])
+            row, item, of_target = target_row[asked] - at, target_item[asked], share[asked]
+            logits -= logits.amax(dim=1, keepdim=True)
+            loss -= (of_target * logits[row, item]).sum()
+            total = logits.exp_().sum(dim=1)
+            loss += (row_share[chunk] * total.log()).sum()
+            logits *= (row_share[chunk] / total).unsqueeze(1)  # from here on the gradient
+            logits.index_put_((row, item), -of_target, accumulate=True)
+            torch.mm(logits, vectors, out=of_interest[chunk])
+            of_vectors.addmm_(logits.T, interest[chunk])
+            of_bias += logits.sum(dim=0)
+            of_extra[chunk] = logits.gather(1, extra_items[chunk])
+        ctx.save_for_backward(of_interest, of_vectors, of_bias, of_extra)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return (*(part * grads[0] for part in ctx.saved_tensors), None, None, None, None)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from features.history import own_items_at
+from features.history import PurchaseHistory
 from features.schema import UNKNOWN
 from features.transform import Floats, Ints, own_item_features, pad_own_items
 from training.dataset import Log
@@ -30,11 +30,17 @@ class OwnItems:
     offsets: Longs
 
     @staticmethod
-    def before(log: Log, moments: Moments) -> OwnItems:
-        """What every moment's shopper had bought strictly before it."""
+    def before(log: Log, moments: Moments, history: PurchaseHistory | None = None) -> OwnItems:
+        """What every moment's shopper had bought strictly before it.
+
+        Args:
+            history: `PurchaseHistory.of(log.purchases)`, where it is at hand.
+        """
         index = log.catalogue.select("item_id", item=pl.int_range(pl.len(), dtype=pl.Int32))
-        own = own_items_at(log.purchases, moments.shoppers, moments.times_ms).join(
-            index, on="item_id", how="left", maintain_order="left"
+        own = (
+            (history or PurchaseHistory.of(log.purchases))
+            .at(moments.shoppers, moments.times_ms)
+            .join(index, on="item_id", how="left", maintain_order="left")
         )
         example = own["example"].to_numpy()
         basket_counts = np.zeros(len(moments))

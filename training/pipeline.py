@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -11,29 +11,25 @@ import numpy as np
 import polars as pl
 
 from training.baselines import measure_baselines
-from training.batches import BatchMaker
 from training.config import Config
 from training.dataset import Log, read_log
-from training.evaluate import Protocol, TestSet, make_test_set, measure, rank_with_model, split_times
+from training.evaluate import Protocol, Stage, measure, rank, split_times, stage_by_time
 from training.fit import POPULARITY_DAYS, fit
 from training.fusion import FusionModel
 from training.moments import Ints, Moments, popularity_scores
 from training.report import Figures, write_figures
 from training.samples import serving_inputs
+from training.scoring import ModelScorer
 from training.trained import TrainedModel, release_items
 
 SAMPLES = 16
 BASELINE_SAMPLE = 800
 END_OF_TIME_MS = 1 << 60
-VARIANTS: dict[str, dict[str, bool]] = {
-    "fusion": {"use_long": True, "use_recent": True},
-    "long-term only": {"use_long": True, "use_recent": False},
-    "recent only": {"use_long": False, "use_recent": True},
-}
+VARIANTS = {"fusion": (True, True), "long-term only": (True, False), "recent only": (False, True)}
 """The model, and the same model with either strand left out."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Split:
     """Where validation and test begin."""
 
@@ -63,19 +59,11 @@ def train(
         test_from_ms: moments from here on are never learned from; by default the last tenth.
     """
     log, moments = read_log(offline)
-    validation_from_ms, test_from_ms = split_times(moments, test_from_ms)
-    split = Split(validation_from_ms=validation_from_ms, test_from_ms=test_from_ms)
+    split = Split(*split_times(moments, test_from_ms))
     folder.mkdir(parents=True, exist_ok=True)
-    fitted = fit(
-        log,
-        moments,
-        config,
-        validation_from_ms=validation_from_ms,
-        test_from_ms=test_from_ms,
-        folder=folder,
-        resume=resume,
-    )
-    measured = _measure(fitted.model, log, moments, split, protocol, folder)
+    tuning, final = stages(log, moments, split, protocol)
+    fitted = fit(tuning, final, config, folder=folder, resume=resume)
+    measured = _measure(fitted.model, tuning, final, folder)
     trained = TrainedModel(
         model=fitted.model,
         config=config,
@@ -109,35 +97,34 @@ def evaluate(
     log, moments = read_log(offline, trained.codes, trained.items)
     if test_from_ms is None:
         test_from_ms = int(datetime.fromisoformat(trained.report["data_window"]["test_from"]).timestamp() * 1000)
-    validation_from_ms, _ = split_times(moments, test_from_ms)
-    split = Split(validation_from_ms=validation_from_ms, test_from_ms=test_from_ms)
-    return _measure(trained.model, log, moments, split, protocol, folder)
+    split = Split(*split_times(moments, test_from_ms))
+    return _measure(trained.model, *stages(log, moments, split, protocol), folder)
 
 
-def _measure(
-    model: FusionModel, log: Log, moments: Moments, split: Split, protocol: Protocol, folder: Path
-) -> dict[str, dict[str, float]]:
-    test = make_test_set(log, moments, split.test_from_ms, END_OF_TIME_MS, protocol)
-    before = replace(protocol, sample=BASELINE_SAMPLE)
-    checked = make_test_set(log, moments, split.validation_from_ms, split.test_from_ms, before)
-    ranked = rank_variants(model, log, test)
-    figures = {name: measure(test, items) for name, items in ranked.items()}
-    figures |= measure_baselines(log, moments, checked, split.validation_from_ms, test, split.test_from_ms)
+def stages(log: Log, moments: Moments, split: Split, protocol: Protocol) -> tuple[Stage, Stage]:
+    """What is tuned on (the moments between both splits), and what is measured on (those after)."""
+    return (
+        stage_by_time(log, moments, split.validation_from_ms, split.test_from_ms, protocol),
+        stage_by_time(log, moments, split.test_from_ms, END_OF_TIME_MS, protocol),
+    )
+
+
+def _measure(model: FusionModel, tuning: Stage, final: Stage, folder: Path) -> dict[str, dict[str, float]]:
+    ranked = {
+        name: rank(ModelScorer(model, final.log, use_long=use_long, use_recent=use_recent), final)
+        for name, (use_long, use_recent) in VARIANTS.items()
+    }
+    figures = {name: measure(final.test, items) for name, items in ranked.items()}
+    figures |= measure_baselines(tuning, final, sample=BASELINE_SAMPLE)
     write_figures(folder, figures)
-    predictions(log, test, ranked["fusion"]).write_parquet(folder / "predictions.parquet")
+    predictions(final, ranked["fusion"]).write_parquet(folder / "predictions.parquet")
     return figures
 
 
-def rank_variants(model: FusionModel, log: Log, test: TestSet) -> dict[str, Ints]:
-    """What the fused model ranks best, and what the same model does with either strand alone, int32 (E, 10)."""
-    maker = BatchMaker(log, test.moments)
-    return {name: rank_with_model(model, maker, test.allowed, **use) for name, use in VARIANTS.items()}
-
-
-def predictions(log: Log, test: TestSet, ranked: Ints) -> pl.DataFrame:
-    """The test moments with shopper, time_ms, bought and recommended (item ids, best first)."""
+def predictions(stage: Stage, ranked: Ints) -> pl.DataFrame:
+    """The moments asked, with shopper, time_ms, bought and recommended (item ids, best first)."""
+    log, moments = stage.log, stage.test.moments
     ids = log.catalogue["item_id"]
-    moments = test.moments
     return pl.DataFrame(
         {
             "shopper": [log.shopper_ids[row] for row in moments.shoppers],
@@ -152,9 +139,7 @@ def predictions(log: Log, test: TestSet, ranked: Ints) -> pl.DataFrame:
 def real_samples(model: FusionModel, log: Log, moments: Moments) -> dict[str, np.ndarray[Any, Any]]:
     """The newest moments as requests; empty without any."""
     newest = moments.take(np.arange(max(len(moments) - SAMPLES, 0), len(moments)))
-    for batch in BatchMaker(log, newest).batches(batch_examples=SAMPLES):
-        return serving_inputs(model, batch)
-    return {}
+    return serving_inputs(model, log, newest) if len(newest) else {}
 
 
 def _iso(time_ms: int) -> str:

@@ -10,22 +10,27 @@ import numpy.typing as npt
 import torch
 
 from features.schema import CONTENT_TOKENS, OWN_FEATURES, OWN_ITEMS, PADDING, RECENT_EVENTS
-from training.batches import Batch
+from training.batches import BatchMaker
+from training.dataset import Log
 from training.fusion import FusionModel
-from training.scoring import score_batch
+from training.moments import Moments
+from training.scoring import read_batch
 
 
-def serving_inputs(model: FusionModel, batch: Batch) -> dict[str, npt.NDArray[Any]]:
-    """`schema.FUSION_INPUTS` by name for the B moments of a batch, and `expected_scores` (B, N), what training says."""
+def serving_inputs(model: FusionModel, log: Log, moments: Moments) -> dict[str, npt.NDArray[Any]]:
+    """`schema.FUSION_INPUTS` by name for B moments, and `expected_scores` (B, N), what training says."""
     model.eval()
+    maker = BatchMaker(log)
+    (batch,) = maker.batches(maker.ask(moments), batch_examples=len(moments))
     with torch.inference_mode():
-        expected = score_batch(model, batch).logits
+        expected = read_batch(model, batch).logits()
         vectors, _ = model.tower()
         table = torch.cat([vectors, torch.zeros(1, vectors.shape[1])])
-        states = model.long(table[batch.history_items.clamp(min=-1)], batch.history_types, batch.history_gaps)
-        long = states[batch.segment, batch.last] * batch.long_mask
+        history = batch.history
+        states = model.long(table[history.items.clamp(min=-1)], history.types, history.gaps)
+        long = states[history.row, history.last] * batch.long_mask
     count = len(batch.rows)
-    recent, own = batch.recent_items.shape[1], batch.own_items.shape[1]
+    recent, own = batch.seen_items.shape[1], batch.own_items.shape[1]
     codes = batch.codes.numpy().astype(np.int32)
     before = ((0, 0), (RECENT_EVENTS - recent, 0))
     behind = ((0, 0), (0, OWN_ITEMS - own))
@@ -35,9 +40,9 @@ def serving_inputs(model: FusionModel, batch: Batch) -> dict[str, npt.NDArray[An
         "long_interest": long.numpy(),
         "long_mask": batch.long_mask.numpy(),
         "long_age": batch.long_age.numpy(),
-        "recent_items": np.pad(batch.recent_items.numpy(), before, constant_values=PADDING).astype(np.int32),
-        "recent_types": np.pad(batch.recent_types.numpy(), before).astype(np.int32),
-        "recent_ages": np.pad(batch.recent_ages.numpy(), before).astype(np.float32),
+        "recent_items": np.pad(batch.seen_items.numpy(), before, constant_values=PADDING).astype(np.int32),
+        "recent_types": np.pad(batch.seen_types.numpy(), before).astype(np.int32),
+        "recent_ages": np.pad(batch.seen_ages.numpy(), before).astype(np.float32),
         "recent_content": np.zeros((count, RECENT_EVENTS, CONTENT_TOKENS), np.int32),
         "own_items": np.pad(batch.own_items.numpy(), behind, constant_values=PADDING).astype(np.int32),
         "own_features": own_features,
@@ -64,6 +69,7 @@ def random_inputs(
     recent = np.where(recent == PADDING, -2, recent)
     unknown = (present & (recent == -2))[..., None]
     content = rng.integers(0, content_codes, (count, RECENT_EVENTS, CONTENT_TOKENS))
+    ages = -np.sort(-(10 ** rng.uniform(0, 7, recent.shape)), axis=1)
     own_items = rng.integers(PADDING, items, (count, OWN_ITEMS))
     own_features = np.abs(rng.normal(size=(count, OWN_ITEMS, len(OWN_FEATURES))))
     codes = np.stack([rng.integers(0, size, count) for size in code_sizes], axis=1).astype(np.int32)
@@ -73,7 +79,7 @@ def random_inputs(
         "long_age": (10 ** rng.uniform(0, 7, (count, 1))).astype(np.float32),
         "recent_items": np.where(present, recent, PADDING).astype(np.int32),
         "recent_types": np.where(present, rng.integers(1, 6, recent.shape), 0).astype(np.int32),
-        "recent_ages": np.where(present, 10 ** rng.uniform(0, 7, recent.shape), 0).astype(np.float32),
+        "recent_ages": np.where(present, ages, 0).astype(np.float32),
         "recent_content": np.where(unknown, content, 0).astype(np.int32),
         "own_items": own_items.astype(np.int32),
         "own_features": np.where(own_items[..., None] >= 0, own_features, 0).astype(np.float32),

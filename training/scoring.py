@@ -2,83 +2,151 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from training.batches import Batch
+from training.batches import Batch, BatchMaker, Stretches
 from training.config import FitConfig
-from training.fusion import FusionModel
+from training.dataset import Log
+from training.encoders import Encoder
+from training.fusion import FusionModel, gate_signals
+from training.losses import Reading
+from training.moments import Moments
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scores:
-    """logits: (B, N). long_weight: (B, 1). interest: (B, D)."""
-
-    logits: Tensor
-    long_weight: Tensor
-    interest: Tensor
-
-
-def score_batch(
-    model: FusionModel, batch: Batch, drops: FitConfig | None = None, *, use_long: bool = True, use_recent: bool = True
-) -> Scores:
-    """Scores every item at every moment of a batch.
+def read_batch(
+    model: FusionModel,
+    batch: Batch,
+    drops: FitConfig | None = None,
+    *,
+    use_long: bool = True,
+    use_recent: bool = True,
+    long_weight: float | None = None,
+) -> Reading:
+    """What the model says of every moment of a batch.
 
     Args:
         drops: shares of inputs to leave out at random, while fitting.
         use_long, use_recent: False leaves a strand out everywhere, to measure what it is worth.
+        long_weight: a share of the long strand to take instead of the model's own, where both strands are there.
     """
+    device = batch.long_mask.device
     count = batch.long_mask.shape[0]
     items = model.tower.ids.num_embeddings
-    keep_ids = _kept(items, drops.drop_ids) if drops else None
+    keep_ids = _kept(items, drops.drop_ids, device) if drops and drops.drop_ids and model.tower.use_content else None
     vectors, bias = model.tower(keep_ids)
-    table = torch.cat([vectors, torch.zeros(1, vectors.shape[1])])  # (N + 1, D)
-
-    long_mask, own_mask, codes = batch.long_mask, torch.ones(count, 1), batch.codes
-    recent_types = batch.recent_types
+    table = torch.cat([vectors, vectors.new_zeros(1, vectors.shape[1])])  # (N + 1, D)
+    long_mask = batch.long_mask * float(use_long and model.use_long)
+    short_mask = batch.short_mask * float(use_recent and model.use_short)
+    seen_types, codes = batch.seen_types, batch.codes
+    own_mask = torch.ones_like(long_mask)
     if drops:
-        kept = _kept(count, drops.drop_long)
-        own_mask = torch.maximum(kept, _kept(count, 0.5))
+        kept = _kept(count, drops.drop_long, device)
+        own_mask = torch.maximum(kept, _kept(count, 0.5, device))
         long_mask = long_mask * kept
-        recent_types = recent_types * _kept(count, drops.drop_recent).long()
-        codes = codes * (torch.rand(codes.shape) >= drops.drop_codes).long()
-    if not use_long:
-        long_mask = torch.zeros_like(long_mask)
-    if not use_recent:
-        recent_types = torch.zeros_like(recent_types)
-
-    states = model.long(_rows(table, batch.history_items), batch.history_types, batch.history_gaps)
-    recent_vectors = _rows(table, batch.recent_items)
-    interest, share, _, signals = model.interest(
-        states[batch.segment, batch.last],
+        kept = _kept(count, drops.drop_recent, device)
+        short_mask = short_mask * kept
+        seen_types = seen_types * kept.long()
+        codes = codes * (torch.rand(codes.shape, device=device) >= drops.drop_codes).long()
+    elif not (use_recent and model.use_short):
+        seen_types = torch.zeros_like(seen_types)
+    long = _strand(model.long, table, batch.history, long_mask)
+    short = _strand(model.short, table, batch.recent, short_mask)
+    signals = gate_signals(
+        long,
+        short,
         long_mask,
         batch.long_age,
-        recent_vectors,
-        recent_types,
-        batch.recent_ages,
-        codes,
+        short_mask,
+        batch.recent_age,
+        batch.session_events * short_mask,
+        batch.unseen_events * short_mask,
     )
+    forced = None if long_weight is None else torch.full_like(long_mask, long_weight)
+    interest, share = model.interest(long, long_mask, short, signals, batch.recent_age, codes, forced)
+    extra_items, extra_values = _repeats(model, table, batch, seen_types, own_mask, signals)
+    return Reading(
+        interest=interest,
+        vectors=vectors,
+        bias=bias,
+        extra_items=extra_items,
+        extra_values=extra_values,
+        long_weight=share,
+    )
+
+
+class ModelScorer:
+    """A fitted model as a `training.evaluate.Scorer`."""
+
+    def __init__(
+        self,
+        model: FusionModel,
+        log: Log,
+        *,
+        device: str = "cpu",
+        maker: BatchMaker | None = None,
+        use_long: bool = True,
+        use_recent: bool = True,
+        long_weight: float | None = None,
+    ) -> None:
+        """`maker` is the log's, where one is at hand; the rest as in `read_batch`."""
+        self.model, self.device = model.to(device).eval(), device
+        self.maker = maker or BatchMaker(log, repeat=model.use_repeat)
+        self.use_long, self.use_recent, self.long_weight = use_long, use_recent, long_weight
+
+    def __call__(self, moments: Moments) -> npt.NDArray[np.float32]:
+        """Logits, float32 (E, N)."""
+        return self.read(moments)[0]
+
+    def read(self, moments: Moments) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Logits (E, N) and weights of the long strand (E,)."""
+        logits = np.zeros((len(moments), self.model.tower.ids.num_embeddings), np.float32)
+        weights = np.zeros(len(moments), np.float32)
+        with torch.inference_mode():
+            for batch in self.maker.batches(self.maker.ask(moments), batch_examples=256):
+                reading = read_batch(
+                    self.model,
+                    batch.to(self.device),
+                    use_long=self.use_long,
+                    use_recent=self.use_recent,
+                    long_weight=self.long_weight,
+                )
+                logits[batch.rows] = reading.logits().float().cpu().numpy()
+                weights[batch.rows] = reading.long_weight.float().cpu().numpy()[:, 0]
+        return logits, weights
+
+
+def _strand(encoder: Encoder, table: Tensor, stretches: Stretches, mask: Tensor) -> Tensor:
+    """The state of a strand at each moment, (B, D), zero where it is masked; not computed where nobody has it."""
+    if not bool((mask > 0).any()):
+        return table.new_zeros(mask.shape[0], table.shape[1])
+    states = encoder(_rows(table, stretches.items), stretches.types, stretches.gaps)
+    newest: Tensor = states[stretches.row, stretches.last]
+    return newest * mask
+
+
+def _repeats(
+    model: FusionModel, table: Tensor, batch: Batch, seen_types: Tensor, own_mask: Tensor, signals: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Items (B, X) and what is added to their scores (B, X)."""
+    if not model.use_repeat:
+        return batch.seen_items, batch.seen_ages
+    features = model.repeat.item(table)  # (N + 1, REPEAT_DIM)
     own_items = torch.where(own_mask > 0, batch.own_items, torch.full_like(batch.own_items, -1))
-    own = model.repeat.of_own(_rows(table, own_items), batch.own_features, signals)
-    recent = model.repeat.of_recent(recent_vectors, recent_types, batch.recent_ages, signals)
-    logits = torch.cat([interest @ vectors.T + bias, torch.zeros(count, 1)], dim=1)
-    logits = logits.scatter_add(1, _known(own_items, items), own)
-    recent_items = torch.where(recent_types > 0, batch.recent_items, torch.full_like(batch.recent_items, -1))
-    logits = logits.scatter_add(1, _known(recent_items, items), recent)
-    return Scores(logits=logits[:, :items], long_weight=share, interest=interest)
-
-
-def _known(items: Tensor, count: int) -> Tensor:
-    """Item indices, one past the last item for padding and unknown items."""
-    return torch.where(items < 0, torch.full_like(items, count), items)
+    seen_items = torch.where(seen_types > 0, batch.seen_items, torch.full_like(batch.seen_items, -1))
+    own = model.repeat.of_own(_rows(features, own_items), batch.own_features, signals)
+    seen = model.repeat.of_recent(_rows(features, batch.seen_items), seen_types, batch.seen_ages, signals)
+    return torch.cat([own_items, seen_items], dim=1), torch.cat([own, seen], dim=1)
 
 
 def _rows(table: Tensor, items: Tensor) -> Tensor:
-    return torch.nn.functional.embedding(_known(items, table.shape[0] - 1), table)
+    """Rows of item indices; the last one for padding and unknown items."""
+    found: Tensor = torch.nn.functional.embedding(torch.where(items < 0, table.shape[0] - 1, items), table)
+    return found
 
 
-def _kept(count: int, drop: float) -> Tensor:
+def _kept(count: int, drop: float, device: torch.device) -> Tensor:
     """float32 (count, 1): 0 with probability `drop`, else 1."""
-    return (torch.rand(count, 1) >= drop).float()
+    return (torch.rand(count, 1, device=device) >= drop).float()

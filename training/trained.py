@@ -72,7 +72,11 @@ def load_trained(folder: Path) -> TrainedModel:
     items = pl.read_parquet(folder / "items.parquet")
     content, codes = read_vocabulary(folder / "vocabulary.json")
     tower = ItemTower(
-        torch.from_numpy(content_matrix(items)), torch.zeros(items.height), content.size, config.model.dim
+        torch.from_numpy(content_matrix(items)),
+        torch.zeros(items.height),
+        content.size,
+        config.model.dim,
+        config.model.content,
     )
     model = FusionModel(config.model, tower, codes)
     try:
