@@ -5,43 +5,25 @@ An error that a person can put right ends in one line and exit code 2.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from features.database.engine import DatabaseError, open_database
-from features.release import ReleaseError
-from features.releases import ReleaseTable
 from features.settings import Settings, load_settings
-from training.config import Config
-from training.dataset import DataError
+from training.config import Config, FitConfig
+from training.configuration_file import read_configuration
 from training.evaluate import MomentChoice, Protocol
-from training.gate import GateError
+from training.release_commands import release_app
 from training.report import Figures, figures_table
+from training.search_space import Sampler
+from training.terminal import clear_errors, console
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
-release_app = typer.Typer(no_args_is_help=True, help="The release table.")
 app.add_typer(release_app, name="release")
-console = Console()
-errors = Console(stderr=True, soft_wrap=True, highlight=False)
-
-
-@contextmanager
-def clear_errors() -> Iterator[None]:
-    """Turns the errors that a person can put right into one line and exit code 2."""
-    try:
-        yield
-    except (DataError, ReleaseError, GateError, DatabaseError, ValueError) as error:
-        errors.print(f"[red]error:[/red] {error}", markup=True)
-        raise typer.Exit(2) from None
 
 
 RunFolder = Annotated[Path | None, typer.Option(help="Folder of the run; default: training/ in the shop's home.")]
@@ -60,9 +42,10 @@ def train(
     moments: MomentsOption = MomentChoice.EVERY,
     min_item_moments: MinItemMoments = 0,
     known_shoppers: KnownShoppers = False,
+    configuration: Annotated[Path | None, typer.Option(help="JSON file of every setting, as `tune` writes it.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs at most.")] = None,
     max_minutes: Annotated[float | None, typer.Option(help="No epoch is begun after this.")] = None,
-    seed: Annotated[int, typer.Option(help="Equal seeds and threads give equal models.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Equal seeds and threads give equal models.")] = None,
     threads: Threads = 2,
     resume: Annotated[bool, typer.Option(help="Go on from the checkpoint of an interrupted run.")] = False,
     run: RunFolder = None,
@@ -71,23 +54,58 @@ def train(
     from training.pipeline import train as train_model
 
     torch.set_num_threads(threads)
-    settings, usual = load_settings(), Config()
+    settings = load_settings()
     with clear_errors():
-        chosen = replace(
-            usual.fit,
-            seed=seed,
-            epochs=usual.fit.epochs if epochs is None else epochs,
-            max_minutes=usual.fit.max_minutes if max_minutes is None else max_minutes,
-        )
+        config = Config() if configuration is None else read_configuration(configuration)
+        given = {"seed": seed, "epochs": epochs, "max_minutes": max_minutes}
+        chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         trained = train_model(
             settings.offline,
             _run_folder(settings, run),
-            replace(usual, fit=chosen),
+            replace(config, fit=replace(config.fit, **chosen)),
             Protocol(moments=moments, min_item_moments=min_item_moments, known_shoppers=known_shoppers),
             test_from_ms=_date_ms(test_from),
             resume=resume,
         )
         _print_figures(trained.report["variants"] | trained.report["baselines"])
+
+
+@app.command()
+def tune(
+    trials: Annotated[int, typer.Option(min=1, help="Configurations to try, in all workers together.")] = 40,
+    minutes: Annotated[float, typer.Option(min=0, help="No trial is begun after this.")] = 60,
+    sampler: Annotated[Sampler, typer.Option(help="Draw blindly, or where good ones lie.")] = Sampler.TPE,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that share the trials.")] = 1,
+    study: Annotated[str | None, typer.Option(help="Goes on where it stands; default: named for the data.")] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of a trial at most.")] = FitConfig().epochs,
+    data: Annotated[Path | None, typer.Option(help="Folder of the offline files; default: the shop's.")] = None,
+    test_from: TestFrom = None,
+    moments: MomentsOption = MomentChoice.EVERY,
+    min_item_moments: MinItemMoments = 0,
+    known_shoppers: KnownShoppers = False,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of each worker.")] = 2,
+) -> None:
+    """Searches for a better configuration on the validation moments; `train --configuration FILE` takes the best."""
+    from training.tune import Budget, configuration_path, found_table
+    from training.tune import tune as search
+
+    settings = load_settings()
+    with clear_errors():
+        found = search(
+            settings,
+            data or settings.offline,
+            Budget(trials=trials, minutes=minutes, epochs=epochs, workers=workers, threads=threads),
+            Protocol(moments=moments, min_item_moments=min_item_moments, known_shoppers=known_shoppers),
+            sampler=sampler,
+            study_name=study,
+            test_from_ms=_date_ms(test_from),
+        )
+        console.print(found_table(found))
+        if found.failed:
+            console.print(f"{found.failed} trials failed or were killed; see {settings.logs}/tune-*.log")
+        written = configuration_path(settings)
+        console.print(f"the best, trial {found.best[0].number}, is {written}; use it with", soft_wrap=True)
+        console.print(f"    python -m training train --configuration {written}", soft_wrap=True)
 
 
 @app.command()
@@ -147,47 +165,6 @@ def publish(
             settings, load_trained(_run_folder(settings, run)), why=why, note=lambda line: console.print(line)
         )
         console.print(f"published release {number}")
-
-
-@release_app.command("list")
-def list_releases() -> None:
-    """Every release and its state."""
-    with clear_errors():
-        table = Table("release", "state", "created", "items", "NDCG@10")
-        for row in ReleaseTable(open_database(load_settings().log_url)).all():
-            figure = row.manifest.get("metrics", {}).get("ndcg@10")
-            table.add_row(
-                str(row.release),
-                row.state,
-                row.manifest["created_time"],
-                str(row.manifest["item_count"]),
-                "" if figure is None else f"{figure:.4f}",
-            )
-        console.print(table)
-
-
-@release_app.command("show")
-def show_release(release: int) -> None:
-    """A release's manifest and the changes of its state."""
-    with clear_errors():
-        table = ReleaseTable(open_database(load_settings().log_url))
-        rows = [row for row in table.all() if row.release == release]
-        if not rows:
-            raise ReleaseError(f"there is no release {release}; see `python -m training release list`")
-        console.print_json(data=rows[0].manifest)
-        for change in table.changes(release):
-            moment = datetime.fromtimestamp(change.changed_time_ms / 1000, tz=timezone.utc)
-            console.print(f"{moment:%Y-%m-%d %H:%M:%S} {change.to_state} by {change.who}: {change.why}")
-
-
-@release_app.command("promote")
-def promote_release(
-    release: int, why: Annotated[str, typer.Option(help="Kept in the release table.")] = "promoted"
-) -> None:
-    """Makes a release live; the gateways follow within half a second."""
-    with clear_errors():
-        ReleaseTable(open_database(load_settings().log_url)).change_state(release, "live", "training", why)
-        console.print(f"release {release} is live")
 
 
 def _date_ms(value: str | None) -> int | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeVar, get_type_hints
 
 ENCODERS = ("transformer", "gru", "lstm")
 FUSIONS = ("gate", "concat", "attention")
@@ -106,7 +107,36 @@ class Config:
         """The inverse of `to_dict`.
 
         Raises:
-            TypeError: a name that this version does not know.
-            ValueError: a value out of range.
+            ValueError: a field is unknown, missing, of another type or out of range; the message names it.
         """
-        return Config(model=ModelConfig(**values["model"]), fit=FitConfig(**values["fit"]))
+        return Config(model=_part(ModelConfig, values, "model"), fit=_part(FitConfig, values, "fit"))
+
+
+_Part = TypeVar("_Part", ModelConfig, FitConfig)
+
+_ABOVE_ZERO = ("heads", "learning_rate", "half_life_days")
+
+
+def _part(kind: type[_Part], values: Any, part: str) -> _Part:
+    """One half, from values of any kind."""
+    given = values.get(part) if isinstance(values, Mapping) else None
+    types = get_type_hints(kind)
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{part}: expected an object with {', '.join(types)}")
+    if unknown := sorted(given.keys() - types.keys()):
+        raise ValueError(f"{part}.{unknown[0]}: unknown; expected {', '.join(types)}")
+    for name, wanted in types.items():
+        if name not in given:
+            raise ValueError(f"{part}.{name}: missing")
+        value = given[name]
+        if type(value) is not wanted and (type(value), wanted) != (int, float):
+            raise ValueError(f"{part}.{name}={value!r}: expected {_KINDS[wanted]}")
+        if wanted in (int, float) and not (0 <= value < math.inf and (value > 0 or name not in _ABOVE_ZERO)):
+            raise ValueError(f"{part}.{name}={value!r}: {'above 0' if name in _ABOVE_ZERO else '0 or more'}")
+    try:
+        return kind(**given)
+    except ValueError as error:
+        raise ValueError(f"{part}.{error}") from None
+
+
+_KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
