@@ -12,19 +12,32 @@ from training.config import Config, FitConfig, ModelConfig
 NO_FADING_DAYS = 1e6
 """A half-life for sets whose times are made up, or whose test is not later than what is learned."""
 
-LONG_RUN = FitConfig(epochs=40, patience=4, max_minutes=240.0, learning_rate=1e-3, half_life_days=NO_FADING_DAYS)
-MANY_SESSIONS = FitConfig(epochs=12, patience=2, max_minutes=240.0, learning_rate=2e-3, half_life_days=180.0)
+DENSE = FitConfig(
+    epochs=40,
+    patience=4,
+    max_minutes=240.0,
+    batch_examples=1024,
+    segment_examples=1 << 20,
+    learning_rate=2e-3,
+    half_life_days=NO_FADING_DAYS,
+    drop_codes=0.0,
+    late_materialization=0.0,
+)
+"""Every event is a moment: all places of a stretch are learned from at once."""
+
+MANY_SESSIONS = replace(DENSE, epochs=12, patience=2, drop_long=0.0, drop_recent=0.0, drop_ids=0.0)
 
 CONFIGURATIONS: dict[str, Config] = {
     "ml-1m": Config(
-        model=ModelConfig(long_layers=2, short_layers=2, dropout=0.2), fit=replace(LONG_RUN, batch_examples=128)
+        model=ModelConfig(long_layers=2, dropout=0.2, content=False, time=False, repeat=False),
+        fit=replace(DENSE, batch_examples=2048, drop_long=0.05, drop_recent=0.05, drop_ids=0.0),
     ),
-    "amazon-beauty": Config(model=ModelConfig(long_layers=2, dropout=0.5), fit=LONG_RUN),
+    "amazon-beauty": Config(model=ModelConfig(heads=1, long_layers=2, dropout=0.5, repeat=False), fit=DENSE),
     "amazon-beauty-time": Config(
-        model=ModelConfig(long_layers=2, dropout=0.5), fit=replace(LONG_RUN, half_life_days=365.0)
+        model=ModelConfig(heads=1, long_layers=2, dropout=0.5, repeat=False), fit=replace(DENSE, half_life_days=365.0)
     ),
-    "diginetica": Config(model=ModelConfig(dim=96), fit=replace(MANY_SESSIONS, batch_examples=256)),
-    "retailrocket": Config(model=ModelConfig(dim=96), fit=replace(MANY_SESSIONS, batch_examples=256)),
+    "diginetica": Config(model=ModelConfig(dim=96, dropout=0.3, content=False, time=False), fit=MANY_SESSIONS),
+    "retailrocket": Config(model=ModelConfig(dim=96, dropout=0.3, content=False, time=False), fit=MANY_SESSIONS),
     "online-retail": Config(fit=FitConfig(epochs=15, patience=3, max_minutes=60.0)),
 }
 
