@@ -55,6 +55,7 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.heads, self.width, self.time = config.heads, config.dim // config.heads, config.time
+        self.block = BLOCK_EVENTS
         self.norm = nn.LayerNorm(config.dim)
         self.query = nn.Linear(config.dim, config.dim)
         self.key_value = nn.Linear(config.dim, 2 * config.dim)
@@ -72,7 +73,7 @@ class Attention(nn.Module):
     def forward(self, events: Tensor, times: Tensor) -> Tensor:
         """States (B, L, D) of events (B, L, D), each from those up to its own. times: (B, L) seconds, ascending."""
         batch, length, dim = events.shape
-        block = min(length, BLOCK_EVENTS)
+        block = min(length, self.block)
         blocks = (length + block - 1) // block
         behind = blocks * block - length
         if behind > 0:

@@ -148,7 +148,7 @@ def rank(scorer: Scorer, stage: Stage, k: int = RANKED) -> Ints:
     test, log = stage.test, stage.log
     k = min(k, len(test.allowed))
     ranked = np.zeros((len(test.moments), k), np.int32)
-    for at in tqdm(range(0, len(ranked), CHUNK), desc="ranking", unit="chunk", leave=False, mininterval=0.5):
+    for at in tqdm(range(0, len(ranked), CHUNK), desc="ranking", unit="chunk", leave=False, disable=None):
         asked = test.moments.take(np.arange(at, min(at + CHUNK, len(ranked))))
         scores = np.where(test.allowed[None, :], scorer(asked), -np.inf)
         if test.seen_masked:

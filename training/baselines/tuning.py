@@ -31,7 +31,7 @@ def tune(baseline: Baseline, tuning: Stage, *, figure: str = "ndcg@10", sample: 
         return grid[0]
     found = [
         measure(stage.test, rank(baseline.fit(stage, setting), stage)).get(figure, 0.0)
-        for setting in tqdm(grid, desc=f"tuning {baseline.name}", unit="setting", leave=False, mininterval=0.5)
+        for setting in tqdm(grid, desc=f"tuning {baseline.name}", unit="setting", leave=False, disable=None)
     ]
     return grid[int(np.argmax(found))]
 
@@ -49,7 +49,7 @@ def fit_tuned(
 def measure_baselines(tuning: Stage, final: Stage, names: Sequence[str] = CHEAP) -> dict[str, dict[str, float]]:
     """Figures of each named baseline on the final stage's test, by name."""
     found: dict[str, dict[str, float]] = {}
-    for name in tqdm(names, desc="baselines", leave=False, mininterval=0.5):
+    for name in tqdm(names, desc="baselines", leave=False, disable=None):
         scorer, _ = fit_tuned(BASELINES[name], tuning, final)
         found[name] = measure(final.test, rank(scorer, final))
     return found
