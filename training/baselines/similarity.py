@@ -34,7 +34,7 @@ class DenseSimilarity:
 def fit_item_knn(stage: Stage, setting: Setting) -> Scorer:
     """Cosine of the items' columns, shrunk where few rows hold both; the `NEIGHBOURS` best of each item.
 
-    Sarwar et al., "Item-based collaborative filtering recommendation algorithms" (WWW 2001), 3.1.
+    Sarwar et al., "Item-based collaborative filtering recommendation algorithms" (WWW 2001).
     """
     weights = cosines(stage, bool(setting["by_visit"]), setting["shrink"])
     return _similarity_scorer(stage.log, lambda events: dense(events @ weights), setting)
