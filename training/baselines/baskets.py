@@ -13,11 +13,11 @@ from training.moments import Longs, Moments
 
 
 def fit_tifu_knn(stage: Stage, setting: Setting) -> Scorer:
-    """Temporal item frequency with nearest neighbours (arXiv 2006.00556, 4).
+    """Temporal item frequency with nearest neighbours (arXiv 2006.00556).
 
     A shopper's baskets stand in `groups` of equal size. A basket fades by `basket_decay` within its group, a group by
-    `group_decay`; a shopper's vector is the mean over groups of the mean over baskets (eq. 1, 2). `share` of it and
-    the rest of the mean of the `neighbours` at the least Euclidean distance make the scores (eq. 4); only shoppers who
+    `group_decay`; a shopper's vector is the mean over groups of the mean over baskets. `share` of it and
+    the rest of the mean of the `neighbours` at the least Euclidean distance make the scores; only shoppers who
     share an item are neighbours. Baskets are the purchases of a visit, or its events where nothing is purchased.
     """
     log = stage.log

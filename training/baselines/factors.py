@@ -15,7 +15,7 @@ ITERATIONS = 15
 
 
 def fit_als(stage: Stage, setting: Setting) -> Scorer:
-    """Hu, Koren and Volinsky, "Collaborative filtering for implicit feedback datasets" (ICDM 2008), 4.
+    """Hu, Koren and Volinsky, "Collaborative filtering for implicit feedback datasets" (ICDM 2008).
 
     At a moment the shopper's factors are solved anew from the weighted history, with the items' held fast (eq. 4).
     """

@@ -28,7 +28,7 @@ STEP = 0.1
 def fit_user_knn(stage: Stage, setting: Setting) -> Scorer:
     """What the `neighbours` shoppers with the highest cosine to the weighted history held, each by its cosine.
 
-    Herlocker et al., "An algorithmic framework for performing collaborative filtering" (SIGIR 1999), 3, on what was
+    Herlocker et al., "An algorithmic framework for performing collaborative filtering" (SIGIR 1999), on what was
     held instead of ratings. The shopper is no neighbour of its own.
     """
     log = stage.log
@@ -46,7 +46,7 @@ def fit_user_knn(stage: Stage, setting: Setting) -> Scorer:
 
 
 def fit_vsknn(stage: Stage, setting: Setting) -> Scorer:
-    """Vector multiplication session-kNN (arXiv 1803.09587, 3.2; settings of 1910.12781, appendix).
+    """Vector multiplication session-kNN (V-SKNN of arXiv 1803.09587; idf as in 1910.12781).
 
     Of the `sample` newest visits that share an item with the last events, the `neighbours` with the highest cosine
     vote for their items. In the cosine an item of n weighs its place / n; a neighbour's vote falls by a tenth for each

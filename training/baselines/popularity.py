@@ -20,7 +20,7 @@ def fit_popularity(stage: Stage, setting: Setting) -> Scorer:
 def fit_personal_frequency(stage: Stage, setting: Setting) -> Scorer:
     """Visits in which the shopper bought the item; one with other events on it alone counts `others`.
 
-    With what is popular behind it this is GP-TopFreq, hard to beat where people buy again (arXiv 2109.14233, 4.2).
+    With what is popular behind it this is GP-TopFreq, hard to beat where people buy again (arXiv 2109.14233).
     """
     log = stage.log
 

@@ -18,7 +18,7 @@ ROW_POWER = 0.5
 def fit_transitions(stage: Stage, setting: Setting) -> Scorer:
     """Decayed windowed item-to-item transitions; at a moment the last `VOTERS` events vote.
 
-    A first-order Markov chain (Rendle et al., "Factorizing personalized Markov chains", WWW 2010, 4.1) whose steps
+    A first-order Markov chain (Rendle et al., "Factorizing personalized Markov chains", WWW 2010) whose steps
     skip. An event weighs `position_decay` to the power of the events behind it; `own` weighs the events' items.
     """
     log = stage.log
