@@ -93,7 +93,7 @@ def test_a_second_release_retires_the_first_and_keeps_its_view(shop: Settings, t
 def test_a_candidate_that_fails_the_gate_leaves_nothing(shop: Settings, trained: TrainedModel) -> None:
     model = copy.deepcopy(trained.model)
     with torch.no_grad():
-        model.short_out.weight[0, 0] = float("nan")
+        model.fusion.short_out.weight[0, 0] = float("nan")
     broken = TrainedModel(**{name: getattr(trained, name) for name in trained.__slots__} | {"model": model})
     with pytest.raises(GateError, match="not all finite"):
         published(shop, broken)
