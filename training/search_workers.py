@@ -76,8 +76,9 @@ def run_workers(task: Task, study: optuna.Study, *, workers: int, trials: int, l
                 wait([process.sentinel for process in alive], timeout=POLL_S)
                 alive = [process for process in alive if process.is_alive()]
                 ended = _ended(study)
-                bar.n = len(ended) - before
-                bar.set_postfix(best=f"{max((_value(trial) for trial in ended), default=0.0):.4f}")
+                best = max((_value(trial) for trial in ended), default=0.0)
+                bar.set_postfix(best=f"{best:.4f}", refresh=sys.stderr.isatty())  # a clock on a terminal alone
+                bar.update(len(ended) - before - bar.n)
         for number, process in enumerate(processes, 1):
             if process.exitcode:
                 tqdm.write(f"{process.name} ended with code {process.exitcode}; see {_log(logs, number)}", sys.stderr)

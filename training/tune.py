@@ -93,7 +93,8 @@ def tune(
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     usual = Config()
-    base = replace(usual, fit=replace(usual.fit, epochs=budget.epochs))
+    # epochs alone limit a trial: by the clock, figures would depend on what else the machine does
+    base = replace(usual, fit=replace(usual.fit, epochs=budget.epochs, max_minutes=budget.minutes))
     stage, exam = validation_stage(*read_log(offline), protocol, test_from_ms)
     name = study_name or f"{exam['from'][:10]}-to-{exam['test_from'][:10]}-{exam['events']}-events"
     with opened_storage(settings.log_url) as storage:
