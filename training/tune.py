@@ -30,7 +30,7 @@ from training.search_space import Sampler, Value, searched, suggest
 from training.search_workers import Task, run_workers
 from training.studies import open_study, opened_storage
 
-SHOWN = 5
+SHOWN = 4
 MIN_IMPORTANCE_TRIALS = 20
 """With fewer finished trials the best tenth, which importance is read from, is a single trial."""
 
@@ -148,13 +148,14 @@ def validation_stage(
 def found_table(found: Found) -> Table:
     """A row for each setting, a column for each of the best trials; usual values and importances beside them."""
     shown = found.best[:SHOWN]
-    table = Table(title=f"study {found.study}: {len(found.best)} finished, {found.stopped} stopped early")
-    table.add_column("")
+    title = f"validation, study {found.study}: {len(found.best)} finished, {found.stopped} stopped early"
+    table = Table(title=title)
+    table.add_column("", no_wrap=True)
     for heading in ("usual", *(f"trial {trial.number}" for trial in shown)):
         table.add_column(heading, justify="right")
     if found.importances:
         table.add_column("importance", justify="right")
-    table.add_row("validation NDCG@10", "", *(f"{trial.value:.4f}" for trial in shown), style="bold", end_section=True)
+    table.add_row("NDCG@10", "", *(f"{trial.value:.4f}" for trial in shown), style="bold", end_section=True)
     usual = searched(Config())
     for name in sorted(usual, key=lambda name: -found.importances.get(name, 0.0)):
         share = [f"{found.importances[name]:.0%}"] if found.importances else []
