@@ -36,6 +36,8 @@ class ModelConfig:
     """Terms for the very items that a shopper bought before or has just seen."""
 
     def __post_init__(self) -> None:
+        if self.heads < 1:
+            raise ValueError(f"heads={self.heads}: at least 1")
         if self.dim < 8 or self.dim % self.heads:
             raise ValueError(f"dim={self.dim}: at least 8 and a multiple of heads={self.heads}")
         if self.long_layers < 1 or self.short_layers < 1:
@@ -86,6 +88,9 @@ class FitConfig:
         for name in ("drop_long", "drop_recent", "drop_codes", "drop_ids", "late_materialization"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"{name}={getattr(self, name)}: 0 or more and below 1")
+        for name in ("learning_rate", "half_life_days"):
+            if not getattr(self, name) > 0.0:
+                raise ValueError(f"{name}={getattr(self, name)}: above 0")
         for name in ("epochs", "patience", "batch_examples", "segment_examples", "label_items"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: at least 1")

@@ -113,6 +113,10 @@ def test_settings_out_of_range_are_named() -> None:
         ModelConfig(long=False, short=False)
     with pytest.raises(ValueError, match="drop_long"):
         FitConfig(drop_long=1.0)
+    with pytest.raises(ValueError, match="heads=0: at least 1"):
+        ModelConfig(heads=0)
+    with pytest.raises(ValueError, match="learning_rate=0.0: above 0"):
+        FitConfig(learning_rate=0.0)
     with pytest.raises(ValueError, match="epochs=0"):
         FitConfig(epochs=0)
 
