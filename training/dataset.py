@@ -49,7 +49,7 @@ class Log:
 
     def rows_before(self, shoppers: Longs, times_ms: Longs) -> Longs:
         """First row of each shopper that is not before its time: the end of what was known then."""
-        return np.asarray(np.searchsorted(self.keys, _keys(shoppers, times_ms, self.times_ms), side="left"))
+        return np.asarray(np.searchsorted(self.keys, sort_keys(shoppers, times_ms, self.times_ms), side="left"))
 
 
 def read_log(
@@ -98,12 +98,12 @@ def read_log(
             users["age"].to_list(), users["gender"].to_list(), users["country"].to_list(), vocabularies
         ),
         vocabularies=vocabularies,
-        keys=_keys(number, times_ms, times_ms),
+        keys=sort_keys(number, times_ms, times_ms),
     )
     return log, purchase_moments(events)
 
 
-def _keys(shoppers: Longs, times_ms: Longs, all_times_ms: Longs) -> Longs:
+def sort_keys(shoppers: Longs, times_ms: Longs, all_times_ms: Longs) -> Longs:
     """One number that sorts by shopper, then time; times before or behind the log's are taken as its edges."""
     first, span = all_times_ms.min(), all_times_ms.max() - all_times_ms.min() + 2
     keys: Longs = shoppers * span + np.clip(times_ms - first, 0, span - 1)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from training.dataset import Log
-from training.metrics import mean_of_shoppers, ndcg_at, recall_at
+from training.metrics import hits_of, mean_of_shoppers, ndcg_at, recall_at
 from training.moments import DAY_MS, Ints, Longs, Moments
 from training.own_items import OwnItems
 
@@ -143,7 +143,7 @@ def measure(test: TestSet, ranked: Ints) -> dict[str, float]:
 def rank(scorer: Scorer, stage: Stage, k: int = RANKED) -> Ints:
     """The best k items at each moment of the stage's test among those that may be ranked, int32 (E, k), best first.
 
-    Equal scores stand in the order of item indices.
+    Of those that are ranked, equal scores stand in the order of item indices; which of equals just miss it is open.
     """
     test, log = stage.test, stage.log
     k = min(k, len(test.allowed))
@@ -171,14 +171,11 @@ def seen_items(log: Log, moments: Moments) -> tuple[Longs, Longs]:
 def _hits(moments: Moments, ranked: Ints, kept: npt.NDArray[np.bool_] | None) -> tuple[npt.NDArray[np.bool_], Longs]:
     """Whether each ranked item is a kept target (E, K), and the number of kept targets (E,)."""
     row = np.repeat(np.arange(len(moments)), np.diff(moments.offsets))
-    item = moments.targets.astype(np.int64)
-    if kept is not None:
-        row, item = row[kept], item[kept]
-    span = int(max(ranked.max(initial=0), item.max(initial=0))) + 1
-    asked = np.arange(len(moments))[:, None] * span + ranked
-    hits = np.isin(asked, row * span + item)
+    chosen = slice(None) if kept is None else kept
+    sizes = np.bincount(row[chosen], minlength=len(moments))
+    hits = hits_of(ranked, moments.targets[chosen], np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
     missing = max(RANKED - hits.shape[1], 0)  # a catalogue smaller than the list
-    return np.pad(hits, ((0, 0), (0, missing))), np.bincount(row, minlength=len(moments))
+    return np.pad(hits, ((0, 0), (0, missing))), sizes
 
 
 def _bought_before(log: Log, moments: Moments) -> npt.NDArray[np.bool_]:

@@ -9,7 +9,7 @@ import polars as pl
 from features.codes import CodeVocabularies
 from features.content import CATALOGUE_COLUMNS
 from features.schema import SHOPPER_CODES, EventType
-from training.dataset import Log, _keys
+from training.dataset import Log, sort_keys
 from training.evaluate import TestSet, seen_items
 from training.moments import DAY_MS, MAX_MOMENTS, Ints, Longs, Moments
 
@@ -47,7 +47,7 @@ def flat_log(
         starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         codes=np.zeros((len(counts), len(SHOPPER_CODES)), np.int32),
         vocabularies=CodeVocabularies(gender={}, country={}, device={}),
-        keys=_keys(shoppers, times_ms, times_ms),
+        keys=sort_keys(shoppers, times_ms, times_ms),
     )
 
 

@@ -1,7 +1,7 @@
 """Baselines on logs small enough to work out by hand, and the measure that they share with the model."""
 
 from dataclasses import replace
-from math import log, log2, sqrt
+from math import log, sqrt
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from training.baselines.popularity import fit_personal_frequency, fit_popularity
 from training.baselines.similarity import cosines, ease, fit_ease, fit_item_knn
 from training.baselines.transitions import fit_transitions, transitions
 from training.dataset import read_log
-from training.evaluate import MomentChoice, Protocol, Scorer, Stage, make_test_set, measure, split_times
+from training.evaluate import Protocol, Scorer, Stage, split_times, stage_by_time
 from training.moments import Moments
 
 END_MS = 1 << 60
@@ -49,12 +49,7 @@ def stage_of(folder: Path, rows: list[Row], split_day: int) -> Stage:
     """What is before the day is learned from, what comes after is asked."""
     events, moments = read_log(write_shop(folder, rows))
     split_ms = START_MS + split_day * DAY_MS
-    return Stage(
-        log=events,
-        learn=events.times_ms < split_ms,
-        moments=moments.between(0, split_ms),
-        test=make_test_set(events, moments, split_ms, END_MS, Protocol()),
-    )
+    return stage_by_time(events, moments, split_ms, END_MS, Protocol())
 
 
 def asked(stage: Stage, shopper: str, day: int, minute: int = 0) -> Moments:
@@ -351,42 +346,12 @@ def test_what_settings_share_is_learned_once(tmp_path: Path) -> None:
     assert learned == [1.0, 2.0, 2.0]
 
 
-def test_a_test_set_holds_first_moments_of_known_shoppers_and_frequent_items_alone(tmp_path: Path) -> None:
-    rows = BASKETS + order("a", 22, 1) + order("c", 21, 1)
-    events, moments = read_log(write_shop(tmp_path, rows))
-    split = START_MS + 15 * DAY_MS
-    every = make_test_set(events, moments, split, END_MS, Protocol())
-    assert len(every.moments) == 3
-    protocol = Protocol(moments=MomentChoice.FIRST, min_item_moments=2, known_shoppers=True)
-    test = make_test_set(events, moments, split, END_MS, protocol)
-    assert np.flatnonzero(test.allowed).tolist() == [1, 4]
-    assert (test.moments.targets.tolist(), test.repeated.tolist()) == ([1], [True])
-
-
-def test_figures_of_a_ranking_by_hand(tmp_path: Path) -> None:
-    stage = stage_of(tmp_path, BASKETS, 15)
-    ranked = np.array([[7, 1, 8, 5, 9, 10, 11, 12, 13, 14]], np.int32)  # bought: 1 (again) and 5 (new)
-    found = measure(stage.test, ranked)
-    ideal = 1 + 1 / log2(3)
-    assert found["recall@10"] == 1.0
-    assert found["ndcg@10"] == pytest.approx((1 / log2(3) + 1 / log2(5)) / ideal)
-    assert found["repeat_ndcg@10"] == pytest.approx(1 / log2(3))
-    assert found["explore_ndcg@10"] == pytest.approx(1 / log2(5))
-
-
 def test_the_cheap_baselines_are_measured(offline: Path) -> None:
     events, moments = read_log(offline)
     validation_from, test_from = split_times(moments, None)
-
-    def stage(from_ms: int, to_ms: int) -> Stage:
-        return Stage(
-            log=events,
-            learn=events.times_ms < from_ms,
-            moments=moments.between(0, from_ms),
-            test=make_test_set(events, moments, from_ms, to_ms, Protocol(sample=30)),
-        )
-
-    found = measure_baselines(stage(validation_from, test_from), stage(test_from, END_MS))
+    tuning = stage_by_time(events, moments, validation_from, test_from, Protocol(sample=30))
+    final = stage_by_time(events, moments, test_from, END_MS, Protocol(sample=30))
+    found = measure_baselines(tuning, final)
     assert list(found) == ["popularity", "personal frequency", "item-kNN", "EASE"]
     assert all(0.0 <= row["ndcg@10"] <= 1.0 for row in found.values())
     assert found["personal frequency"]["ndcg@10"] > found["popularity"]["ndcg@10"]
