@@ -34,8 +34,8 @@ assert (folder / "train.parquet").exists() and not (folder / "ranked.npy").exist
 sys.stderr.write("epoch 1 of 2\\n")
 import numpy as np
 np.save(folder / "ranked.npy", np.array([[3, -1], [2, 1], [0, -1]], np.int32))
-report = {"epochs": 2, "seconds_by_epoch": [1.5, 1.25], "parameters": 640, "peak_bytes": 1 << 20}
-report["versions"] = {"rectools": "0.19.0"}
+report = {"epochs": 2, "seconds_by_epoch": [1.5, 1.25], "cpu_seconds_by_epoch": [3.0, 2.5], "parameters": 640}
+report |= {"peak_bytes": 1 << 20, "versions": {"rectools": "0.19.0"}}
 (folder / "report.json").write_text(json.dumps(report))
 """
 
@@ -103,7 +103,8 @@ def test_answers_come_back_and_what_the_peer_says_is_passed_on(
 ) -> None:
     result = run_peer(stage, PeerSettings(), tmp_path / "exchange", python=stand_in(tmp_path, ANSWER))
     assert result.ranked.tolist() == [[3, -1], [2, 1], [0, -1]]
-    assert (result.epochs, result.seconds_by_epoch, result.parameters) == (2, (1.5, 1.25), 640)
+    assert (result.epochs, result.parameters, result.peak_bytes) == (2, 640, 1 << 20)
+    assert (result.seconds_by_epoch, result.cpu_seconds_by_epoch) == ((1.5, 1.25), (3.0, 2.5))
     assert capsys.readouterr().err == "epoch 1 of 2\n"
 
 

@@ -46,6 +46,7 @@ class PeerSettings:
     patience: epochs without a better NDCG@10 after which `choose_epochs` stops.
     batch: shoppers a step.
     loss: over all items (2309.07602), or over the target and `negatives` items drawn evenly.
+    share: of an epoch's batches that are trained on; less than all only to measure time.
     """
 
     dim: int = 64
@@ -59,6 +60,7 @@ class PeerSettings:
     learning_rate: float = 1e-3
     loss: Literal["softmax", "sampled_softmax"] = "softmax"
     negatives: int = 256
+    share: float = 1.0
     seed: int = 0
     threads: int = 2
 
@@ -69,7 +71,7 @@ class PeerResult:
 
     ranked: int32 (E, 20), best first; -1 where nothing is left to recommend, or nothing known of the moment.
     epochs: after how many epochs.
-    seconds_by_epoch: training alone, of every epoch that was run.
+    seconds_by_epoch, cpu_seconds_by_epoch: training alone, of every epoch that was run; CPU seconds of all threads.
     peak_bytes: resident memory of the process.
     versions: of Python, RecTools, torch and what else decides.
     """
@@ -77,6 +79,7 @@ class PeerResult:
     ranked: Ints
     epochs: int
     seconds_by_epoch: tuple[float, ...]
+    cpu_seconds_by_epoch: tuple[float, ...]
     parameters: int
     peak_bytes: int
     versions: dict[str, str]
@@ -142,7 +145,7 @@ def _answers(folder: Path, settings: PeerSettings, python: Path | None) -> PeerR
     command = [str(python or peer_python()), "-I", str(SCRIPT), str(folder)]
     _run(command, os.environ | {"OMP_NUM_THREADS": str(settings.threads)})
     report = json.loads((folder / "report.json").read_text())
-    report["seconds_by_epoch"] = tuple(report["seconds_by_epoch"])
+    report |= {name: tuple(report[name]) for name in ("seconds_by_epoch", "cpu_seconds_by_epoch")}
     return PeerResult(ranked=np.load(folder / "ranked.npy"), **report)
 
 

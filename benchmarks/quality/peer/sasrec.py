@@ -52,12 +52,11 @@ def asked_histories(ask: pd.DataFrame) -> Dataset:
     return interactions(flat["moment"], flat["items"], flat.groupby("moment").cumcount())
 
 
-def make_trainer(epochs: int, seconds: list[float], bar: Any) -> Trainer:
-    """A CPU trainer that appends each epoch's seconds and moves the bar by a batch."""
-    began: list[float] = []
+def make_trainer(epochs: int, share: float, clock: list[tuple[float, float]], bar: Any) -> Trainer:
+    """A CPU trainer that notes wall and CPU seconds where an epoch, or that share of it, begins and where it ends."""
     watch = LambdaCallback(
-        on_train_epoch_start=lambda *_: began.append(time.perf_counter()),
-        on_train_epoch_end=lambda *_: seconds.append(time.perf_counter() - began[-1]),
+        on_train_epoch_start=lambda *_: clock.append((time.perf_counter(), time.process_time())),
+        on_train_epoch_end=lambda *_: clock.append((time.perf_counter(), time.process_time())),
         on_train_batch_end=lambda *_: bar.update(),
     )
     return Trainer(
@@ -65,6 +64,7 @@ def make_trainer(epochs: int, seconds: list[float], bar: Any) -> Trainer:
         min_epochs=epochs,
         accelerator="cpu",
         devices=1,
+        limit_train_batches=share,
         callbacks=[watch],
         logger=False,
         enable_checkpointing=False,
@@ -122,25 +122,28 @@ def main(folder: Path) -> None:
     learned, asked = interactions(train["user"], train["item"], train["order"]), asked_histories(ask)
     epochs, choosing = settings["epochs"], "targets" in ask
     lengths = train["user"].value_counts()
-    seconds: list[float] = []
+    clock: list[tuple[float, float]] = []
     best, best_epoch, ranked = -1.0, 0, np.zeros(0, np.int32)
-    batches = epochs * math.ceil(int((lengths > 1).sum()) / settings["batch"])
-    with tqdm(total=batches, desc=f"RecTools SASRec, {epochs} epochs", unit="batch", mininterval=0.5) as bar:
-        model = make_model(settings, make_trainer(epochs, seconds, bar))
+    batches = math.ceil(int((lengths > 1).sum()) / settings["batch"])
+    total = epochs * int(batches * settings["share"])
+    with tqdm(total=total, desc=f"RecTools SASRec, {epochs} epochs", unit="batch", mininterval=0.5) as bar:
+        model = make_model(settings, make_trainer(epochs, settings["share"], clock, bar))
         step = 1 if choosing else epochs
         for epoch in range(step, epochs + 1, step):
             model.fit_partial(learned, min_epochs=step, max_epochs=step)
             found = recommend(model, asked, len(ask), np.load(folder / "allowed.npy"), settings["seen_masked"])
             figure = ndcg(found, list(ask["targets"])) if choosing else 0.0
-            bar.set_postfix(ndcg=f"{figure:.4f}", epoch=epoch)
+            bar.set_postfix({"epoch": epoch} | ({"NDCG@10": f"{figure:.4f}"} if choosing else {}))
             if figure > best:
                 best, best_epoch, ranked = figure, epoch, found
             elif epoch - best_epoch >= settings["patience"]:
                 break
     np.save(folder / "ranked.npy", ranked)
+    spent = np.diff(np.reshape(clock, (-1, 2, 2)), axis=1)[:, 0]  # (epochs, wall and CPU)
     report = {
         "epochs": best_epoch,
-        "seconds_by_epoch": seconds,
+        "seconds_by_epoch": spent[:, 0].tolist(),
+        "cpu_seconds_by_epoch": spent[:, 1].tolist(),
         "parameters": sum(weight.numel() for weight in model.torch_model.parameters()),
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "versions": {"python": platform.python_version()}
