@@ -86,7 +86,14 @@ def test_other_data_another_seed_or_another_configuration_is_another_result(tmp_
     paths |= {job_of(folder, tmp_path, task, model, seed=1).path(task) for model in (PEER, FUSED)}
     larger = opened(movielens_folder(tmp_path, [*USERS, [1, 2, 3, 4]]), tmp_path)
     paths.add(job_of(folder, tmp_path, larger, FUSED).path(larger))
-    assert len(paths) == 2 + len(VARIANTS) - 2 + 3, "the gate and the Transformer are the fused model's own"
+    same = (
+        "gate fusion",
+        "Transformer encoder",
+        "no content",
+        "no time",
+        "no repeat term",
+    )  # as MovieLens has it anyway
+    assert len(paths) == 2 + len(VARIANTS) - len(same) + 3
 
 
 def test_a_process_that_fails_names_its_model(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -179,7 +186,9 @@ def test_a_variant_changes_one_field_of_the_tasks_configuration() -> None:
             changed = variant(configuration(task)).to_dict()
             assert changed["fit"] == plain["fit"]
             different = [field for field in plain["model"] if changed["model"][field] != plain["model"][field]]
-            assert len(different) == (0 if name in (FUSED, "Transformer encoder", "gate fusion") else 1), name
+            own = task != "a shop" and name in ("no content", "no time", "no repeat term")  # may be so already
+            assert len(different) <= 1, name
+            assert own or bool(different) == (name not in (FUSED, "Transformer encoder", "gate fusion")), name
     assert Config.from_dict(VARIANTS["no time"](Config()).to_dict()).model.time is False
 
 
