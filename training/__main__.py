@@ -86,7 +86,7 @@ def tune(
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of each worker.")] = 2,
 ) -> None:
     """Searches for a better configuration on the validation moments; `train --configuration FILE` takes the best."""
-    from training.tune import Budget, configuration_path, found_table
+    from training.tune import Budget, configuration_path, found_line, found_table
     from training.tune import tune as search
 
     settings = load_settings()
@@ -100,6 +100,7 @@ def tune(
             study_name=study,
             test_from_ms=_date_ms(test_from),
         )
+        console.print(found_line(found), soft_wrap=True)
         console.print(found_table(found))
         if found.failed:
             console.print(f"{found.failed} trials failed or were killed; see {settings.logs}/tune-*.log")

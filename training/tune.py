@@ -145,11 +145,15 @@ def validation_stage(
     return stage, window | asked
 
 
+def found_line(found: Found) -> str:
+    """How many trials ended how; stands above the table, whose own title would wrap at its width."""
+    return f"validation, study {found.study}: {len(found.best)} finished, {found.stopped} stopped early"
+
+
 def found_table(found: Found) -> Table:
     """A row for each setting, a column for each of the best trials; usual values and importances beside them."""
     shown = found.best[:SHOWN]
-    title = f"validation, study {found.study}: {len(found.best)} finished, {found.stopped} stopped early"
-    table = Table(title=title)
+    table = Table()
     table.add_column("", no_wrap=True)
     for heading in ("usual", *(f"trial {trial.number}" for trial in shown)):
         table.add_column(heading, justify="right")
