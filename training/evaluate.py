@@ -129,7 +129,7 @@ def measure(test: TestSet, ranked: Ints) -> dict[str, float]:
     """
     figures: dict[str, float] = {}
     for part, kept in (("", None), ("repeat_", test.repeated), ("explore_", ~test.repeated)):
-        hits, sizes = _hits(test.moments, ranked, kept)
+        hits, sizes = target_hits(test.moments, ranked, kept)
         rows = sizes > 0
         shoppers = test.moments.shoppers[rows]
         if not len(shoppers):
@@ -168,8 +168,14 @@ def seen_items(log: Log, moments: Moments) -> tuple[Longs, Longs]:
     return row[item >= 0], item[item >= 0].astype(np.int64)
 
 
-def _hits(moments: Moments, ranked: Ints, kept: npt.NDArray[np.bool_] | None) -> tuple[npt.NDArray[np.bool_], Longs]:
-    """Whether each ranked item is a kept target (E, K), and the number of kept targets (E,)."""
+def target_hits(
+    moments: Moments, ranked: Ints, kept: npt.NDArray[np.bool_] | None
+) -> tuple[npt.NDArray[np.bool_], Longs]:
+    """Whether each ranked item is a kept target (E, at least `RANKED`), and the number of kept targets (E,).
+
+    Args:
+        kept: of each flat target, whether it counts; all by default.
+    """
     row = np.repeat(np.arange(len(moments)), np.diff(moments.offsets))
     chosen = slice(None) if kept is None else kept
     sizes = np.bincount(row[chosen], minlength=len(moments))

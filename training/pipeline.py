@@ -23,7 +23,6 @@ from training.scoring import ModelScorer
 from training.trained import TrainedModel, release_items
 
 SAMPLES = 16
-BASELINE_SAMPLE = 800
 END_OF_TIME_MS = 1 << 60
 VARIANTS = {"fusion": (True, True), "long-term only": (True, False), "recent only": (False, True)}
 """The model, and the same model with either strand left out."""

@@ -11,7 +11,7 @@ from benchmarks.quality.calibration import Reliability, reliability
 from benchmarks.quality.lists import Shelf
 from benchmarks.quality.ranking import Answers
 from benchmarks.quality.task import Task
-from training.evaluate import TestSet
+from training.evaluate import TestSet, target_hits
 from training.metrics import hits_of, mean_of_shoppers, mrr_at, ndcg_at, recall_at
 from training.moments import Ints, Longs
 
@@ -31,13 +31,7 @@ def moment_figures(
     Args:
         ranked: int32 (E, K). kept: of each flat target, whether it counts; moments left with none are left out.
     """
-    row = np.repeat(np.arange(len(test.moments)), np.diff(test.moments.offsets))
-    targets = test.moments.targets
-    if kept is not None:
-        row, targets = row[kept], targets[kept]
-    sizes = np.bincount(row, minlength=len(test.moments))
-    hits = hits_of(ranked, targets, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
-    hits = np.pad(hits, ((0, 0), (0, max(max(PLACES) - hits.shape[1], 0))))  # a catalogue smaller than the list
+    hits, sizes = target_hits(test.moments, ranked, kept)
     rows = np.flatnonzero(sizes)
     hits, sizes = hits[rows], sizes[rows].astype(np.int64)
     figures: dict[str, Floats] = {}

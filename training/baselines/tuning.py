@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from training.baselines.baseline import Baseline, Setting, forget
 from training.baselines.methods import BASELINES
-from training.evaluate import Scorer, Stage, TestSet, measure, rank
+from training.evaluate import Scorer, Stage, measure, rank
 
 CHEAP = ("popularity", "personal frequency", "item-kNN", "EASE")
 """The baselines that every training run is measured beside."""
@@ -25,7 +25,7 @@ def tune(baseline: Baseline, tuning: Stage, *, figure: str = "ndcg@10", sample: 
         figure: a name among those that `training.evaluate.measure` gives.
         sample: so many of the test's moments, drawn at random; by default all.
     """
-    stage = replace(tuning, test=_sample(tuning.test, sample))
+    stage = tuning if sample is None else replace(tuning, test=tuning.test.sample(sample, SEED))
     grid = [setting for setting in baseline.grid if not (stage.test.seen_masked and setting.get("own"))]
     if len(grid) == 1:
         return grid[0]
@@ -53,12 +53,3 @@ def measure_baselines(tuning: Stage, final: Stage, names: Sequence[str] = CHEAP)
         scorer, _ = fit_tuned(BASELINES[name], tuning, final)
         found[name] = measure(final.test, rank(scorer, final))
     return found
-
-
-def _sample(test: TestSet, sample: int | None) -> TestSet:
-    if sample is None or sample >= len(test.moments):
-        return test
-    rows = np.sort(np.random.default_rng(SEED).choice(len(test.moments), sample, replace=False))
-    counts = np.diff(test.moments.offsets)
-    targets = np.isin(np.repeat(np.arange(len(counts)), counts), rows)
-    return replace(test, moments=test.moments.take(rows), repeated=test.repeated[targets])
