@@ -20,9 +20,10 @@ from features.history import PurchaseHistory
 from features.schema import HISTORY_EVENTS, RECENT_EVENTS
 from features.transform import pad_sequence
 from training.dataset import Log
-from training.fusion import SESSION_S
+from training.fusion import SESSION_S, FusionModel
 from training.moments import DAY_MS, Longs, Moments
 from training.own_items import OwnItems
+from training.transitions import VOTERS, WINDOW
 
 Bools = npt.NDArray[np.bool_]
 
@@ -61,6 +62,7 @@ class Batch:
     seen_items: Tensor  # int64 (B, T), newest last; T is 0 where no repeat term asks for them
     seen_types: Tensor  # int64 (B, T)
     seen_ages: Tensor  # float32 (B, T)
+    coming_items: Tensor | None  # int64 (B, W), learned items that came next, -1 for none; while fitting
     own_items: Tensor  # int64 (B, R)
     own_features: Tensor  # float32 (B, R, F)
     codes: Tensor  # int64 (B, 6)
@@ -74,7 +76,8 @@ class Batch:
         if device == "cpu":
             return self
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Batch(**{name: part if name == "rows" else part.to(device) for name, part in parts.items()})
+        moved = {name: part.to(device) for name, part in parts.items() if name != "rows" and part is not None}
+        return Batch(**(parts | moved))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +99,7 @@ class Batches:
     long_ends: Longs
     weights: npt.NDArray[np.float32] | None
     label_items: int
+    learn: npt.NDArray[np.bool_] | None
     shared: bool
 
     def __len__(self) -> int:
@@ -109,18 +113,24 @@ class Batches:
 class BatchMaker:
     """Cuts moments of a log into batches."""
 
-    def __init__(self, log: Log, *, repeat: bool = True) -> None:
-        """Without `repeat` a batch has no own items and no seen items."""
+    def __init__(self, log: Log, *, own: bool = True, seen: int = RECENT_EVENTS) -> None:
+        """Without `own` a batch has no own items; it has at most `seen` seen items of a moment."""
         self.log = log
-        self.repeat = repeat
-        self.purchases = PurchaseHistory.of(log.purchases) if repeat else None
+        self.seen = seen
+        self.purchases = PurchaseHistory.of(log.purchases) if own else None
         gaps = np.diff(log.times_ms, prepend=log.times_ms[:1]) / 1000.0
         gaps[log.starts[:-1]] = 0.0
         self.gaps = np.maximum(gaps, 0.0).astype(np.float32)
 
+    @staticmethod
+    def of(model: FusionModel, log: Log) -> BatchMaker:
+        """Makes what a model reads and no more."""
+        seen = RECENT_EVENTS if model.use_repeat else VOTERS if model.use_transitions else 0
+        return BatchMaker(log, own=model.use_repeat, seen=seen)
+
     def ask(self, moments: Moments) -> Asked:
         """Looks up what the batches of these moments need."""
-        own = OwnItems.before(self.log, moments, self.purchases) if self.repeat else None
+        own = None if self.purchases is None else OwnItems.before(self.log, moments, self.purchases)
         return Asked(moments=moments, ends=self.log.rows_before(moments.shoppers, moments.times_ms), own=own)
 
     def batches(
@@ -133,6 +143,7 @@ class BatchMaker:
         segment_examples: int = 1 << 30,
         weights: npt.NDArray[np.float32] | None = None,
         label_items: int = 1 << 30,
+        learn: npt.NDArray[np.bool_] | None = None,
     ) -> Batches:
         """Every moment once (or, with `segment_examples`, at most so many of each stretch of history).
 
@@ -142,6 +153,7 @@ class BatchMaker:
             late_share: share of moments whose job ran late.
             weights: float32 (E,) of each moment, 1 by default.
             label_items: at most so many targets of a moment.
+            learn: bool (n,), events that are learned from, for batches to learn from.
         """
         moments = asked.moments
         through = moments.times_ms // DAY_MS * DAY_MS
@@ -156,6 +168,7 @@ class BatchMaker:
             long_ends=long_ends,
             weights=weights,
             label_items=label_items,
+            learn=learn,
             shared=rng is not None,
         )
 
@@ -194,7 +207,7 @@ class BatchMaker:
         has_long, has_recent = long_ends > starts, ends > starts
         session = ends - log.rows_before(moments.shoppers, now - int(SESSION_S * 1000) + 1)
         unseen = ends - np.where(has_long, long_ends, starts)
-        seen = pad_sequence(log.items, log.types, log.times_ms, starts, ends, now, RECENT_EVENTS if self.repeat else 0)
+        seen = pad_sequence(log.items, log.types, log.times_ms, starts, ends, now, self.seen)
         width = int((seen.types > 0).sum(axis=1).max(initial=0))
         own_items, own_features = (
             asked.own.padded(rows, now) if asked.own else (np.zeros((len(rows), 0)), np.zeros((len(rows), 0, 0)))
@@ -215,6 +228,7 @@ class BatchMaker:
             seen_items=_long(seen.items[:, seen.items.shape[1] - width :]),
             seen_types=_long(seen.types[:, seen.types.shape[1] - width :]),
             seen_ages=_float(seen.ages[:, seen.ages.shape[1] - width :]),
+            coming_items=None if batches.learn is None else self._coming(moments.shoppers, ends, batches.learn),
             own_items=_long(own_items),
             own_features=_float(own_features),
             codes=_long(np.concatenate([log.codes[moments.shoppers], context], axis=1)),
@@ -223,6 +237,13 @@ class BatchMaker:
             weight=_float(np.ones(len(rows)) if batches.weights is None else batches.weights[rows]),
             rows=rows,
         )
+
+    def _coming(self, shoppers: Longs, ends: Longs, learn: npt.NDArray[np.bool_]) -> Tensor:
+        """Items of the next `WINDOW` events, (B, W), -1 for those that are not learned from."""
+        rows = ends[:, None] + np.arange(WINDOW)
+        there = rows < self.log.starts[shoppers + 1][:, None]
+        rows = np.where(there, rows, 0)
+        return _long(np.where(there & learn[rows], self.log.items[rows], -1))
 
     def _stretches(self, shoppers: Longs, ends: Longs, size: int, shared: bool) -> Stretches:
         """The newest `size` events before each end, or at least half as many of a stretch that is shared."""

@@ -34,6 +34,8 @@ class ModelConfig:
     """Gaps between events, ages, hour and weekday."""
     repeat: bool = True
     """Terms for the very items that a shopper bought before or has just seen."""
+    transitions: bool = True
+    """A term for the items that often came after the recent ones."""
 
     def __post_init__(self) -> None:
         if self.heads < 1:
@@ -83,6 +85,8 @@ class FitConfig:
     """Share of examples whose long-term strand ends 1 to 7 days earlier than the last midnight."""
     label_items: int = 100
     """At most so many target items of one moment."""
+    full_softmax_items: int = 100_000
+    """The largest catalogue whose every item enters every step; of a larger one a sample does."""
 
     def __post_init__(self) -> None:
         for name in ("drop_long", "drop_recent", "drop_codes", "drop_ids", "late_materialization"):
@@ -91,7 +95,7 @@ class FitConfig:
         for name in ("learning_rate", "half_life_days"):
             if not getattr(self, name) > 0.0:
                 raise ValueError(f"{name}={getattr(self, name)}: above 0")
-        for name in ("epochs", "patience", "batch_examples", "segment_examples", "label_items"):
+        for name in ("epochs", "patience", "batch_examples", "segment_examples", "label_items", "full_softmax_items"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: at least 1")
 

@@ -11,8 +11,8 @@ from scipy import sparse
 
 from training.dataset import Log
 
-LENGTH = 0.5
-"""Mean length of the vectors."""
+LENGTH = 1.0
+"""Of every vector: the factors' own lengths differ a hundredfold, and so would the first logits."""
 
 MOST_ITEMS = 50_000
 """A larger catalogue starts from noise: the factorisation would cost more than it saves."""
@@ -45,7 +45,7 @@ def cooccurrence_vectors(log: Log, learn: npt.NDArray[np.bool_], dim: int) -> np
         return noise
     matrix = sparse.csr_matrix((information[kept], (both.row[kept], both.col[kept])), (count, count))
     vectors = _leading_factors(matrix, factors)
-    vectors *= LENGTH / max(float(np.linalg.norm(vectors, axis=1).mean()), 1e-9)
+    vectors *= LENGTH / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
     noise[:, :factors] += vectors.astype(np.float32)
     return noise
 

@@ -105,6 +105,9 @@ class FusionServing(nn.Module):
             recent_term = self.model.repeat.of_recent(features, types, recent_ages, signals)
             scores = scores.scatter_add(1, own.clamp(min=0), own_term * (own >= 0))
             scores = scores.scatter_add(1, recent.clamp(min=0), recent_term * ((recent >= 0) & (types > 0)))
+        if self.model.use_transitions:
+            followers, raised = self.model.transitions(recent, types, recent_ages, signals, None)
+            scores = scores.scatter_add(1, followers.clamp(min=0), raised)  # 0 where there is none
 
         asked = candidates.long()
         candidate_scores = scores.gather(1, asked.clamp(min=0, max=items - 1))

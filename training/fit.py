@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -24,9 +25,10 @@ from training.cooccurrence import cooccurrence_vectors
 from training.evaluate import Stage, measure, rank
 from training.fusion import FusionModel
 from training.item_tower import ItemTower
-from training.losses import FULL_ITEMS, sampled_loss, softmax_loss
+from training.losses import sampled_loss, softmax_loss
 from training.moments import DAY_MS, popularity_scores
 from training.scoring import ModelScorer, read_batch
+from training.transitions import Followers
 
 WARM_UP_STEPS = 50
 LAST_RATE = 0.1
@@ -57,15 +59,12 @@ def build_model(stage: Stage, config: Config) -> tuple[FusionModel, ContentVocab
     log = stage.log
     vocabulary = fit_vocabulary(log.catalogue)
     content = content_codes(log.catalogue, vocabulary)
-    known = log.items[(log.items >= 0) & stage.learn]
-    seen = np.bincount(known, minlength=log.item_count) > 0
     start = cooccurrence_vectors(log, stage.learn, config.model.dim)
-    tower = ItemTower(
-        torch.from_numpy(content), torch.from_numpy(seen), vocabulary.size, config.model.dim, config.model.content
-    )
+    tower = ItemTower(torch.from_numpy(content), _seen(stage), vocabulary.size, config.model.dim, config.model.content)
     popularity = np.log1p(popularity_scores(stage.moments, log.item_count, POPULARITY_DAYS))
     tower.start_from(torch.from_numpy(start), torch.from_numpy(popularity.astype(np.float32)))
-    return FusionModel(config.model, tower, log.vocabularies), vocabulary
+    followers = Followers.of(log, stage.learn)
+    return FusionModel(config.model, tower, log.vocabularies, followers), vocabulary
 
 
 def fit(
@@ -88,20 +87,20 @@ def fit(
     """
     options = config.fit
     folder.mkdir(parents=True, exist_ok=True)
-    model, vocabulary = build_model(tuning if final is None else final, config)
+    model, vocabulary = build_model(tuning, config)
     model = model.to(device)
     run = _Run(model=model, optimizer=_optimizer(model, config), config=config, folder=folder, device=device)
     if resume:
         run.load()
     begin = time.monotonic()
-    maker = BatchMaker(tuning.log, repeat=config.model.repeat)
+    maker = BatchMaker.of(model, tuning.log)
     learned = maker.ask(tuning.moments)
     sample = replace(tuning, test=tuning.test.sample(VALIDATION_MOMENTS))
     scorer = ModelScorer(model, tuning.log, device=device, maker=maker)
     deadline = begin + options.max_minutes * 60
     with SummaryWriter(log_dir=str(folder / "tensorboard")) as board:
         while run.epoch < options.epochs and not run.stopped and (not run.epoch or time.monotonic() < deadline):
-            loss = run.train_epoch(maker, learned)
+            loss = run.train_epoch(maker, learned, tuning.learn)
             model.eval()
             figures = measure(sample.test, rank(scorer, sample)) if len(sample.test.moments) else {}
             run.note(loss, figures, board)
@@ -112,8 +111,11 @@ def fit(
         if final is not None and len(final.moments) > len(tuning.moments):
             everything = maker.ask(final.moments)
             run.epoch = options.epochs
+            if options.final_epochs:
+                model.tower.seen.copy_(_seen(final).float().unsqueeze(1))
+                model.transitions.learn_from(Followers.of(final.log, final.learn))
             for _ in range(options.final_epochs):
-                run.train_epoch(maker, everything)
+                run.train_epoch(maker, everything, final.learn)
     return Fitted(
         model=model.eval(),
         config=config,
@@ -122,6 +124,12 @@ def fit(
         seconds=time.monotonic() - begin,
         history=run.history,
     )
+
+
+def _seen(stage: Stage) -> torch.Tensor:
+    """bool (N,), which items have events to learn from."""
+    known = stage.log.items[(stage.log.items >= 0) & stage.learn]
+    return torch.from_numpy(np.bincount(known, minlength=stage.log.item_count) > 0)
 
 
 def _optimizer(model: FusionModel, config: Config) -> torch.optim.Optimizer:
@@ -148,8 +156,8 @@ class _Run:
     since_best: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
 
-    def train_epoch(self, maker: BatchMaker, asked: Asked) -> float:
-        """One pass; the mean loss."""
+    def train_epoch(self, maker: BatchMaker, asked: Asked, learn: npt.NDArray[np.bool_]) -> float:
+        """One pass over moments of a stage, whose events `learn` (n,) may be learned from; the mean loss."""
         options = self.config.fit
         torch.manual_seed(options.seed * 1_000_003 + self.epoch)
         moments = asked.moments
@@ -162,9 +170,10 @@ class _Run:
             segment_examples=options.segment_examples,
             weights=np.power(0.5, ages_days / options.half_life_days).astype(np.float32),
             label_items=options.label_items,
+            learn=learn,
         )
         chances = None
-        if maker.log.item_count > FULL_ITEMS:
+        if maker.log.item_count > options.full_softmax_items:
             popularity = popularity_scores(moments, maker.log.item_count, math.inf) + 1.0
             chances = torch.from_numpy((popularity / popularity.sum()).astype(np.float32)).to(self.device)
         self.model.train()

@@ -1,7 +1,7 @@
 """The fusion model: how much of each strand (SLi-Rec's adaptive gate, SDM arXiv 1909.00385), and the score of an item.
 
-score = interest . item vector + item bias + repeat term. The repeat term stands for what a vector cannot say exactly:
-this very item, bought so often and so long ago, or looked at a minute ago.
+score = interest . item vector + item bias + repeat term + transition term. The last two stand for what a vector cannot
+say exactly: this very item, bought so often and so long ago, or looked at a minute ago; and what often came next.
 """
 
 import torch
@@ -12,6 +12,7 @@ from features.schema import CONTEXT_CODES, EVENT_TYPE_CODES, OWN_FEATURES, SHOPP
 from training.config import ModelConfig
 from training.encoders import TIME_BUCKETS, Encoder, time_bucket
 from training.item_tower import ItemTower
+from training.transitions import Followers, TransitionTerm
 
 SESSION_S = 1800.0
 """Recent events younger than this count as the current session."""
@@ -96,14 +97,18 @@ class RepeatTerm(nn.Module):
 class FusionModel(nn.Module):
     """All of it. Training calls the parts on a batch; `training.export` wraps them for serving."""
 
-    def __init__(self, config: ModelConfig, tower: ItemTower, vocabularies: CodeVocabularies) -> None:
+    def __init__(
+        self, config: ModelConfig, tower: ItemTower, vocabularies: CodeVocabularies, followers: Followers
+    ) -> None:
         super().__init__()
-        self.use_long, self.use_short, self.use_repeat = config.long, config.short, config.repeat
+        self.use_long, self.use_short = config.long, config.short
+        self.use_repeat, self.use_transitions = config.repeat, config.transitions
         self.tower = tower
         self.long = Encoder(config, config.long_layers)
         self.short = Encoder(config, config.short_layers)
         self.fusion = Fusion(config)
         self.repeat = RepeatTerm(config.dim)
+        self.transitions = TransitionTerm(followers, SIGNALS, config.time)
         self.last_age = nn.Embedding(TIME_BUCKETS, config.dim)
         self.code_sizes = [
             AGE_CODES,

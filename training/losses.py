@@ -1,7 +1,7 @@
 """Softmax cross-entropy over the catalogue with several right answers at a moment (full softmax, arXiv 2309.07602).
 
 The logits of a batch are never held at once: a few rows at a time, values and gradients in one pass through the cache
-("Cut your losses", arXiv 2411.09009, is the idea). Beyond `FULL_ITEMS` items a sample of them stands for all, each
+("Cut your losses", arXiv 2411.09009, is the idea). In a large catalogue a sample of the items stands for all, each
 weighted by the inverse of its chance to be in it (logQ correction, Yi et al., RecSys 2019).
 """
 
@@ -13,10 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-FULL_ITEMS = 100_000
-"""The largest catalogue whose every item enters every step."""
-
-SAMPLED_ITEMS = 16_384
+SAMPLED_ITEMS = 8192
 CHUNK_LOGITS = {"cpu": 1 << 20, "cuda": 1 << 27}
 
 
@@ -71,13 +68,12 @@ def sampled_loss(
     chances: Tensor,
     draws: int = SAMPLED_ITEMS,
 ) -> Tensor:
-    """`softmax_loss` over a sample: items drawn by `chances` (N,), which sum to 1, and all that the batch itself names.
+    """`softmax_loss` over a sample: items drawn by `chances` (N,), which sum to 1, and the targets of the batch.
 
     An item stands for as many as its chance of being in the sample says; a moment's own targets stand for themselves.
     """
     drawn = torch.multinomial(chances, draws, replacement=True)
-    named = reading.extra_items[reading.extra_items >= 0]
-    kept = torch.unique(torch.cat([drawn, target_item, named]))
+    kept = torch.unique(torch.cat([drawn, target_item]))
     place = torch.full((len(chances),), -1, dtype=torch.int64, device=kept.device)
     place[kept] = torch.arange(len(kept), device=kept.device)
     correction = torch.log(-torch.expm1(-chances[kept] * (draws + len(target_item))))

@@ -69,7 +69,7 @@ def read_batch(
     )
     forced = None if long_weight is None else torch.full_like(long_mask, long_weight)
     interest, share = model.interest(long, long_mask, short, signals, batch.recent_age, codes, forced)
-    extra_items, extra_values = _repeats(model, table, batch, seen_types, own_mask, signals)
+    extra_items, extra_values = _extras(model, table, batch, seen_types, own_mask, signals)
     return Reading(
         interest=interest,
         vectors=vectors,
@@ -96,7 +96,7 @@ class ModelScorer:
     ) -> None:
         """`maker` is the log's, where one is at hand; the rest as in `read_batch`."""
         self.model, self.device = model.to(device).eval(), device
-        self.maker = maker or BatchMaker(log, repeat=model.use_repeat)
+        self.maker = maker or BatchMaker.of(model, log)
         self.use_long, self.use_recent, self.long_weight = use_long, use_recent, long_weight
 
     def __call__(self, moments: Moments) -> npt.NDArray[np.float32]:
@@ -139,18 +139,31 @@ def _strand(encoder: Encoder, table: Tensor, stretches: Stretches, mask: Tensor)
     return newest * mask
 
 
-def _repeats(
-    model: FusionModel, table: Tensor, batch: Batch, seen_types: Tensor, own_mask: Tensor, signals: Tensor
+def _extras(
+    model: FusionModel,
+    table: Tensor,
+    batch: Batch,
+    seen_types: Tensor,
+    own_mask: Tensor,
+    signals: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Items (B, X) and what is added to their scores (B, X)."""
-    if not model.use_repeat:
-        return batch.seen_items, batch.seen_ages
-    features = model.repeat.item(table)  # (N + 1, REPEAT_DIM)
-    own_items = torch.where(own_mask > 0, batch.own_items, torch.full_like(batch.own_items, -1))
-    seen_items = torch.where(seen_types > 0, batch.seen_items, torch.full_like(batch.seen_items, -1))
-    own = model.repeat.of_own(_rows(features, own_items), batch.own_features, signals)
-    seen = model.repeat.of_recent(_rows(features, batch.seen_items), seen_types, batch.seen_ages, signals)
-    return torch.cat([own_items, seen_items], dim=1), torch.cat([own, seen], dim=1)
+    """Items (B, X), -1 for none, and what is added to their scores (B, X)."""
+    count = len(batch.rows)
+    items, values = [batch.seen_items.new_zeros(count, 0)], [table.new_zeros(count, 0)]
+    if model.use_repeat:
+        features = model.repeat.item(table)  # (N + 1, REPEAT_DIM)
+        items.append(torch.where(own_mask > 0, batch.own_items, torch.full_like(batch.own_items, -1)))
+        values.append(model.repeat.of_own(_rows(features, items[-1]), batch.own_features, signals))
+        items.append(torch.where(seen_types > 0, batch.seen_items, torch.full_like(batch.seen_items, -1)))
+        seen = _rows(features, batch.seen_items)
+        values.append(model.repeat.of_recent(seen, seen_types, batch.seen_ages, signals))
+    if model.use_transitions:
+        followers, raised = model.transitions(
+            batch.seen_items, seen_types, batch.seen_ages, signals, batch.coming_items
+        )
+        items.append(followers)
+        values.append(raised)
+    return torch.cat(items, dim=1), torch.cat(values, dim=1)
 
 
 def _rows(table: Tensor, items: Tensor) -> Tensor:

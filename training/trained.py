@@ -23,6 +23,7 @@ from training.config import Config
 from training.dataset import DataError
 from training.fusion import FusionModel
 from training.item_tower import ItemTower
+from training.transitions import Followers
 
 WEIGHTS = "weights.pt"
 
@@ -78,7 +79,7 @@ def load_trained(folder: Path) -> TrainedModel:
         config.model.dim,
         config.model.content,
     )
-    model = FusionModel(config.model, tower, codes)
+    model = FusionModel(config.model, tower, codes, Followers.none(items.height))
     try:
         model.load_state_dict(stored["state"])
     except RuntimeError:

@@ -23,6 +23,7 @@ from training.fusion import FusionModel
 from training.item_tower import ItemTower
 from training.samples import random_inputs
 from training.trained import TrainedModel
+from training.transitions import FOLLOWERS, Followers
 
 CODES = 30
 DTYPES = {"FP32": torch.float32, "INT32": torch.int32}
@@ -32,7 +33,13 @@ def random_model(items: int) -> FusionModel:
     torch.manual_seed(items)
     content = torch.randint(0, CODES, (items, CONTENT_TOKENS))
     none = CodeVocabularies(gender={}, country={}, device={})
-    model = FusionModel(ModelConfig(dim=16), ItemTower(content, torch.ones(items), CODES, 16), none)
+    followers = Followers(
+        items=torch.randint(-1, items, (items, FOLLOWERS), dtype=torch.int32),
+        counts=torch.rand(items, FOLLOWERS) * 9,
+        before=torch.rand(items) * 99,
+        after=torch.rand(items) * 99,
+    )
+    model = FusionModel(ModelConfig(dim=16), ItemTower(content, torch.ones(items), CODES, 16), none, followers)
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(torch.randn_like(weight) * 0.1)

@@ -69,7 +69,8 @@ def test_fitting_stops_when_validation_no_longer_improves(offline: Path, tmp_pat
         {"fusion": "attention"},
         {"long": False},
         {"short": False},
-        {"content": False, "time": False, "repeat": False},
+        {"content": False, "time": False, "repeat": False, "transitions": False},
+        {"transitions": False},
     ],
     ids=str,
 )

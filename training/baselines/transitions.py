@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 from scipy import sparse
-from tqdm import tqdm
 
 from training.baselines.baseline import Floats, Setting, keep_last
-from training.baselines.history import add_own, dense, event_shoppers, item_rows, last_events
+from training.baselines.history import add_own, dense, item_rows, last_events
 from training.evaluate import Scorer, Stage
 from training.moments import Moments
+from training.transitions import transition_counts
 
 VOTERS = 50
 ROW_POWER = 0.5
@@ -37,20 +37,8 @@ def fit_transitions(stage: Stage, setting: Setting) -> Scorer:
 
 @keep_last
 def transitions(stage: Stage, window: int, distance_decay: float) -> sparse.csr_matrix:
-    """How often the column's item came within `window` events after the row's, float32 (N, N).
-
-    A pair counts `distance_decay` to the power of the events between; both are of one shopper and learned from.
-    """
-    log = stage.log
-    known = stage.learn & (log.items >= 0)
-    shoppers = event_shoppers(log)
-    found = sparse.csr_matrix((log.item_count, log.item_count), dtype=np.float32)
-    for step in tqdm(range(1, window + 1), desc="transitions", leave=False, mininterval=0.5, delay=1):
-        from_event = np.flatnonzero(known[:-step] & known[step:] & (shoppers[:-step] == shoppers[step:]))
-        source, target = log.items[from_event], log.items[from_event + step]
-        pairs = np.full(len(source), distance_decay ** (step - 1), np.float32)
-        found = found + sparse.csr_matrix((pairs, (source, target)), shape=found.shape)
-    return found
+    """`transition_counts` of what a stage may learn from."""
+    return transition_counts(stage.log, stage.learn, window, distance_decay)
 
 
 def _damped(counts: sparse.csr_matrix, column_power: float) -> sparse.csr_matrix:

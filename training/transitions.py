@@ -1,0 +1,183 @@
+"""What followed what: counts over the log, and the model's term that raises what often came after the recent items.
+
+A vector of some 64 numbers blurs rare pairs; counts keep them. The term is the first-order Markov chain of FPMC
+(Rendle et al., "Factorizing personalized Markov chains", WWW 2010) with steps that skip, but unfactorised, and how much
+a count is worth is learned together with everything else.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import sparse
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from features.schema import EVENT_TYPE_CODES
+from training.dataset import Log
+from training.encoders import TIME_BUCKETS, time_bucket
+
+WINDOW = 5
+"""Pairs this many events apart, or fewer, count."""
+
+FADING = 0.6
+"""A pair counts this to the power of the events between."""
+
+FOLLOWERS = 48
+"""Most followers that are kept of an item."""
+
+VOTERS = 6
+"""Recent events whose followers are raised."""
+
+EVENT_DIM = 8
+HINGES = 8
+LEAST = 1e-3
+"""A count below this is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Followers:
+    """The items that most often came after each of N items.
+
+    items: int32 (N, K), most often first, -1 where there are no more. counts: float32 (N, K), faded; 0 where there are
+    no more. before, after: float32 (N,), all counts with the item as the earlier and as the later one.
+    """
+
+    items: Tensor
+    counts: Tensor
+    before: Tensor
+    after: Tensor
+
+    @staticmethod
+    def none(items: int) -> "Followers":
+        """Of so many items that nothing ever came after."""
+        return Followers(
+            items=torch.full((items, FOLLOWERS), -1, dtype=torch.int32),
+            counts=torch.zeros(items, FOLLOWERS),
+            before=torch.zeros(items),
+            after=torch.zeros(items),
+        )
+
+    @staticmethod
+    def of(log: Log, learn: npt.NDArray[np.bool_]) -> "Followers":
+        """Followers in the events that may be learned from, bool (n,)."""
+        counts = transition_counts(log, learn, WINDOW, FADING)
+        before, after = (np.asarray(counts.sum(axis=axis)).ravel().astype(np.float32) for axis in (1, 0))
+        items = np.full((log.item_count, FOLLOWERS), -1, np.int32)
+        kept = np.zeros((log.item_count, FOLLOWERS), np.float32)
+        row = np.repeat(np.arange(log.item_count), np.diff(counts.indptr))
+        order = np.lexsort((-counts.data, row))
+        place = np.arange(len(order)) - counts.indptr[row[order]]
+        order, place = order[place < FOLLOWERS], place[place < FOLLOWERS]
+        items[row[order], place] = counts.indices[order]
+        kept[row[order], place] = counts.data[order]
+        return Followers(
+            items=torch.from_numpy(items),
+            counts=torch.from_numpy(kept),
+            before=torch.from_numpy(before),
+            after=torch.from_numpy(after),
+        )
+
+
+def transition_counts(log: Log, learn: npt.NDArray[np.bool_], window: int, fading: float) -> sparse.csr_matrix:
+    """How often the column's item came within `window` events after the row's, float32 (N, N).
+
+    A pair counts `fading` to the power of the events between; both are of one shopper and may be learned from.
+    """
+    known = learn & (log.items >= 0)
+    shoppers = np.repeat(np.arange(len(log.starts) - 1), np.diff(log.starts))
+    found = sparse.csr_matrix((log.item_count, log.item_count), dtype=np.float32)
+    for step in tqdm(range(1, window + 1), desc="transitions", leave=False, mininterval=0.5, delay=1):
+        from_event = np.flatnonzero(known[:-step] & known[step:] & (shoppers[:-step] == shoppers[step:]))
+        source, target = log.items[from_event], log.items[from_event + step]
+        pairs = np.full(len(source), fading ** (step - 1), np.float32)
+        found = found + sparse.csr_matrix((pairs, (source, target)), shape=found.shape)
+    return found
+
+
+class TransitionTerm(nn.Module):
+    """What is added to the scores of the followers of a shopper's last `VOTERS` events.
+
+    Buffers: those of `Followers`, as of the events that were learned from.
+    """
+
+    items: Tensor
+    counts: Tensor
+    before: Tensor
+    after: Tensor
+
+    def __init__(self, followers: Followers, signals: int, time: bool) -> None:
+        """`signals` is the width of the gate's; without `time` ages are not read."""
+        super().__init__()
+        self.time = time
+        self.voters, self.least, self.fading = VOTERS, LEAST, FADING
+        self.register_buffer("items", followers.items)
+        self.register_buffer("counts", followers.counts)
+        self.register_buffer("before", followers.before)
+        self.register_buffer("after", followers.after)
+        self.types = nn.Embedding(EVENT_TYPE_CODES, EVENT_DIM, padding_idx=0)
+        self.ages = nn.Embedding(TIME_BUCKETS, EVENT_DIM)
+        self.places = nn.Embedding(VOTERS, EVENT_DIM)
+        self.event = nn.Sequential(nn.Linear(EVENT_DIM + signals, 32), nn.GELU(), nn.Linear(32, HINGES))
+        self.hinges = nn.Linear(3, HINGES)
+
+    def learn_from(self, followers: Followers) -> None:
+        """Takes the counts of other events."""
+        self.items.copy_(followers.items)
+        self.counts.copy_(followers.counts)
+        self.before.copy_(followers.before)
+        self.after.copy_(followers.after)
+
+    def forward(
+        self, recent: Tensor, types: Tensor, ages: Tensor, signals: Tensor, coming: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Items (B, X), -1 for none, and what is added to their scores (B, X).
+
+        Args:
+            recent, types, ages: (B, T) items, types and ages in seconds, newest last. signals: (B, S).
+            coming: (B, `WINDOW`) learned items that came next, -1 for none: while fitting, pairs that reach over the
+                moment do not count, or the term would be told the answer.
+        """
+        if recent.shape[1] > self.voters:
+            recent, types, ages = recent[:, -self.voters :], types[:, -self.voters :], ages[:, -self.voters :]
+        asked = (recent >= 0) & (types > 0)
+        voters = recent.clamp(min=0)
+        items = self.items[voters]  # (B, M, K)
+        counts = self.counts[voters]
+        if coming is not None:
+            counts = counts - own_pairs(recent, coming, items, self.fading)
+        there = (items >= 0) & (counts > self.least) & asked.unsqueeze(2)
+        event = self.types(types) + self.places.weight[self.voters - recent.shape[1] :]
+        if self.time:
+            event = event + self.ages(time_bucket(ages))
+        shared = signals.unsqueeze(1).expand(-1, types.shape[1], -1)
+        weights = self.event(torch.cat([event, shared], dim=-1)).flatten(0, 1)  # (B M, HINGES)
+        flat = there.flatten().nonzero().squeeze(1)  # many places are empty: the rest of the work is on P full ones
+        voter = torch.div(flat, items.shape[2], rounding_mode="floor")
+        before = self.before[voters.flatten()[voter]]
+        after = self.after[items.flatten()[flat].long()]
+        pair = torch.stack([counts.flatten()[flat], before, after], dim=-1).clamp(min=self.least).log()
+        raised = (torch.relu(self.hinges(pair)) * weights[voter]).sum(dim=-1)
+        values = torch.zeros_like(counts).flatten().index_add(0, flat, raised)
+        return torch.where(there, items, torch.full_like(items, -1)).flatten(1).long(), values.view_as(there).flatten(1)
+
+
+def own_pairs(recent: Tensor, coming: Tensor, followers: Tensor, fading: float) -> Tensor:
+    """How much of each follower's count stems from the moment's own shopper and reaches over the moment, (B, M, K).
+
+    Args:
+        recent: (B, M) items before the moment, newest last. coming: (B, `WINDOW`) items after it.
+        followers: (B, M, K).
+    """
+    own = torch.zeros(followers.shape, device=followers.device)
+    count, window = recent.shape[1], coming.shape[1]
+    for back in range(min(count, window)):
+        at = count - 1 - back
+        reached = torch.zeros_like(own[:, at])
+        for ahead in range(window - back):
+            came = coming[:, ahead].unsqueeze(1)
+            reached += ((followers[:, at] == came) & (came >= 0)) * fading ** (back + ahead)
+        same = (recent == recent[:, at : at + 1]) & (recent >= 0)  # (B, M): elsewhere too this item has these followers
+        own += same.unsqueeze(2) * reached.unsqueeze(1)
+    return own
