@@ -54,7 +54,7 @@ UNKNOWN: Final = -2
 RECENT_EVENTS: Final = 50
 """T: events in the short-term strand."""
 
-HISTORY_EVENTS: Final = 200
+HISTORY_EVENTS: Final = 500
 """L: events that the long-term encoder reads, newest kept."""
 
 OWN_ITEMS: Final = 128

@@ -22,7 +22,7 @@ Longs = npt.NDArray[np.int64]
 MIN_PURCHASE_MOMENTS = 200
 """With fewer purchase moments than this, and than a hundredth of the events, every event is a moment."""
 
-MAX_MOMENTS = 400
+MAX_MOMENTS = 1000
 """Moments of one shopper that are kept, the newest."""
 
 

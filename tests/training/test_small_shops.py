@@ -3,17 +3,23 @@
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
+import torch
 
+from features.codes import shopper_codes
+from features.content import content_codes
 from features.schema import EventType
 from tests.training.conftest import SMALL
-from tests.training.shops import DAY_MS, MINUTE_MS, START_MS, Row, catalogue, write_shop
+from tests.training.shops import DAY_MS, MINUTE_MS, START_MS, Row, catalogue, visits, write_shop
 from training.cooccurrence import cooccurrence_vectors
 from training.dataset import read_log
 from training.evaluate import Protocol
 from training.gate import check_candidate
+from training.moments import MAX_MOMENTS
 from training.pipeline import train
 from training.publish import write_candidate
+from training.trained import TrainedModel
 
 PURCHASE, VIEW = EventType.PURCHASE, EventType.VIEW
 
@@ -42,6 +48,61 @@ def test_a_tiny_shop_trains_and_passes_the_gate(tmp_path: Path, rows: list[Row],
     check_candidate(trained, tmp_path / "candidate" / "fusion", tmp_path / "candidate" / "item_tower")
 
 
+def at_one_time(shoppers: int) -> list[Row]:
+    """All that happened, happened in one millisecond."""
+    return [(f"u:{at}", f"i{item:03d}", VIEW, START_MS, None, f"s{at}") for at in range(shoppers) for item in range(6)]
+
+
+def with_single_events() -> list[Row]:
+    """Half the shoppers looked once and never came back."""
+    return visits(shoppers=10) + [
+        (f"u:once{at}", f"i{at:03d}", VIEW, START_MS + at, None, f"x{at}") for at in range(10)
+    ]
+
+
+def odd_catalogue() -> pl.DataFrame:
+    """One item is alone in its category, brand and attribute; others lack everything but their id."""
+    items = catalogue()
+    alone, bare = pl.col("item_id") == "i000", pl.col("item_id").is_in(["i001", "i002"])
+    lonely = pl.lit(["Garden", "Gnomes"])
+    return items.with_columns(
+        title=pl.when(bare).then(None).otherwise("title"),
+        category_path=pl.when(alone)
+        .then(lonely)
+        .when(bare)
+        .then(pl.lit([], pl.List(pl.String)))
+        .otherwise("category_path"),
+        brand=pl.when(alone).then(pl.lit("Gnomes and sons")).when(bare).then(None).otherwise("brand"),
+        price=pl.when(bare).then(None).otherwise("price"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "items"),
+    [(at_one_time(20), catalogue()), (with_single_events(), catalogue()), (visits(shoppers=20), odd_catalogue())],
+    ids=["all ties in time", "shoppers with one event", "a category with one item, items without attributes"],
+)
+def test_faults_of_data_are_ordinary(tmp_path: Path, rows: list[Row], items: pl.DataFrame) -> None:
+    offline = write_shop(tmp_path / "offline", rows, items)
+    trained = train(offline, tmp_path / "run", SMALL, Protocol(), test_from_ms=None, resume=False)
+    assert all(torch.isfinite(weight).all() for weight in trained.model.parameters())
+    write_candidate(trained, 1, tmp_path / "candidate")
+    check_candidate(trained, tmp_path / "candidate" / "fusion", tmp_path / "candidate" / "item_tower")
+
+
+def test_attributes_that_training_never_saw_are_unknown_ones(trained: TrainedModel) -> None:
+    """A shopper, a context and an item made of unknown values get the answer of one that says nothing."""
+    codes = shopper_codes([20], ["never seen"], ["ZZ"], trained.codes)
+    assert codes.tolist() == shopper_codes([20], [None], [None], trained.codes).tolist()
+    unseen = catalogue(1).with_columns(
+        category_path=pl.lit(["Attic"]), brand=pl.lit("Nobody"), attributes=pl.lit(["size=9"]), title=pl.lit("Zyx")
+    )
+    with torch.inference_mode():
+        vector, bias = trained.model.tower.of_content(torch.from_numpy(content_codes(unseen, trained.content)))
+    assert torch.isfinite(vector).all()
+    assert torch.isfinite(bias).all()
+
+
 def test_without_a_test_moment_there_are_no_figures_and_still_a_model(offline: Path, tmp_path: Path) -> None:
     trained = train(offline, tmp_path, SMALL, Protocol(), test_from_ms=START_MS + 999 * DAY_MS, resume=False)
     assert trained.report["metrics"] == {"moments": 0.0}
@@ -53,8 +114,8 @@ def test_one_shopper_with_very_many_events_is_cut_to_the_newest_moments(tmp_path
         ("u:a", f"i{at % 40:03d}", PURCHASE, START_MS + at * MINUTE_MS, f"o{at}", None) for at in range(5000)
     ]
     log, moments = read_log(write_shop(tmp_path, rows))
-    assert (len(log.items), len(moments)) == (5000, 400)
-    assert moments.times_ms.min() == log.times_ms[4600]
+    assert (len(log.items), len(moments)) == (5000, MAX_MOMENTS)
+    assert moments.times_ms.min() == log.times_ms[5000 - MAX_MOMENTS]
 
 
 def test_items_of_the_same_visits_start_near_each_other(offline: Path) -> None:
