@@ -32,8 +32,10 @@ from benchmarks.quality.tables import Table
 from benchmarks.quality.task import Task
 from benchmarks.quality.variants import FUSED
 from benchmarks.quality.worker import BenchError, result_of
+from training.config import Config
 from training.dataset import DataError
 from training.evaluate import CHUNK, rank
+from training.fit import build_model
 from training.fusion import FusionModel
 from training.scoring import ModelScorer
 
@@ -120,7 +122,8 @@ def main(
         task = open_task(data, protocol)
         job = Job(data=data, split_by=protocol, cache=CACHE, task=task.name, model=FUSED, seed=seed, device=device)
         result_of(job, task)
-        model = torch.load(job.path(task).with_suffix(".pt"), weights_only=False)  # our own file
+        model, _ = build_model(task.tuning, Config.from_dict(job.identity["configuration"]))
+        model.load_state_dict(torch.load(job.path(task).with_suffix(".pt"), weights_only=True))
         signals, accuracy = gate_report(task, model, device)
     except (DataError, BenchError) as error:
         sys.exit(str(error))

@@ -49,7 +49,7 @@ class Job:
         return {"baseline": self.model}
 
     def path(self, task: Task) -> Path:
-        """Where the facts lie; the arrays stand beside, as `.npz`, and our model, as `.pt`."""
+        """Where the facts lie; the arrays stand beside, as `.npz`, and our model's weights, as `.pt`."""
         parts = {"format": FORMAT, "files": [path.stat().st_size for path in task.files], **self.identity}
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
         return self.cache / self.task / "answers" / f"{digest}.json"

@@ -104,13 +104,13 @@ def _peer(job: Job, task: Task, path: Path) -> tuple[Answers, dict[str, Any]]:
 
 
 def _ours(job: Job, task: Task, path: Path) -> tuple[Answers, dict[str, Any]]:
-    """Our model; it is kept beside the result."""
+    """Our model; its weights are kept beside the result."""
     config = Config.from_dict(job.identity["configuration"])
     folder = path.with_suffix(".fit")
     fitted = fit(task.tuning, task.final, config, folder=folder, device=job.device)
     begin = time.monotonic()
     answers = answer(ModelScorer(fitted.model, task.log, device=job.device), task.final, gives_probabilities=True)
-    torch.save(fitted.model.to("cpu"), path.with_suffix(".pt"))
+    torch.save(fitted.model.to("cpu").state_dict(), path.with_suffix(".pt"))
     shutil.rmtree(folder)
     return answers, {
         "configuration": config.to_dict(),
