@@ -125,7 +125,7 @@ class BatchMaker:
     @staticmethod
     def of(model: FusionModel, log: Log) -> BatchMaker:
         """Makes what a model reads and no more."""
-        seen = RECENT_EVENTS if model.use_repeat else VOTERS if model.use_transitions else 0
+        seen = RECENT_EVENTS if model.use_repeat else max(VOTERS, WINDOW) if model.use_transitions else 0
         return BatchMaker(log, own=model.use_repeat, seen=seen)
 
     def ask(self, moments: Moments) -> Asked:

@@ -22,7 +22,8 @@ class Reading:
     """What the model says of B moments, short of the logits.
 
     interest: (B, D). vectors: (N, D). bias: (N,). extra_items: int64 (B, X), -1 for none; extra_values: (B, X), added
-    to those items' logits. long_weight: (B, 1).
+    to those items' logits. own_columns: so many of the X, the first ones, hold the shopper's own items, which belong in
+    any sample. long_weight: (B, 1).
     """
 
     interest: Tensor
@@ -30,6 +31,7 @@ class Reading:
     bias: Tensor
     extra_items: Tensor
     extra_values: Tensor
+    own_columns: int
     long_weight: Tensor
 
     def logits(self) -> Tensor:
@@ -68,26 +70,33 @@ def sampled_loss(
     chances: Tensor,
     draws: int = SAMPLED_ITEMS,
 ) -> Tensor:
-    """`softmax_loss` over a sample: items drawn by `chances` (N,), which sum to 1, and the targets of the batch.
+    """`softmax_loss` over a sample: items drawn by `chances` (N,), which sum to 1, and all that the batch itself names.
 
-    An item stands for as many as its chance of being in the sample says; a moment's own targets stand for themselves.
+    What a batch names, targets and own items, is about as likely as what is drawn, so an item stands for as many as its
+    chance of being among all of them says; to a moment that named it, it stands for itself.
     """
+    row = torch.arange(len(weight), device=target_row.device)
+    own = reading.extra_items[:, : reading.own_columns]
+    named_row = torch.cat([target_row, row.unsqueeze(1).expand_as(own)[own >= 0]])
+    named = torch.cat([target_item, own[own >= 0]])
+    named_row, named = torch.unique(torch.stack([named_row, named]), dim=1)
     drawn = torch.multinomial(chances, draws, replacement=True)
-    kept = torch.unique(torch.cat([drawn, target_item]))
+    kept = torch.unique(torch.cat([drawn, named]))
     place = torch.full((len(chances),), -1, dtype=torch.int64, device=kept.device)
     place[kept] = torch.arange(len(kept), device=kept.device)
-    correction = torch.log(-torch.expm1(-chances[kept] * (draws + len(target_item))))
-    counts = torch.bincount(target_row, minlength=len(weight))
-    own = torch.full((len(weight), int(counts.max())), -1, dtype=torch.int64, device=kept.device)
-    column = torch.arange(len(target_row), device=kept.device) - (counts.cumsum(0) - counts)[target_row]
-    own[target_row, column] = place[target_item]
+    correction = torch.log(-torch.expm1(-chances[kept] * (draws + len(named))))
+    counts = torch.bincount(named_row, minlength=len(weight))
+    itself = torch.full((len(weight), int(counts.max())), -1, dtype=torch.int64, device=kept.device)
+    column = torch.arange(len(named), device=kept.device) - (counts.cumsum(0) - counts)[named_row]
+    itself[named_row, column] = place[named]
     extra = torch.where(reading.extra_items >= 0, place[reading.extra_items.clamp(min=0)], reading.extra_items)
     sampled = Reading(
         interest=reading.interest,
         vectors=reading.vectors[kept],
         bias=reading.bias[kept] - correction,
-        extra_items=torch.cat([extra, own], dim=1),
-        extra_values=torch.cat([reading.extra_values, correction[own.clamp(min=0)]], dim=1),
+        extra_items=torch.cat([extra, itself], dim=1),
+        extra_values=torch.cat([reading.extra_values, correction[itself.clamp(min=0)]], dim=1),
+        own_columns=reading.own_columns,
         long_weight=reading.long_weight,
     )
     return softmax_loss(sampled, target_row, place[target_item], weight)

@@ -69,13 +69,14 @@ def read_batch(
     )
     forced = None if long_weight is None else torch.full_like(long_mask, long_weight)
     interest, share = model.interest(long, long_mask, short, signals, batch.recent_age, codes, forced)
-    extra_items, extra_values = _extras(model, table, batch, seen_types, own_mask, signals)
+    own, followers = _extras(model, table, batch, seen_types, own_mask, signals)
     return Reading(
         interest=interest,
         vectors=vectors,
         bias=bias,
-        extra_items=extra_items,
-        extra_values=extra_values,
+        extra_items=torch.cat([own[0], followers[0]], dim=1),
+        extra_values=torch.cat([own[1], followers[1]], dim=1),
+        own_columns=own[0].shape[1],
         long_weight=share,
     )
 
@@ -140,30 +141,21 @@ def _strand(encoder: Encoder, table: Tensor, stretches: Stretches, mask: Tensor)
 
 
 def _extras(
-    model: FusionModel,
-    table: Tensor,
-    batch: Batch,
-    seen_types: Tensor,
-    own_mask: Tensor,
-    signals: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Items (B, X), -1 for none, and what is added to their scores (B, X)."""
-    count = len(batch.rows)
-    items, values = [batch.seen_items.new_zeros(count, 0)], [table.new_zeros(count, 0)]
+    model: FusionModel, table: Tensor, batch: Batch, seen_types: Tensor, own_mask: Tensor, signals: Tensor
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Own items (B, X), -1 for none, and what is added to their scores (B, X); the same of followers."""
+    own = followers = (batch.seen_items[:, :0], table.new_zeros(len(batch.rows), 0))
     if model.use_repeat:
         features = model.repeat.item(table)  # (N + 1, REPEAT_DIM)
-        items.append(torch.where(own_mask > 0, batch.own_items, torch.full_like(batch.own_items, -1)))
-        values.append(model.repeat.of_own(_rows(features, items[-1]), batch.own_features, signals))
-        items.append(torch.where(seen_types > 0, batch.seen_items, torch.full_like(batch.seen_items, -1)))
-        seen = _rows(features, batch.seen_items)
-        values.append(model.repeat.of_recent(seen, seen_types, batch.seen_ages, signals))
+        bought = torch.where(own_mask > 0, batch.own_items, torch.full_like(batch.own_items, -1))
+        of_bought = model.repeat.of_own(_rows(features, bought), batch.own_features, signals)
+        seen = torch.where(seen_types > 0, batch.seen_items, torch.full_like(batch.seen_items, -1))
+        vectors = _rows(features, batch.seen_items)
+        of_seen = model.repeat.of_recent(vectors, seen_types, batch.seen_ages, signals)
+        own = torch.cat([bought, seen], dim=1), torch.cat([of_bought, of_seen], dim=1)
     if model.use_transitions:
-        followers, raised = model.transitions(
-            batch.seen_items, seen_types, batch.seen_ages, signals, batch.coming_items
-        )
-        items.append(followers)
-        values.append(raised)
-    return torch.cat(items, dim=1), torch.cat(values, dim=1)
+        followers = model.transitions(batch.seen_items, seen_types, batch.seen_ages, signals, batch.coming_items)
+    return own, followers
 
 
 def _rows(table: Tensor, items: Tensor) -> Tensor:

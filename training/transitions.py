@@ -18,13 +18,13 @@ from features.schema import EVENT_TYPE_CODES
 from training.dataset import Log
 from training.encoders import TIME_BUCKETS, time_bucket
 
-WINDOW = 5
+WINDOW = 10
 """Pairs this many events apart, or fewer, count."""
 
-FADING = 0.6
+FADING = 0.8
 """A pair counts this to the power of the events between."""
 
-FOLLOWERS = 48
+FOLLOWERS = 64
 """Most followers that are kept of an item."""
 
 VOTERS = 6
@@ -139,6 +139,7 @@ class TransitionTerm(nn.Module):
             coming: (B, `WINDOW`) learned items that came next, -1 for none: while fitting, pairs that reach over the
                 moment do not count, or the term would be told the answer.
         """
+        before = recent
         if recent.shape[1] > self.voters:
             recent, types, ages = recent[:, -self.voters :], types[:, -self.voters :], ages[:, -self.voters :]
         asked = (recent >= 0) & (types > 0)
@@ -146,7 +147,7 @@ class TransitionTerm(nn.Module):
         items = self.items[voters]  # (B, M, K)
         counts = self.counts[voters]
         if coming is not None:
-            counts = counts - own_pairs(recent, coming, items, self.fading)
+            counts = counts - own_pairs(recent, before[:, -coming.shape[1] :], coming, items, self.fading)
         there = (items >= 0) & (counts > self.least) & asked.unsqueeze(2)
         event = self.types(types) + self.places.weight[self.voters - recent.shape[1] :]
         if self.time:
@@ -163,21 +164,21 @@ class TransitionTerm(nn.Module):
         return torch.where(there, items, torch.full_like(items, -1)).flatten(1).long(), values.view_as(there).flatten(1)
 
 
-def own_pairs(recent: Tensor, coming: Tensor, followers: Tensor, fading: float) -> Tensor:
+def own_pairs(voters: Tensor, before: Tensor, coming: Tensor, followers: Tensor, fading: float) -> Tensor:
     """How much of each follower's count stems from the moment's own shopper and reaches over the moment, (B, M, K).
 
     Args:
-        recent: (B, M) items before the moment, newest last. coming: (B, `WINDOW`) items after it.
-        followers: (B, M, K).
+        voters: (B, M) items. before, coming: (B, up to `WINDOW`) and (B, `WINDOW`) items, in order of time, before and
+            after the moment. followers: (B, M, K), of the voters.
     """
+    window = coming.shape[1]
+    same = (voters.unsqueeze(2) == before.flip(1).unsqueeze(1)) & (voters >= 0).unsqueeze(2)
+    back = torch.arange(before.shape[1], device=coming.device).unsqueeze(1)
+    apart = back + torch.arange(window, device=coming.device)  # less one
+    faded = torch.pow(fading, apart.float()) * (apart < window)
+    reach = same.float() @ faded  # (B, M, W): how much of a pair of the voter's item with each of the coming ones
     own = torch.zeros(followers.shape, device=followers.device)
-    count, window = recent.shape[1], coming.shape[1]
-    for back in range(min(count, window)):
-        at = count - 1 - back
-        reached = torch.zeros_like(own[:, at])
-        for ahead in range(window - back):
-            came = coming[:, ahead].unsqueeze(1)
-            reached += ((followers[:, at] == came) & (came >= 0)) * fading ** (back + ahead)
-        same = (recent == recent[:, at : at + 1]) & (recent >= 0)  # (B, M): elsewhere too this item has these followers
-        own += same.unsqueeze(2) * reached.unsqueeze(1)
+    for ahead in range(window):
+        came = coming[:, ahead].reshape(-1, 1, 1)
+        own += ((followers == came) & (came >= 0)) * reach[:, :, ahead : ahead + 1]
     return own

@@ -26,7 +26,7 @@ DENSE = FitConfig(
 """Every event is a moment: all places of a stretch are learned from at once."""
 
 MANY_SESSIONS = replace(
-    DENSE, epochs=5, patience=2, drop_long=0.0, drop_recent=0.0, drop_ids=0.0, full_softmax_items=20_000
+    DENSE, epochs=4, patience=2, drop_long=0.0, drop_recent=0.0, drop_ids=0.0, full_softmax_items=20_000
 )
 """Over all of 40,000 items an epoch would take five times as long on a CPU."""
 

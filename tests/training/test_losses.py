@@ -1,6 +1,7 @@
 """The loss in one pass over chunks: its value by hand, its gradients beside autograd's, and the sampled one."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ def of_logits(logits: Tensor) -> Reading:
         bias=torch.zeros(logits.shape[1]),
         extra_items=torch.zeros(rows, 0, dtype=torch.int64),
         extra_values=torch.zeros(rows, 0),
+        own_columns=2,
         long_weight=torch.zeros(rows, 1),
     )
 
@@ -31,6 +33,7 @@ def random_reading(rows: int, items: int, dim: int = 6) -> Reading:
         bias=torch.randn(items, generator=generator).requires_grad_(),
         extra_items=extra,
         extra_values=torch.randn(rows, 4, generator=generator).requires_grad_(),
+        own_columns=2,
         long_weight=torch.zeros(rows, 1),
     )
 
@@ -81,3 +84,17 @@ def test_a_sample_estimates_the_sum_over_the_catalogue_without_bias() -> None:
         loss = float(sampled_loss(of_logits(logits), torch.tensor([0]), target, weight, chances, draws=draws))
         totals.append(math.exp(loss + float(logits[0, 7])))
     assert sum(totals) / 600 == pytest.approx(float(logits.exp().sum()), rel=0.05)
+
+
+def test_own_items_and_targets_are_in_every_sample_and_count_once() -> None:
+    """All other items are out of reach, so a small sample gives the full softmax exactly."""
+    logits = torch.full((2, 1000), -1e4)
+    logits[0, [3, 4, 5]] = torch.tensor([0.1, 0.7, -0.3])
+    logits[1, [4, 9]] = torch.tensor([0.5, 0.2])
+    own = torch.tensor([[3, 4, 3], [9, -1, -1]])
+    reading = replace(of_logits(logits), extra_items=own, extra_values=torch.rand(2, 3) * (own >= 0), own_columns=3)
+    rows, items, weight = torch.arange(2), torch.tensor([5, 4]), torch.ones(2)
+    chances = torch.full((1000,), 1e-3)
+    torch.manual_seed(0)
+    sampled = sampled_loss(reading, rows, items, weight, chances, draws=20)
+    assert float(sampled) == pytest.approx(float(softmax_loss(reading, rows, items, weight)), rel=1e-4)

@@ -13,7 +13,16 @@ from training.batches import BatchMaker
 from training.dataset import Log, read_log
 from training.fusion import SIGNALS
 from training.moments import Moments
-from training.transitions import FADING, VOTERS, WINDOW, Followers, TransitionTerm, own_pairs, transition_counts
+from training.transitions import (
+    FADING,
+    FOLLOWERS,
+    VOTERS,
+    WINDOW,
+    Followers,
+    TransitionTerm,
+    own_pairs,
+    transition_counts,
+)
 
 
 def views(shopper: str, *items: int) -> list[Row]:
@@ -56,17 +65,18 @@ def test_a_shopper_s_own_pairs_over_the_moment_are_not_counted(log: Log) -> None
         targets=np.zeros(12 * 13, np.int32),
         offsets=np.arange(12 * 13 + 1),
     )
-    maker = BatchMaker(log, seen=VOTERS)
+    maker = BatchMaker(log, seen=WINDOW)
     (batch,) = maker.batches(maker.ask(moments), batch_examples=1000, learn=learn)
     assert batch.coming_items is not None
-    followers = torch.arange(9).repeat(len(moments), batch.seen_items.shape[1], 1)
-    own = own_pairs(batch.seen_items, batch.coming_items, followers, FADING)
+    voters = batch.seen_items[:, -VOTERS:]
+    followers = torch.arange(9).repeat(len(moments), VOTERS, 1)
+    own = own_pairs(voters, batch.seen_items, batch.coming_items, followers, FADING)
     for at, row in enumerate(batch.rows):
         cut = log.starts[moments.shoppers[row]] + int((moments.times_ms[row] - START_MS) // DAY_MS)
         split = np.sort(np.append(log.starts, cut))
         apart = transition_counts(replace(log, starts=split), learn, WINDOW, FADING).toarray()
-        for place, item in enumerate(batch.seen_items[at].tolist()):
-            if item >= 0 and item in log.items[max(cut - WINDOW, 0) : cut]:
+        for place, item in enumerate(voters[at].tolist()):
+            if item >= 0:
                 left = counts[item, :9] - own[at, place].numpy()
                 np.testing.assert_allclose(left, apart[item, :9], atol=1e-5)
 
@@ -83,7 +93,7 @@ def test_events_that_are_not_learned_from_do_not_come_next(log: Log) -> None:
     maker = BatchMaker(log)
     (batch,) = maker.batches(maker.ask(moments), batch_examples=1, learn=learn)
     assert batch.coming_items is not None
-    assert batch.coming_items.tolist() == [[int(log.items[12]), -1, -1, -1, -1]]
+    assert batch.coming_items.tolist() == [[int(log.items[12]), *[-1] * (WINDOW - 1)]]
     (served,) = maker.batches(maker.ask(moments), batch_examples=1)
     assert served.coming_items is None
 
@@ -94,14 +104,15 @@ def test_pairs_that_only_one_shopper_made_tell_nothing(tmp_path: Path) -> None:
     term = TransitionTerm(Followers.of(log, everything(log)), SIGNALS, time=True)
     recent = torch.tensor([[0, 1]])
     given = (recent, torch.ones(1, 2, dtype=torch.int64), torch.zeros(1, 2), torch.zeros(1, SIGNALS))
-    items, values = term(*given, torch.tensor([[2, 3, -1, -1, -1]]))
+    items, values = term(*given, torch.tensor([[2, 3] + [-1] * (WINDOW - 2)]))
     assert set(items[values != 0].tolist()) == {1}  # 0 before 1 lies behind, as it will when served
     items, values = term(*given, None)
     assert set(items[values != 0].tolist()) == {1, 2, 3}
 
 
 def test_padding_unknown_items_and_no_events_raise_nothing() -> None:
-    followers = replace(Followers.none(3), items=torch.zeros(3, 64, dtype=torch.int32), counts=torch.ones(3, 64))
+    items, counts = torch.zeros(3, FOLLOWERS, dtype=torch.int32), torch.ones(3, FOLLOWERS)
+    followers = replace(Followers.none(3), items=items, counts=counts)
     term = TransitionTerm(followers, SIGNALS, time=True)
     recent = torch.tensor([[PADDING, UNKNOWN, 2]])
     types = torch.tensor([[0, 1, 0]])
