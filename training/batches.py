@@ -23,7 +23,7 @@ from training.dataset import Log
 from training.fusion import SESSION_S, FusionModel
 from training.moments import DAY_MS, Longs, Moments
 from training.own_items import OwnItems
-from training.transitions import VOTERS, WINDOW
+from training.transitions import COMING, VOTERS, WINDOW
 
 Bools = npt.NDArray[np.bool_]
 
@@ -62,7 +62,7 @@ class Batch:
     seen_items: Tensor  # int64 (B, T), newest last; T is 0 where no repeat term asks for them
     seen_types: Tensor  # int64 (B, T)
     seen_ages: Tensor  # float32 (B, T)
-    coming_items: Tensor | None  # int64 (B, W), learned items that came next, -1 for none; while fitting
+    coming_items: Tensor | None  # int64 (B, C), learned items that came next, -1 for none; while fitting
     own_items: Tensor  # int64 (B, R)
     own_features: Tensor  # float32 (B, R, F)
     codes: Tensor  # int64 (B, 6)
@@ -239,8 +239,8 @@ class BatchMaker:
         )
 
     def _coming(self, shoppers: Longs, ends: Longs, learn: npt.NDArray[np.bool_]) -> Tensor:
-        """Items of the next `WINDOW` events, (B, W), -1 for those that are not learned from."""
-        rows = ends[:, None] + np.arange(WINDOW)
+        """Items of the next `COMING` events, (B, C), -1 for those that are not learned from."""
+        rows = ends[:, None] + np.arange(COMING)
         there = rows < self.log.starts[shoppers + 1][:, None]
         rows = np.where(there, rows, 0)
         return _long(np.where(there & learn[rows], self.log.items[rows], -1))

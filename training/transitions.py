@@ -24,6 +24,9 @@ WINDOW = 10
 FADING = 0.8
 """A pair counts this to the power of the events between."""
 
+COMING = 50
+"""Events after a moment whose pairs do not count at it, while fitting."""
+
 FOLLOWERS = 64
 """Most followers that are kept of an item."""
 
@@ -41,11 +44,13 @@ class Followers:
     """The items that most often came after each of N items.
 
     items: int32 (N, K), most often first, -1 where there are no more. counts: float32 (N, K), faded; 0 where there are
-    no more. before, after: float32 (N,), all counts with the item as the earlier and as the later one.
+    no more. floors: float32 (N,), the largest count that is not kept. before, after: float32 (N,), all counts with the
+    item as the earlier and as the later one.
     """
 
     items: Tensor
     counts: Tensor
+    floors: Tensor
     before: Tensor
     after: Tensor
 
@@ -55,6 +60,7 @@ class Followers:
         return Followers(
             items=torch.full((items, FOLLOWERS), -1, dtype=torch.int32),
             counts=torch.zeros(items, FOLLOWERS),
+            floors=torch.zeros(items),
             before=torch.zeros(items),
             after=torch.zeros(items),
         )
@@ -69,12 +75,16 @@ class Followers:
         row = np.repeat(np.arange(log.item_count), np.diff(counts.indptr))
         order = np.lexsort((-counts.data, row))
         place = np.arange(len(order)) - counts.indptr[row[order]]
+        floors = np.zeros(log.item_count, np.float32)
+        first_left = order[place == FOLLOWERS]
+        floors[row[first_left]] = counts.data[first_left]
         order, place = order[place < FOLLOWERS], place[place < FOLLOWERS]
         items[row[order], place] = counts.indices[order]
         kept[row[order], place] = counts.data[order]
         return Followers(
             items=torch.from_numpy(items),
             counts=torch.from_numpy(kept),
+            floors=torch.from_numpy(floors),
             before=torch.from_numpy(before),
             after=torch.from_numpy(after),
         )
@@ -104,6 +114,7 @@ class TransitionTerm(nn.Module):
 
     items: Tensor
     counts: Tensor
+    floors: Tensor
     before: Tensor
     after: Tensor
 
@@ -111,9 +122,10 @@ class TransitionTerm(nn.Module):
         """`signals` is the width of the gate's; without `time` ages are not read."""
         super().__init__()
         self.time = time
-        self.voters, self.least, self.fading = VOTERS, LEAST, FADING
+        self.voters, self.least, self.window, self.fading = VOTERS, LEAST, WINDOW, FADING
         self.register_buffer("items", followers.items)
         self.register_buffer("counts", followers.counts)
+        self.register_buffer("floors", followers.floors)
         self.register_buffer("before", followers.before)
         self.register_buffer("after", followers.after)
         self.types = nn.Embedding(EVENT_TYPE_CODES, EVENT_DIM, padding_idx=0)
@@ -126,6 +138,7 @@ class TransitionTerm(nn.Module):
         """Takes the counts of other events."""
         self.items.copy_(followers.items)
         self.counts.copy_(followers.counts)
+        self.floors.copy_(followers.floors)
         self.before.copy_(followers.before)
         self.after.copy_(followers.after)
 
@@ -136,8 +149,8 @@ class TransitionTerm(nn.Module):
 
         Args:
             recent, types, ages: (B, T) items, types and ages in seconds, newest last. signals: (B, S).
-            coming: (B, `WINDOW`) learned items that came next, -1 for none: while fitting, pairs that reach over the
-                moment do not count, or the term would be told the answer.
+            coming: (B, `COMING`) learned items that came next, -1 for none: while fitting, the shopper's own later
+                pairs do not count, or the term would be told the answer.
         """
         before = recent
         if recent.shape[1] > self.voters:
@@ -147,8 +160,9 @@ class TransitionTerm(nn.Module):
         items = self.items[voters]  # (B, M, K)
         counts = self.counts[voters]
         if coming is not None:
-            counts = counts - own_pairs(recent, before[:, -coming.shape[1] :], coming, items, self.fading)
-        there = (items >= 0) & (counts > self.least) & asked.unsqueeze(2)
+            counts = counts - own_pairs(recent, before[:, -self.window :], coming, items, self.window, self.fading)
+        floors = self.floors[voters].clamp(min=self.least).unsqueeze(2)  # below it, own pairs alone brought it in
+        there = (items >= 0) & (counts > floors) & asked.unsqueeze(2)
         event = self.types(types) + self.places.weight[self.voters - recent.shape[1] :]
         if self.time:
             event = event + self.ages(time_bucket(ages))
@@ -164,21 +178,26 @@ class TransitionTerm(nn.Module):
         return torch.where(there, items, torch.full_like(items, -1)).flatten(1).long(), values.view_as(there).flatten(1)
 
 
-def own_pairs(voters: Tensor, before: Tensor, coming: Tensor, followers: Tensor, fading: float) -> Tensor:
-    """How much of each follower's count stems from the moment's own shopper and reaches over the moment, (B, M, K).
+def own_pairs(voters: Tensor, before: Tensor, coming: Tensor, followers: Tensor, window: int, fading: float) -> Tensor:
+    """How much of each follower's count the moment's own shopper made later, (B, M, K).
+
+    Such a pair ends after the moment; it may begin there too: a shopper who goes back and forth would tell the answer.
 
     Args:
-        voters: (B, M) items. before, coming: (B, up to `WINDOW`) and (B, `WINDOW`) items, in order of time, before and
-            after the moment. followers: (B, M, K), of the voters.
+        voters: (B, M) items. before, coming: (B, up to `window`) and (B, C) items, in order of time, before and after
+            the moment. followers: (B, M, K), of the voters.
     """
-    window = coming.shape[1]
-    same = (voters.unsqueeze(2) == before.flip(1).unsqueeze(1)) & (voters >= 0).unsqueeze(2)
-    back = torch.arange(before.shape[1], device=coming.device).unsqueeze(1)
-    apart = back + torch.arange(window, device=coming.device)  # less one
-    faded = torch.pow(fading, apart.float()) * (apart < window)
-    reach = same.float() @ faded  # (B, M, W): how much of a pair of the voter's item with each of the coming ones
+    known = before.shape[1]
+    events = torch.cat([before, coming], dim=1)
+    same = (voters.unsqueeze(2) == events.unsqueeze(1)) & (voters >= 0).unsqueeze(2)  # (B, M, E)
+    at = torch.arange(events.shape[1], device=events.device)
+    apart = at[known:].unsqueeze(0) - at.unsqueeze(1) - 1  # (E, C) events between
+    faded = torch.pow(fading, apart.float()) * ((apart >= 0) & (apart < window))
+    reach = same.float() @ faded  # (B, M, C): how much of a pair of the voter's item with each of the coming ones
     own = torch.zeros(followers.shape, device=followers.device)
-    for ahead in range(window):
-        came = coming[:, ahead].reshape(-1, 1, 1)
-        own += ((followers == came) & (came >= 0)) * reach[:, :, ahead : ahead + 1]
+    for ahead in range(coming.shape[1]):
+        reached = reach[:, :, ahead : ahead + 1]
+        rows = ((reached > 0).flatten(1).any(dim=1) & (coming[:, ahead] >= 0)).nonzero().squeeze(1)
+        came = coming[rows, ahead].reshape(-1, 1, 1)
+        own.index_add_(0, rows, (followers[rows] == came) * reached[rows])
     return own

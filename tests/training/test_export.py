@@ -36,6 +36,7 @@ def random_model(items: int) -> FusionModel:
     followers = Followers(
         items=torch.randint(-1, items, (items, FOLLOWERS), dtype=torch.int32),
         counts=torch.rand(items, FOLLOWERS) * 9,
+        floors=torch.zeros(items),
         before=torch.rand(items) * 99,
         after=torch.rand(items) * 99,
     )

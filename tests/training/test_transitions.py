@@ -14,6 +14,7 @@ from training.dataset import Log, read_log
 from training.fusion import SIGNALS
 from training.moments import Moments
 from training.transitions import (
+    COMING,
     FADING,
     FOLLOWERS,
     VOTERS,
@@ -55,8 +56,8 @@ def test_followers_are_those_that_came_most_often_and_soonest(tmp_path: Path) ->
     assert Followers.of(log, last).counts[0, :2].tolist() == pytest.approx([1, 1])
 
 
-def test_a_shopper_s_own_pairs_over_the_moment_are_not_counted(log: Log) -> None:
-    """Taken off the counts, they leave what a log says in which every shopper stops at, or begins with, the moment."""
+def test_a_shopper_s_own_later_pairs_are_not_counted(log: Log) -> None:
+    """Taken off the counts, they leave what a log says in which the shopper's events stop at the moment."""
     learn = everything(log)
     counts = transition_counts(log, learn, WINDOW, FADING).toarray()
     moments = Moments(
@@ -70,11 +71,12 @@ def test_a_shopper_s_own_pairs_over_the_moment_are_not_counted(log: Log) -> None
     assert batch.coming_items is not None
     voters = batch.seen_items[:, -VOTERS:]
     followers = torch.arange(9).repeat(len(moments), VOTERS, 1)
-    own = own_pairs(voters, batch.seen_items, batch.coming_items, followers, FADING)
+    own = own_pairs(voters, batch.seen_items, batch.coming_items, followers, WINDOW, FADING)
     for at, row in enumerate(batch.rows):
         cut = log.starts[moments.shoppers[row]] + int((moments.times_ms[row] - START_MS) // DAY_MS)
-        split = np.sort(np.append(log.starts, cut))
-        apart = transition_counts(replace(log, starts=split), learn, WINDOW, FADING).toarray()
+        known = learn.copy()
+        known[cut : log.starts[moments.shoppers[row] + 1]] = False
+        apart = transition_counts(log, known, WINDOW, FADING).toarray()
         for place, item in enumerate(voters[at].tolist()):
             if item >= 0:
                 left = counts[item, :9] - own[at, place].numpy()
@@ -93,7 +95,7 @@ def test_events_that_are_not_learned_from_do_not_come_next(log: Log) -> None:
     maker = BatchMaker(log)
     (batch,) = maker.batches(maker.ask(moments), batch_examples=1, learn=learn)
     assert batch.coming_items is not None
-    assert batch.coming_items.tolist() == [[int(log.items[12]), *[-1] * (WINDOW - 1)]]
+    assert batch.coming_items.tolist() == [[int(log.items[12]), *[-1] * (COMING - 1)]]
     (served,) = maker.batches(maker.ask(moments), batch_examples=1)
     assert served.coming_items is None
 
@@ -104,7 +106,7 @@ def test_pairs_that_only_one_shopper_made_tell_nothing(tmp_path: Path) -> None:
     term = TransitionTerm(Followers.of(log, everything(log)), SIGNALS, time=True)
     recent = torch.tensor([[0, 1]])
     given = (recent, torch.ones(1, 2, dtype=torch.int64), torch.zeros(1, 2), torch.zeros(1, SIGNALS))
-    items, values = term(*given, torch.tensor([[2, 3] + [-1] * (WINDOW - 2)]))
+    items, values = term(*given, torch.tensor([[2, 3] + [-1] * (COMING - 2)]))
     assert set(items[values != 0].tolist()) == {1}  # 0 before 1 lies behind, as it will when served
     items, values = term(*given, None)
     assert set(items[values != 0].tolist()) == {1, 2, 3}
@@ -121,3 +123,14 @@ def test_padding_unknown_items_and_no_events_raise_nothing() -> None:
     nothing = torch.zeros(1, 0)
     items, values = term(nothing.long(), nothing.long(), nothing, torch.zeros(1, SIGNALS), None)
     assert items.shape == values.shape == (1, 0)
+
+
+def test_a_follower_that_own_pairs_lifted_above_the_floor_is_none() -> None:
+    items, counts = torch.full((3, FOLLOWERS), -1, dtype=torch.int32), torch.zeros(3, FOLLOWERS)
+    items[0, :2], counts[0, :2] = torch.tensor([1, 2], dtype=torch.int32), torch.tensor([5.0, 2.5])
+    followers = replace(Followers.none(3), items=items, counts=counts, floors=torch.tensor([2.0, 0.0, 0.0]))
+    term = TransitionTerm(followers, SIGNALS, time=True)
+    given = (torch.tensor([[0]]), torch.ones(1, 1, dtype=torch.int64), torch.zeros(1, 1), torch.zeros(1, SIGNALS))
+    assert set(term(*given, None)[0].flatten().tolist()) == {1, 2, -1}
+    coming = torch.tensor([[2] + [-1] * (COMING - 1)])
+    assert set(term(*given, coming)[0].flatten().tolist()) == {1, -1}
