@@ -36,7 +36,10 @@ VOTERS = 6
 EVENT_DIM = 8
 HINGES = 8
 LEAST = 1e-3
-"""A count below this is none."""
+"""A count up to this is none."""
+
+ROUNDING = 1e-5
+"""Counts that differ by less than this share are equal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +125,8 @@ class TransitionTerm(nn.Module):
         """`signals` is the width of the gate's; without `time` ages are not read."""
         super().__init__()
         self.time = time
-        self.voters, self.least, self.window, self.fading = VOTERS, LEAST, WINDOW, FADING
+        self.voters, self.window, self.fading = VOTERS, WINDOW, FADING
+        self.least, self.rounding = LEAST, ROUNDING
         self.register_buffer("items", followers.items)
         self.register_buffer("counts", followers.counts)
         self.register_buffer("floors", followers.floors)
@@ -161,7 +165,9 @@ class TransitionTerm(nn.Module):
         counts = self.counts[voters]
         if coming is not None:
             counts = counts - own_pairs(recent, before[:, -self.window :], coming, items, self.window, self.fading)
-        floors = self.floors[voters].clamp(min=self.least).unsqueeze(2)  # below it, own pairs alone brought it in
+        floors = (
+            self.floors[voters].unsqueeze(2) * (1.0 + self.rounding) + self.least
+        )  # up to it, own pairs brought it in
         there = (items >= 0) & (counts > floors) & asked.unsqueeze(2)
         event = self.types(types) + self.places.weight[self.voters - recent.shape[1] :]
         if self.time:

@@ -16,7 +16,7 @@ from training.trained import TrainedModel
 SMALL = Config(model=ModelConfig(dim=16, long_layers=1, short_layers=2), fit=FitConfig(epochs=2, learning_rate=1e-2))
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
 
