@@ -179,7 +179,7 @@ class TransitionTerm(nn.Module):
         before = self.before[voters.flatten()[voter]]
         after = self.after[items.flatten()[flat].long()]
         pair = torch.stack([counts.flatten()[flat], before, after], dim=-1).clamp(min=self.least).log()
-        raised = (torch.relu(self.hinges(pair)) * weights[voter]).sum(dim=-1)
+        raised = (torch.relu(self.hinges(pair)) * weights.index_select(0, voter)).sum(dim=-1)
         values = torch.zeros_like(counts).flatten().index_add(0, flat, raised)
         return torch.where(there, items, torch.full_like(items, -1)).flatten(1).long(), values.view_as(there).flatten(1)
 
