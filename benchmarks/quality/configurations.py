@@ -26,21 +26,28 @@ DENSE = FitConfig(
 """Every event is a moment: all places of a stretch are learned from at once."""
 
 MANY_SESSIONS = replace(
-    DENSE, epochs=3, patience=2, drop_long=0.0, drop_recent=0.0, drop_ids=0.0, full_softmax_items=20_000
+    DENSE, epochs=4, patience=2, drop_long=0.0, drop_recent=0.0, drop_ids=0.0, full_softmax_items=20_000
 )
 """Over all of 40,000 items an epoch would take five times as long on a CPU."""
 
 CONFIGURATIONS: dict[str, Config] = {
     "ml-1m": Config(
-        model=ModelConfig(long_layers=2, dropout=0.2, content=False, time=False, repeat=False),
-        fit=replace(DENSE, epochs=5, batch_examples=2048, drop_long=0.05, drop_recent=0.05, drop_ids=0.0),
+        model=ModelConfig(long_layers=2, dropout=0.2, content=False, time=False, repeat=False, transitions=True),
+        fit=replace(DENSE, epochs=8, batch_examples=2048, drop_long=0.05, drop_recent=0.05, drop_ids=0.0),
     ),
-    "amazon-beauty": Config(model=ModelConfig(heads=1, long_layers=2, dropout=0.5, repeat=False), fit=DENSE),
+    "amazon-beauty": Config(
+        model=ModelConfig(heads=1, long_layers=2, dropout=0.5, repeat=False, transitions=True), fit=DENSE
+    ),
     "amazon-beauty-time": Config(
-        model=ModelConfig(heads=1, long_layers=2, dropout=0.5, repeat=False), fit=replace(DENSE, half_life_days=365.0)
+        model=ModelConfig(heads=1, long_layers=2, dropout=0.5, repeat=False, transitions=True),
+        fit=replace(DENSE, half_life_days=365.0),
     ),
-    "diginetica": Config(model=ModelConfig(long=False, dropout=0.3, content=False, time=False), fit=MANY_SESSIONS),
-    "retailrocket": Config(model=ModelConfig(long=False, dropout=0.3, content=False, time=False), fit=MANY_SESSIONS),
+    "diginetica": Config(
+        model=ModelConfig(long=False, dropout=0.3, content=False, time=False, transitions=True), fit=MANY_SESSIONS
+    ),
+    "retailrocket": Config(
+        model=ModelConfig(long=False, dropout=0.3, content=False, time=False, transitions=True), fit=MANY_SESSIONS
+    ),
     "online-retail": Config(fit=FitConfig(epochs=15, patience=3, max_minutes=60.0)),
 }
 

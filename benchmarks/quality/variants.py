@@ -36,6 +36,7 @@ ABLATIONS: dict[str, Variant] = {
     "no content": _model(content=False),
     "no time": _model(time=False),
     "no repeat term": _model(repeat=False),
+    "transition term": _model(transitions=True),
     "no transition term": _model(transitions=False),
     "LSTM encoder": _model(encoder="lstm"),
     "GRU encoder": _model(encoder="gru"),

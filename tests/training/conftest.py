@@ -13,7 +13,10 @@ from training.evaluate import Protocol
 from training.pipeline import train
 from training.trained import TrainedModel
 
-SMALL = Config(model=ModelConfig(dim=16, long_layers=1, short_layers=2), fit=FitConfig(epochs=2, learning_rate=1e-2))
+SMALL = Config(
+    model=ModelConfig(dim=16, long_layers=1, short_layers=2, transitions=True),
+    fit=FitConfig(epochs=2, learning_rate=1e-2),
+)
 
 
 @pytest.fixture(autouse=True)
