@@ -76,6 +76,13 @@ def gate_report(task: Task, model: FusionModel, device: str) -> tuple[list[Signa
     return signals, accuracy
 
 
+def kept_model(task: Task, job: Job) -> FusionModel:
+    """The fitted model of a job whose result is kept."""
+    model, _ = build_model(task.tuning, Config.from_dict(job.identity["configuration"]))
+    model.load_state_dict(torch.load(job.path(task).with_suffix(".pt"), weights_only=True))
+    return model
+
+
 def report_tables(task: Task, signals: Sequence[Signal], accuracy: dict[str, float]) -> list[Table]:
     """One table a signal, and one of the forced weights."""
     found = []
@@ -122,9 +129,7 @@ def main(
         task = open_task(data, protocol)
         job = Job(data=data, split_by=protocol, cache=CACHE, task=task.name, model=FUSED, seed=seed, device=device)
         result_of(job, task)
-        model, _ = build_model(task.tuning, Config.from_dict(job.identity["configuration"]))
-        model.load_state_dict(torch.load(job.path(task).with_suffix(".pt"), weights_only=True))
-        signals, accuracy = gate_report(task, model, device)
+        signals, accuracy = gate_report(task, kept_model(task, job), device)
     except (DataError, BenchError) as error:
         sys.exit(str(error))
     for table in report_tables(task, signals, accuracy):
