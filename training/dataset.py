@@ -47,6 +47,11 @@ class Log:
         """N."""
         return self.catalogue.height
 
+    @property
+    def shoppers(self) -> Longs:
+        """The shopper's row of each event, (n,)."""
+        return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
+
     def rows_before(self, shoppers: Longs, times_ms: Longs) -> Longs:
         """First row of each shopper that is not before its time: the end of what was known then."""
         return np.asarray(np.searchsorted(self.keys, sort_keys(shoppers, times_ms, self.times_ms), side="left"))

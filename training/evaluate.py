@@ -145,27 +145,40 @@ def rank(scorer: Scorer, stage: Stage, k: int = RANKED) -> Ints:
 
     Of those that are ranked, equal scores stand in the order of item indices; which of equals just miss it is open.
     """
-    test, log = stage.test, stage.log
+    test = stage.test
     k = min(k, len(test.allowed))
     ranked = np.zeros((len(test.moments), k), np.int32)
     for at in tqdm(range(0, len(ranked), CHUNK), desc="ranking", unit="chunk", leave=False, disable=None):
         asked = test.moments.take(np.arange(at, min(at + CHUNK, len(ranked))))
-        scores = np.where(test.allowed[None, :], scorer(asked), -np.inf)
-        if test.seen_masked:
-            scores[seen_items(log, asked)] = -np.inf
+        scores = rankable(stage, asked, scorer(asked))
         first = np.sort(np.argpartition(-scores, k - 1, axis=1)[:, :k], axis=1)
         order = np.argsort(-np.take_along_axis(scores, first, axis=1), axis=1, kind="stable")
         ranked[at : at + len(asked)] = np.take_along_axis(first, order, axis=1)
     return ranked
 
 
-def seen_items(log: Log, moments: Moments) -> tuple[Longs, Longs]:
-    """Row and item of everything that each moment's shopper had an event on before it, with repetitions."""
+def rankable(stage: Stage, asked: Moments, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The scores (E, N) of moments, minus infinity where the stage's test does not rank the item."""
+    kept = np.where(stage.test.allowed[None, :], scores, -np.inf)
+    if stage.test.seen_masked:
+        kept[seen_items(stage.log, asked)] = -np.inf
+    return kept
+
+
+def events_before(log: Log, moments: Moments) -> tuple[Longs, Longs]:
+    """Moment and event of every known item that a moment's shopper had an event on before it, in order of time."""
     starts = log.starts[moments.shoppers]
     counts = log.rows_before(moments.shoppers, moments.times_ms) - starts
     row = np.repeat(np.arange(len(moments)), counts)
-    item = log.items[np.arange(counts.sum()) + np.repeat(starts - (np.cumsum(counts) - counts), counts)]
-    return row[item >= 0], item[item >= 0].astype(np.int64)
+    event = np.arange(len(row)) + np.repeat(starts - (np.cumsum(counts) - counts), counts)
+    known = log.items[event] >= 0
+    return row[known], event[known]
+
+
+def seen_items(log: Log, moments: Moments) -> tuple[Longs, Longs]:
+    """Row and item of everything that each moment's shopper had an event on before it, with repetitions."""
+    row, event = events_before(log, moments)
+    return row, log.items[event].astype(np.int64)
 
 
 def target_hits(

@@ -60,11 +60,18 @@ def build_model(stage: Stage, config: Config) -> tuple[FusionModel, ContentVocab
     vocabulary = fit_vocabulary(log.catalogue)
     content = content_codes(log.catalogue, vocabulary)
     start = cooccurrence_vectors(log, stage.learn, config.model.dim)
-    tower = ItemTower(torch.from_numpy(content), _seen(stage), vocabulary.size, config.model.dim, config.model.content)
+    tower = ItemTower(
+        torch.from_numpy(content),
+        torch.zeros(log.item_count),
+        vocabulary.size,
+        config.model.dim,
+        config.model.content,
+    )
     popularity = np.log1p(popularity_scores(stage.moments, log.item_count, POPULARITY_DAYS))
     tower.start_from(torch.from_numpy(start), torch.from_numpy(popularity.astype(np.float32)))
-    followers = Followers.of(log, stage.learn)
-    return FusionModel(config.model, tower, log.vocabularies, followers), vocabulary
+    model = FusionModel(config.model, tower, log.vocabularies)
+    _take_note(model, stage)
+    return model, vocabulary
 
 
 def fit(
@@ -108,12 +115,10 @@ def fit(
             if watch is not None:
                 watch(run.epoch, figures.get("ndcg@10", -loss))
         run.restore_best()
-        if final is not None and len(final.moments) > len(tuning.moments):
+        if final is not None and options.final_epochs and len(final.moments) > len(tuning.moments):
             everything = maker.ask(final.moments)
             run.epoch = options.epochs
-            if options.final_epochs:
-                model.tower.seen.copy_(_seen(final).float().unsqueeze(1))
-                model.transitions.learn_from(Followers.of(final.log, final.learn))
+            _take_note(model, final)
             for _ in range(options.final_epochs):
                 run.train_epoch(maker, everything, final.learn)
     return Fitted(
@@ -126,10 +131,13 @@ def fit(
     )
 
 
-def _seen(stage: Stage) -> torch.Tensor:
-    """bool (N,), which items have events to learn from."""
+def _take_note(model: FusionModel, stage: Stage) -> None:
+    """What a stage lets the model know without fitting: items that have events, and what followed what."""
     known = stage.log.items[(stage.log.items >= 0) & stage.learn]
-    return torch.from_numpy(np.bincount(known, minlength=stage.log.item_count) > 0)
+    seen = np.bincount(known, minlength=stage.log.item_count) > 0
+    model.tower.seen.copy_(torch.from_numpy(seen).unsqueeze(1))
+    if model.use_transitions:
+        model.transitions.learn_from(Followers.of(stage.log, stage.learn))
 
 
 def _optimizer(model: FusionModel, config: Config) -> torch.optim.Optimizer:

@@ -97,9 +97,7 @@ class RepeatTerm(nn.Module):
 class FusionModel(nn.Module):
     """All of it. Training calls the parts on a batch; `training.export` wraps them for serving."""
 
-    def __init__(
-        self, config: ModelConfig, tower: ItemTower, vocabularies: CodeVocabularies, followers: Followers
-    ) -> None:
+    def __init__(self, config: ModelConfig, tower: ItemTower, vocabularies: CodeVocabularies) -> None:
         super().__init__()
         self.use_long, self.use_short = config.long, config.short
         self.use_repeat, self.use_transitions = config.repeat, config.transitions
@@ -108,7 +106,9 @@ class FusionModel(nn.Module):
         self.short = Encoder(config, config.short_layers)
         self.fusion = Fusion(config)
         self.repeat = RepeatTerm(config.dim)
-        self.transitions = TransitionTerm(followers, SIGNALS, config.time)
+        self.transitions = TransitionTerm(
+            Followers.none(tower.ids.num_embeddings if config.transitions else 0), SIGNALS, config.time
+        )
         self.last_age = nn.Embedding(TIME_BUCKETS, config.dim)
         self.code_sizes = [
             AGE_CODES,

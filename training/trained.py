@@ -23,7 +23,6 @@ from training.config import Config
 from training.dataset import DataError
 from training.fusion import FusionModel
 from training.item_tower import ItemTower
-from training.transitions import Followers
 
 WEIGHTS = "weights.pt"
 
@@ -79,7 +78,7 @@ def load_trained(folder: Path) -> TrainedModel:
         config.model.dim,
         config.model.content,
     )
-    model = FusionModel(config.model, tower, codes, Followers.none(items.height))
+    model = FusionModel(config.model, tower, codes)
     try:
         model.load_state_dict(stored["state"])
     except RuntimeError:

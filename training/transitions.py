@@ -99,7 +99,7 @@ def transition_counts(log: Log, learn: npt.NDArray[np.bool_], window: int, fadin
     A pair counts `fading` to the power of the events between; both are of one shopper and may be learned from.
     """
     known = learn & (log.items >= 0)
-    shoppers = np.repeat(np.arange(len(log.starts) - 1), np.diff(log.starts))
+    shoppers = log.shoppers
     found = sparse.csr_matrix((log.item_count, log.item_count), dtype=np.float32)
     for step in tqdm(range(1, window + 1), desc="transitions", leave=False, mininterval=0.5, delay=1):
         from_event = np.flatnonzero(known[:-step] & known[step:] & (shoppers[:-step] == shoppers[step:]))

@@ -63,16 +63,11 @@ def places(log: Log) -> Longs:
     return np.arange(len(log.items)) - np.repeat(log.starts[:-1], np.diff(log.starts))
 
 
-def shoppers_of(log: Log) -> Longs:
-    """Row of each event's shopper, (n,)."""
-    return np.repeat(np.arange(len(log.starts) - 1), np.diff(log.starts))
-
-
 def event_moments(log: Log, rows: Longs) -> Moments:
     """The moments just before the given events, each asking for its event's item, in order of time."""
     rows = rows[np.lexsort((rows, log.times_ms[rows]))]
     return Moments(
-        shoppers=shoppers_of(log)[rows],
+        shoppers=log.shoppers[rows],
         times_ms=log.times_ms[rows],
         targets=log.items[rows],
         offsets=np.arange(len(rows) + 1, dtype=np.int64),

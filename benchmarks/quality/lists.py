@@ -6,7 +6,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from benchmarks.quality.flat_log import shoppers_of
 from training.evaluate import Stage
 from training.moments import Ints, Longs
 
@@ -23,7 +22,7 @@ class Shelf:
         items = stage.log.items[learned]
         self.allowed = stage.test.allowed
         self.events = np.bincount(items, minlength=stage.log.item_count)
-        self.vectors = _shopper_vectors(shoppers_of(stage.log)[learned], items, stage.log.item_count)
+        self.vectors = _shopper_vectors(stage.log.shoppers[learned], items, stage.log.item_count)
 
     def figures(self, ranked: Ints) -> dict[str, float]:
         """Coverage, novelty, diversity and Gini of the first ten.

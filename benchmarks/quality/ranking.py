@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from training.evaluate import RANKED, Scorer, Stage, rank, seen_items
+from training.evaluate import RANKED, Scorer, Stage, rank, rankable
 from training.moments import Ints, Moments
 
 Floats = npt.NDArray[np.float32]
@@ -43,10 +43,7 @@ class _Noting:
 
     def __call__(self, asked: Moments) -> Floats:
         scores = self.scorer(asked)
-        test = self.stage.test
-        logits = np.where(test.allowed[None, :], scores, -np.inf)
-        if test.seen_masked:
-            logits[seen_items(self.stage.log, asked)] = -np.inf
+        logits = rankable(self.stage, asked, scores)
         k = min(RANKED, logits.shape[1])
         shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
         best = -np.sort(np.partition(-shifted, k - 1, axis=1)[:, :k], axis=1)

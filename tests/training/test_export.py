@@ -40,9 +40,9 @@ def random_model(items: int) -> FusionModel:
         before=torch.rand(items) * 99,
         after=torch.rand(items) * 99,
     )
-    model = FusionModel(
-        ModelConfig(dim=16, transitions=True), ItemTower(content, torch.ones(items), CODES, 16), none, followers
-    )
+    tower = ItemTower(content, torch.ones(items), CODES, 16)
+    model = FusionModel(ModelConfig(dim=16, transitions=True), tower, none)
+    model.transitions.learn_from(followers)
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(torch.randn_like(weight) * 0.1)

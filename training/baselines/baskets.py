@@ -7,8 +7,8 @@ from scipy import sparse
 
 from features.schema import EventType
 from training.baselines.baseline import Floats, Setting, keep_last
-from training.baselines.history import best_of_rows, dense, event_shoppers, events_before, without_self
-from training.evaluate import Scorer, Stage
+from training.baselines.history import best_of_rows, dense, without_self
+from training.evaluate import Scorer, Stage, events_before
 from training.moments import Longs, Moments
 
 
@@ -46,7 +46,7 @@ def shopper_vectors(stage: Stage, groups: int, basket_decay: float, group_decay:
     """Each shopper's vector from the baskets that may be learned from, float32 (S, N)."""
     log = stage.log
     event = np.flatnonzero(stage.learn & (log.items >= 0) & _in_baskets(stage))
-    row = event_shoppers(log)[event]
+    row = log.shoppers[event]
     return _vectors(stage, row, event, len(log.starts) - 1, groups, basket_decay, group_decay)
 
 

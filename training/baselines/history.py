@@ -31,7 +31,7 @@ def holdings(stage: Stage, by_visit: bool) -> Holdings:
     """What each shopper, or each visit, held among the events that may be learned from."""
     log = stage.log
     events = np.flatnonzero(stage.learn & (log.items >= 0))
-    shopper = event_shoppers(log)[events]
+    shopper = log.shoppers[events]
     groups, row = np.unique(log.visits[events] if by_visit else shopper, return_inverse=True)
     last_ms = np.zeros(len(groups), np.int64)
     owner = np.zeros(len(groups), np.int64)
@@ -45,21 +45,6 @@ def holdings(stage: Stage, by_visit: bool) -> Holdings:
     )
     held.data[:] = 1.0
     return Holdings(held=held, shoppers=owner[order])
-
-
-def event_shoppers(log: Log) -> Longs:
-    """The shopper's row of each event, (n,)."""
-    return np.repeat(np.arange(len(log.starts) - 1), np.diff(log.starts))
-
-
-def events_before(log: Log, moments: Moments) -> tuple[Longs, Longs]:
-    """Moment and event of every known item that a moment's shopper had an event on before it, in order of time."""
-    starts = log.starts[moments.shoppers]
-    counts = log.rows_before(moments.shoppers, moments.times_ms) - starts
-    row = np.repeat(np.arange(len(moments)), counts)
-    event = np.arange(len(row)) + np.repeat(starts - (np.cumsum(counts) - counts), counts)
-    known = log.items[event] >= 0
-    return row[known], event[known]
 
 
 def last_events(log: Log, moments: Moments, length: int = HISTORY_EVENTS) -> Sequence:

@@ -6,8 +6,8 @@ import numpy as np
 
 from features.schema import EventType
 from training.baselines.baseline import Floats, Setting
-from training.baselines.history import dense, events_before, item_rows
-from training.evaluate import Scorer, Stage
+from training.baselines.history import dense, item_rows
+from training.evaluate import Scorer, Stage, events_before
 from training.moments import Moments, popularity_scores
 
 
