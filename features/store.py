@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,12 @@ import features.lean_feast  # noqa: F401
 import polars as pl
 from feast import FeatureStore as FeatureStore
 from feast import RepoConfig
+from feast.infra.key_encoding_utils import serialize_entity_key
+from feast.infra.online_stores.helpers import compute_table_id
 from feast.infra.online_stores.redis import RedisOnlineStore
 from feast.infra.registry.sql import SqlRegistry
+from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+from feast.protos.feast.types.Value_pb2 import Value
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -144,6 +148,31 @@ def write_interest(store: FeatureStore, release: int, rows: pl.DataFrame) -> Non
 def write_item_statistics(store: FeatureStore, rows: pl.DataFrame) -> None:
     """Rows of `schema.ITEM_STATISTICS_VIEW`."""
     _write(store, schema.ITEM_STATISTICS_VIEW, rows)
+
+
+def delete_shoppers(store: FeatureStore, shoppers: Sequence[str]) -> None:
+    """Deletes the rows of these shoppers from every view of every release; one without rows is passed over.
+
+    Feast has no deletion of one entity: it goes by the store's own encoded key.
+    """
+    config = store.config
+    online = store._get_provider().online_store
+    keys = [EntityKey(join_keys=[schema.SHOPPER], entity_values=[Value(string_val=name)]) for name in shoppers]
+    encoded = [serialize_entity_key(key, config.entity_key_serialization_version) for key in keys]
+    try:
+        for start in range(0, len(encoded), WRITE_ROWS):
+            part = encoded[start : start + WRITE_ROWS]
+            if isinstance(online, RedisOnlineStore):  # one hash holds all views of a shopper
+                online._get_client(config.online_store).delete(*(key + config.project.encode() for key in part))
+                continue
+            with online._get_conn(config) as connection:  # type: ignore[attr-defined]
+                for view in store.list_feature_views(allow_cache=True):
+                    if view.join_keys == [schema.SHOPPER]:
+                        marks = ",".join("?" * len(part))
+                        table = compute_table_id(config.project, view, False)
+                        connection.execute(f'DELETE FROM "{table}" WHERE entity_key IN ({marks})', part)
+    except (RedisError, sqlite3.Error) as error:
+        raise StoreError(f"cannot delete rows from the online store: {error}; it can be run again") from error
 
 
 def _write(store: FeatureStore, view: str, rows: pl.DataFrame) -> None:

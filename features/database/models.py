@@ -1,4 +1,6 @@
-"""The tables: event log, catalogue, users, item statistics, releases. SQLAlchemy 2, typed, SQLite and PostgreSQL.
+"""The tables: event log, sign-ins, answers, tombstones, catalogue, users, item statistics, releases.
+
+SQLAlchemy 2, typed, SQLite and PostgreSQL.
 
 Times are integer milliseconds since the epoch, UTC (`…_ms`): both databases sort and compare them alike.
 """
@@ -7,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Index, Integer, String, Text
+from sqlalchemy import JSON, BigInteger, Index, Integer, LargeBinary, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 Position = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only for INTEGER
@@ -18,7 +20,7 @@ class Base(DeclarativeBase):
 
 
 class Event(Base):
-    """One thing that a shopper did, as it arrived. Rows are never changed; erasure deletes them."""
+    """One thing that a shopper did, as it arrived. A sign-in gives a session's events to the person."""
 
     __tablename__ = "events"
     __table_args__ = (
@@ -40,6 +42,51 @@ class Event(Base):
     price: Mapped[float | None]
     query: Mapped[str | None] = mapped_column(Text)
     attribution_token: Mapped[str | None] = mapped_column(String(256))
+
+
+class SignIn(Base):
+    """The first person who signed in during a session: what the session did until then is theirs."""
+
+    __tablename__ = "sign_ins"
+
+    session_id: Mapped[str] = mapped_column(String(128), primary_key=True)
+    shopper: Mapped[str] = mapped_column(String(130), index=True)
+    """`u:<user id>`."""
+    through_ms: Mapped[int] = mapped_column(BigInteger)
+    """Time of the event that signed in: anonymous events of the session up to it count as the person's."""
+    position: Mapped[int] = mapped_column(BigInteger, index=True)
+    """Of that event in the log."""
+
+
+class Answer(Base):
+    """What was answered to one request, and what the model saw."""
+
+    __tablename__ = "answers"
+
+    attribution_token: Mapped[str] = mapped_column(String(64), primary_key=True)
+    answered_time_ms: Mapped[int] = mapped_column(BigInteger, index=True)
+    shopper: Mapped[str] = mapped_column(String(130), index=True)
+    """`schema.shopper_key` of the request."""
+    session_id: Mapped[str | None] = mapped_column(String(128), index=True)
+    placement: Mapped[str] = mapped_column(String(64))
+    release: Mapped[int]
+    """0 where no model answered."""
+    tier: Mapped[int]
+    item_ids: Mapped[list[str]] = mapped_column(JSON)
+    """As shown, first position first."""
+    request: Mapped[dict[str, Any]] = mapped_column(JSON)
+    features: Mapped[bytes | None] = mapped_column(LargeBinary)
+    """The model's inputs, compressed; null where no model answered."""
+
+
+class Tombstone(Base):
+    """A person who was erased; nothing of them is stored again."""
+
+    __tablename__ = "tombstones"
+
+    shopper_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    """HMAC-SHA256 of the shopper's key, in hexadecimal digits."""
+    erased_time_ms: Mapped[int] = mapped_column(BigInteger)
 
 
 class Item(Base):

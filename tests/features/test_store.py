@@ -78,6 +78,21 @@ def test_one_shoppers_row_leaves_the_others_alone(shop: Settings) -> None:
     assert [row and row["item_ids"] for row in rows.values()] == [["chair"], ["desk"], None]
 
 
+def test_a_deleted_shopper_is_gone_from_every_view_and_the_others_stay(shop: Settings) -> None:
+    write_generated(shop, 1, 2)
+    store.apply(shop)
+    interest = {"vector": [0.5, 1.0], "encoded_through_ms": NOON, "encoded_position": 1, "event_timestamp": NOON}
+    with store.opened(shop) as feast:
+        for name in ("u:1", "u:2"):
+            store.write_recent(feast, recent(name, "lamp"))
+            store.write_interest(feast, 1, _frame([{"shopper": name, **interest}], INTEREST_ROWS))
+        store.delete_shoppers(feast, ["u:1", "u:nobody"])
+    for view in (schema.RECENT_VIEW, schema.interest_view(1)):
+        rows = online(shop, view, ["u:1", "u:2"])
+        assert rows["u:1"] is None
+        assert rows["u:2"] is not None
+
+
 def test_ids_with_spaces_and_emoji_are_kept(shop: Settings) -> None:
     with store.opened(shop) as feast:
         store.write_recent(feast, recent("u:a b 🪑", "chair 🪑"))
