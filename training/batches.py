@@ -21,6 +21,7 @@ from features.schema import HISTORY_EVENTS, RECENT_EVENTS
 from features.transform import pad_sequence
 from training.dataset import Log
 from training.fusion import SESSION_S, FusionModel
+from training.item_trend import ItemTrend
 from training.moments import DAY_MS, Longs, Moments
 from training.own_items import OwnItems
 from training.transitions import COMING, VOTERS, WINDOW
@@ -65,6 +66,7 @@ class Batch:
     coming_items: Tensor | None  # int64 (B, C), learned items that came next, -1 for none; while fitting
     own_items: Tensor  # int64 (B, R)
     own_features: Tensor  # float32 (B, R, F)
+    own_trends: Tensor | None  # float32 (B, R, TREND_DAYS), at each moment, while fitting; else the model has its own
     codes: Tensor  # int64 (B, 6)
     target_row: Tensor  # int64 (P,)
     target_item: Tensor  # int64 (P,)
@@ -128,9 +130,9 @@ class BatchMaker:
         seen = RECENT_EVENTS if model.use_repeat else max(VOTERS, WINDOW) if model.use_transitions else 0
         return BatchMaker(log, own=model.use_repeat, seen=seen)
 
-    def ask(self, moments: Moments) -> Asked:
-        """Looks up what the batches of these moments need."""
-        own = None if self.purchases is None else OwnItems.before(self.log, moments, self.purchases)
+    def ask(self, moments: Moments, trend: ItemTrend | None = None) -> Asked:
+        """Looks up what the batches of these moments need; to learn from them, with the items' `trend`."""
+        own = None if self.purchases is None else OwnItems.before(self.log, moments, self.purchases, trend)
         return Asked(moments=moments, ends=self.log.rows_before(moments.shoppers, moments.times_ms), own=own)
 
     def batches(
@@ -209,8 +211,9 @@ class BatchMaker:
         unseen = ends - np.where(has_long, long_ends, starts)
         seen = pad_sequence(log.items, log.types, log.times_ms, starts, ends, now, self.seen)
         width = int((seen.types > 0).sum(axis=1).max(initial=0))
-        own_items, own_features = (
-            asked.own.padded(rows, now) if asked.own else (np.zeros((len(rows), 0)), np.zeros((len(rows), 0, 0)))
+        nothing = np.zeros((len(rows), 0, 0))
+        own_items, own_features, own_trends = (
+            asked.own.padded(rows, now) if asked.own else (np.zeros((len(rows), 0)), nothing, nothing)
         )
         counts = np.minimum(np.diff(moments.offsets), batches.label_items)
         target_row = np.repeat(np.arange(len(rows)), counts)
@@ -231,6 +234,7 @@ class BatchMaker:
             coming_items=None if batches.learn is None else self._coming(moments.shoppers, ends, batches.learn),
             own_items=_long(own_items),
             own_features=_float(own_features),
+            own_trends=_float(own_trends) if own_trends.shape[-1] else None,
             codes=_long(np.concatenate([log.codes[moments.shoppers], context], axis=1)),
             target_row=_long(target_row),
             target_item=_long(moments.targets[moments.offsets[:-1][target_row] + target_at]),
