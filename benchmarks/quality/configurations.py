@@ -48,7 +48,7 @@ CONFIGURATIONS: dict[str, Config] = {
     "retailrocket": Config(
         model=ModelConfig(long=False, dropout=0.3, content=False, time=False, transitions=True), fit=MANY_SESSIONS
     ),
-    "online-retail": Config(fit=FitConfig(epochs=15, patience=3, max_minutes=60.0)),
+    "online-retail": Config(fit=FitConfig(epochs=5, patience=2, max_minutes=60.0)),
 }
 
 
