@@ -8,13 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from features.schema import PADDING
+from features.shopper import ShopperQuery
 from server.attribution import new_token
 from server.catalogue_index import Rows
 from server.deadline import Deadline
 from server.errors import ModelUnavailable
 from server.hydrate import fusion_request
 from server.loaded_release import LoadedRelease
-from server.queries import Ranking, ShopperQuery, Tier
+from server.queries import Ranking, Tier
 from server.selection import scores_of
 from server.shop import Shop
 

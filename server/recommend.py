@@ -13,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from features.schema import TOP_ITEMS
+from features.shopper import Shopper
 from server.attribution import new_token
 from server.catalogue_index import Mask, Rows
 from server.deadline import Deadline
 from server.errors import ModelUnavailable
 from server.filters import allowed, removed_counts
-from server.hydrate import Shopper, fusion_request, no_candidates
+from server.hydrate import fusion_request, no_candidates
 from server.loaded_release import LoadedRelease
 from server.queries import Reason, Recommendation, RecommendQuery, Strand, Tier
 from server.selection import best_rows, explain, spread_out

@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from sqlalchemy.exc import SQLAlchemyError
 
 from features.schema import OWN_ITEMS
+from features.shopper import Shopper, ShopperFeatures, ShopperQuery, merge
 from server.catalogue_index import CatalogueIndex
 from server.deadline import Deadline
 from server.errors import FeaturesUnavailable
-from server.feature_reader import FeatureReader, ShopperFeatures
+from server.feature_reader import FeatureReader
 from server.filters import Sellable
-from server.hydrate import Shopper, merge
 from server.infer import Model
 from server.popularity import PopularItems
 from server.purchase_history import PurchaseHistory
-from server.queries import ItemFilter, ShopperQuery
+from server.queries import ItemFilter
 from server.release_follower import ReleaseFollower
 
 LOG = logging.getLogger(__name__)
