@@ -49,6 +49,7 @@ class RecommendQuery:
     """One call of Recommend."""
 
     shopper: ShopperQuery
+    placement: str = ""
     page_size: int = DEFAULT_PAGE_SIZE
     filter: ItemFilter = field(default_factory=ItemFilter)
     diversity: float = 0.0
