@@ -150,6 +150,26 @@ def report(
 
 
 @app.command()
+def skew(
+    sample: Annotated[int, typer.Option(min=1, help="Answers that are compared, drawn at random.")] = 1000,
+    tolerance: Annotated[float, typer.Option(min=0, help="Largest difference that is none, relative above 1.")] = 1e-4,
+) -> None:
+    """Makes recorded answers again from the offline features; exit code 1 where the model saw something else."""
+    from features.skew import skew as find_skew
+
+    console = Console(highlight=False)
+    with clear_errors():
+        found = find_skew(load_settings(), sample, tolerance)
+    for reason, count in found.left_out.items():
+        console.print(f"{count:,} answers are not compared: {reason}")
+    if not found.skewed:
+        console.print(f"no skew in {found.answers:,} answers")
+        return
+    console.print(found.table())
+    raise typer.Exit(1)
+
+
+@app.command()
 def status() -> None:
     """Shows what the databases hold and how far their followers have come."""
     from features.status import status as read_status
