@@ -12,7 +12,7 @@ from features.history import PurchaseHistory
 from features.schema import UNKNOWN
 from features.transform import Floats, Ints, own_item_features, pad_own_items
 from training.dataset import Log
-from training.moments import Longs, Moments
+from training.moments import Longs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,8 +30,8 @@ class OwnItems:
     offsets: Longs
 
     @staticmethod
-    def before(log: Log, moments: Moments, history: PurchaseHistory | None = None) -> OwnItems:
-        """What every moment's shopper had bought strictly before it.
+    def before(log: Log, shoppers: Longs, times_ms: Longs, history: PurchaseHistory | None = None) -> OwnItems:
+        """What each shopper had bought strictly before its moment, both (E,).
 
         Args:
             history: `PurchaseHistory.of(log.purchases)`, where it is at hand.
@@ -39,13 +39,13 @@ class OwnItems:
         index = log.catalogue.select("item_id", item=pl.int_range(pl.len(), dtype=pl.Int32))
         own = (
             (history or PurchaseHistory.of(log.purchases))
-            .at(moments.shoppers, moments.times_ms)
+            .at(shoppers, times_ms)
             .join(index, on="item_id", how="left", maintain_order="left")
         )
         example = own["example"].to_numpy()
-        basket_counts = np.zeros(len(moments))
+        basket_counts = np.zeros(len(shoppers))
         basket_counts[example] = own["basket_count"].to_numpy()
-        sizes = np.bincount(example, minlength=len(moments))
+        sizes = np.bincount(example, minlength=len(shoppers))
         return OwnItems(
             items=own["item"].fill_null(UNKNOWN).to_numpy().astype(np.int32),
             counts=own["count"].to_numpy().astype(np.float64),
