@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import suppress
-from queue import Empty, Full, Queue
+from collections import deque
 from threading import Event, Thread
 from typing import Any, Literal
 
@@ -20,6 +19,7 @@ from server.metrics import ANSWERS_DROPPED, ANSWERS_RECORDED
 
 LOG = logging.getLogger(__name__)
 
+POLL_S = 0.05
 COMMIT_S = 0.25
 """An answer waits about this long for the others of its transaction."""
 MAX_ROWS = 500
@@ -38,7 +38,8 @@ class AnswerRecorder:
     def __init__(self, engine: Engine, *, max_answers: int, retention_days: float) -> None:
         self._engine = engine
         self._retention_ms = retention_days * _DAY_MS
-        self._queue: Queue[NewAnswer] = Queue(max_answers)
+        self._max_answers = max_answers
+        self._waiting: deque[NewAnswer] = deque()
         self._ending = Event()
         self._dropped = 0  # of this outage
         self._connection: Connection | None = None
@@ -46,10 +47,10 @@ class AnswerRecorder:
         self._thread.start()
 
     def record(self, answer: NewAnswer) -> None:
-        """Takes an answer, or drops it; returns at once."""
-        try:
-            self._queue.put_nowait(answer)
-        except Full:
+        """Takes an answer, or drops it; returns at once, without waking the thread."""
+        if len(self._waiting) < self._max_answers:
+            self._waiting.append(answer)
+        else:
             self._drop(1, "queue", "too many wait for the database")
 
     def close(self) -> None:
@@ -60,15 +61,17 @@ class AnswerRecorder:
     def _run(self) -> None:
         rows: list[dict[str, Any]] = []
         commit_s = prune_s = time.monotonic()
-        while rows or not (self._ending.is_set() and self._queue.empty()):
-            with suppress(Empty):
-                rows.append(answer_row(self._queue.get(timeout=COMMIT_S)))  # the costly part, spread over time
+        while rows or self._waiting or not self._ending.is_set():
+            while self._waiting and len(rows) < MAX_ROWS:
+                rows.append(answer_row(self._waiting.popleft()))  # the costly part, soon after the request
             now_s = time.monotonic()
-            if rows and (now_s - commit_s >= COMMIT_S or len(rows) >= MAX_ROWS):
+            if rows and (now_s - commit_s >= COMMIT_S or len(rows) >= MAX_ROWS or self._ending.is_set()):
                 self._write(rows)
                 rows, commit_s = [], time.monotonic()
             if now_s >= prune_s:
                 prune_s = now_s + (COMMIT_S if self._prune() else PRUNE_S)
+            if not self._waiting:
+                self._ending.wait(POLL_S)
         self._disconnect()
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
@@ -80,7 +83,7 @@ class AnswerRecorder:
             self._drop(len(rows), "database", repr(error))
             return
         ANSWERS_RECORDED.inc(len(rows))
-        if self._dropped and 2 * self._queue.qsize() < self._queue.maxsize:
+        if self._dropped and 2 * len(self._waiting) < self._max_answers:
             LOG.info("answers are recorded again; %d were not", self._dropped)
             self._dropped = 0
 

@@ -12,40 +12,21 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from features.codes import context_codes
 from features.history import PurchaseHistory
 from features.schema import HISTORY_EVENTS, RECENT_EVENTS
-from features.transform import pad_sequence
+from features.transform import Floats, pad_sequence
 from training.arrivals import Known, known_then
 from training.dataset import Log
 from training.fusion import SESSION_S, FusionModel
 from training.moments import DAY_MS, Longs, Moments
 from training.own_items import OwnItems
+from training.stretches import Stretches, cut_stretches, event_gaps_s, float_tensor, long_tensor, windows_of
 from training.transitions import COMING, VOTERS, WINDOW
 
 Bools = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stretches:
-    """Left-aligned stretches of events, each read once, and where B moments end in them.
-
-    items, types: int64 (S, L), -1 and 0 behind a row's end. gaps: float32 (S, L) seconds since the event before, 0 at
-    a row's first. row, last: int64 (B,), stretch and column of the last event that a moment sees.
-    """
-
-    items: Tensor
-    types: Tensor
-    gaps: Tensor
-    row: Tensor
-    last: Tensor
-
-    def to(self, device: str) -> Stretches:
-        """The same on a device."""
-        return Stretches(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,13 +66,13 @@ class Batch:
 class Asked:
     """Moments with what is looked up once for all of them: what was known, where it ends, and their own items.
 
-    ends: (E,) rows of `known.log`. gaps: float32 (n,), seconds between its events.
+    ends: (E,) rows of `known.log`. gaps_s: float32 (n,), time between its events.
     """
 
     moments: Moments
     known: Known
     ends: Longs
-    gaps: npt.NDArray[np.float32]
+    gaps_s: Floats
     own: OwnItems | None
 
 
@@ -124,7 +105,7 @@ class BatchMaker:
         self.log = log
         self.seen = seen
         self.purchases = PurchaseHistory.of(log.purchases) if own else None
-        self.gaps = _gaps(log)
+        self.gaps_s = event_gaps_s(log)
 
     @staticmethod
     def of(model: FusionModel, log: Log) -> BatchMaker:
@@ -135,12 +116,12 @@ class BatchMaker:
     def ask(self, moments: Moments) -> Asked:
         """Looks up what the batches of these moments need."""
         known = known_then(self.log, moments)
-        purchases, gaps = self.purchases, self.gaps
+        purchases, gaps_s = self.purchases, self.gaps_s
         if known.log is not self.log:
             purchases = None if purchases is None else PurchaseHistory.of(known.log.purchases)
-            gaps = _gaps(known.log)
+            gaps_s = event_gaps_s(known.log)
         own = None if purchases is None else OwnItems.before(known.log, known.shoppers, known.until_ms, purchases)
-        return Asked(moments=moments, known=known, ends=known.ends, gaps=gaps, own=own)
+        return Asked(moments=moments, known=known, ends=known.ends, gaps_s=gaps_s, own=own)
 
     def batches(
         self,
@@ -200,33 +181,26 @@ class BatchMaker:
         target_at = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         context = context_codes(now, [None] * len(rows), log.vocabularies)
         return Batch(
-            history=_stretches(asked, shoppers, long_ends, HISTORY_EVENTS, batches.shared),
-            recent=_stretches(asked, shoppers, ends, RECENT_EVENTS, batches.shared),
+            history=cut_stretches(log, asked.gaps_s, shoppers, long_ends, HISTORY_EVENTS, batches.shared),
+            recent=cut_stretches(log, asked.gaps_s, shoppers, ends, RECENT_EVENTS, batches.shared),
             long_mask=_column(has_long),
             long_age=_column(np.where(has_long, now - log.times_ms[np.maximum(long_ends - 1, 0)], 0) / 1000.0),
             short_mask=_column(has_recent),
             recent_age=_column(np.where(has_recent, now - log.times_ms[np.maximum(ends - 1, 0)], 0) / 1000.0),
             session_events=_column(np.minimum(session, RECENT_EVENTS)),
             unseen_events=_column(np.minimum(unseen, RECENT_EVENTS)),
-            seen_items=_long(seen.items[:, seen.items.shape[1] - width :]),
-            seen_types=_long(seen.types[:, seen.types.shape[1] - width :]),
-            seen_ages=_float(seen.ages[:, seen.ages.shape[1] - width :]),
+            seen_items=long_tensor(seen.items[:, seen.items.shape[1] - width :]),
+            seen_types=long_tensor(seen.types[:, seen.types.shape[1] - width :]),
+            seen_ages=float_tensor(seen.ages[:, seen.ages.shape[1] - width :]),
             coming_items=None if batches.learn is None else _coming(asked.known, shoppers, ends, batches.learn),
-            own_items=_long(own_items),
-            own_features=_float(own_features),
-            codes=_long(np.concatenate([log.codes[shoppers], context], axis=1)),
-            target_row=_long(target_row),
-            target_item=_long(moments.targets[moments.offsets[:-1][target_row] + target_at]),
-            weight=_float(np.ones(len(rows)) if batches.weights is None else batches.weights[rows]),
+            own_items=long_tensor(own_items),
+            own_features=float_tensor(own_features),
+            codes=long_tensor(np.concatenate([log.codes[shoppers], context], axis=1)),
+            target_row=long_tensor(target_row),
+            target_item=long_tensor(moments.targets[moments.offsets[:-1][target_row] + target_at]),
+            weight=float_tensor(np.ones(len(rows)) if batches.weights is None else batches.weights[rows]),
             rows=rows,
         )
-
-
-def _gaps(log: Log) -> npt.NDArray[np.float32]:
-    """float32 (n,) seconds since the shopper's event before, 0 at the first."""
-    gaps = np.diff(log.times_ms, prepend=log.times_ms[:1]) / 1000.0
-    gaps[log.starts[:-1]] = 0.0
-    return np.maximum(gaps, 0.0).astype(np.float32)
 
 
 def _groups(
@@ -240,7 +214,7 @@ def _groups(
     shoppers = asked.known.shoppers
     starts = asked.known.log.starts[shoppers]
     lengths = asked.ends - starts
-    windows = _windows(long_ends - starts, HISTORY_EVENTS, HISTORY_EVENTS // 2)
+    windows = windows_of(long_ends - starts, HISTORY_EVENTS, HISTORY_EVENTS // 2)
     order = rng.permutation(len(windows)) if rng is not None else np.arange(len(windows))
     stretch = shoppers * (1 << 24) + windows
     order = order[np.argsort(stretch[order], kind="stable")]
@@ -263,46 +237,8 @@ def _coming(known: Known, shoppers: Longs, ends: Longs, learn: npt.NDArray[np.bo
     rows = ends[:, None] + np.arange(COMING)
     there = rows < known.log.starts[shoppers + 1][:, None]
     rows = np.where(there, rows, 0)
-    return _long(np.where(there & learn[known.source[rows]], known.log.items[rows], -1))
-
-
-def _stretches(asked: Asked, shoppers: Longs, ends: Longs, size: int, shared: bool) -> Stretches:
-    """The newest `size` events before each end, or at least half as many of a stretch that is shared."""
-    log = asked.known.log
-    starts = log.starts[shoppers]
-    stride = size // 2 if shared else 1
-    windows = _windows(ends - starts, size, stride)
-    begin = starts + windows * stride
-    first, row = np.unique(begin, return_inverse=True)
-    last = ends - begin - 1
-    lengths = np.zeros(len(first), np.int64)
-    np.maximum.at(lengths, row, last + 1)
-    at = np.arange(max(int(lengths.max(initial=1)), 1))
-    present = at[None, :] < lengths[:, None]
-    cells = np.where(present, first[:, None] + at[None, :], 0)
-    gaps = np.where(present, asked.gaps[cells], 0.0)
-    gaps[:, 0] = 0.0
-    return Stretches(
-        items=_long(np.where(present, log.items[cells], -1)),
-        types=_long(np.where(present, log.types[cells], 0)),
-        gaps=_float(gaps),
-        row=_long(row.reshape(-1)),
-        last=_long(np.maximum(last, 0)),
-    )
-
-
-def _windows(length: Longs, size: int, stride: int) -> Longs:
-    """Number of the stretch, each `stride` further on, in which an event prefix of this length is encoded."""
-    return np.maximum(-(-(length - size) // stride), 0)
+    return long_tensor(np.where(there & learn[known.source[rows]], known.log.items[rows], -1))
 
 
 def _column(values: npt.ArrayLike) -> Tensor:
-    return _float(values).unsqueeze(1)
-
-
-def _long(values: npt.ArrayLike) -> Tensor:
-    return torch.from_numpy(np.asarray(values).astype(np.int64))
-
-
-def _float(values: npt.ArrayLike) -> Tensor:
-    return torch.from_numpy(np.asarray(values).astype(np.float32))
+    return float_tensor(values).unsqueeze(1)
