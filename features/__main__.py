@@ -5,10 +5,13 @@ An error that a person can put right ends in one line and exit code 2.
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +20,8 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy.exc import OperationalError
 
-from features.database.engine import DatabaseError
+from features.answer_report import Dimension
+from features.database.engine import DatabaseError, open_database
 from features.importing.errors import ImportFailed
 from features.release import ReleaseError
 from features.settings import load_settings
@@ -106,6 +110,63 @@ def materialize(
 
     with clear_errors():
         materialize_vectors(load_settings(), release)
+
+
+@app.command()
+def report(
+    since: Annotated[
+        datetime | None, typer.Option(help="Start of the window, UTC; default: 7 days before its end.")
+    ] = None,
+    until: Annotated[datetime | None, typer.Option(help="End of the window, UTC; default: now.")] = None,
+    by: Annotated[Dimension | None, typer.Option(help="One dimension alone; default: each of the three.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+) -> None:
+    """How answers did: impressions, click-through, conversion and coverage by release, placement and tier."""
+    from features.answer_report import DIMENSIONS
+    from features.answer_report import report as answer_report
+
+    end = until.replace(tzinfo=timezone.utc) if until else datetime.now(timezone.utc)
+    start = since.replace(tzinfo=timezone.utc) if since else end - timedelta(days=7)
+    if start >= end:
+        raise typer.BadParameter(
+            f"{start:%Y-%m-%d %H:%M} is not before --until {end:%Y-%m-%d %H:%M}", param_hint="--since"
+        )
+    with clear_errors():
+        engine = open_database(load_settings().log_url)
+        found = answer_report(
+            engine, round(1000 * start.timestamp()), round(1000 * end.timestamp()), [by] if by else DIMENSIONS
+        )
+        engine.dispose()
+    if as_json:
+        print(json.dumps(asdict(found)))
+        return
+    console = Console(highlight=False)
+    if not found.lines:
+        console.print(f"No answers were recorded from {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC.")
+        return
+    console.print(found.table())
+    if found.unknown_token_events:
+        console.print(f"{found.unknown_token_events:,} events carry a token that no recorded answer has.")
+
+
+@app.command()
+def skew(
+    sample: Annotated[int, typer.Option(min=1, help="Answers that are compared, drawn at random.")] = 1000,
+    tolerance: Annotated[float, typer.Option(min=0, help="Largest difference that is none, relative above 1.")] = 1e-4,
+) -> None:
+    """Makes recorded answers again from the offline features; exit code 1 where the model saw something else."""
+    from features.skew import skew as find_skew
+
+    console = Console(highlight=False)
+    with clear_errors():
+        found = find_skew(load_settings(), sample, tolerance)
+    for reason, count in found.left_out.items():
+        console.print(f"{count:,} answers are not compared: {reason}")
+    if not found.skewed:
+        console.print(f"no skew in {found.answers:,} answers")
+        return
+    console.print(found.table())
+    raise typer.Exit(1)
 
 
 @app.command()

@@ -3,7 +3,7 @@
 Writes to `settings.offline`, each file replaced as a whole:
 
 - events.parquet: the log, sorted by shopper, event_time_ms, position, columns `OFFLINE_EVENTS`; every feature of any
-  moment can be cut from it (`features.transform`, `features.history`);
+  moment can be cut from it (`features.transform`, `features.history`, `features.point_in_time`);
 - items.parquet (`Catalogue.frame`), users.parquet (`Users.frame` and the shopper's key);
 - shopper_recent, shopper_purchases, shopper_profile, item_statistics: the rows of Feast's offline sources, each
   stamped with its newest event, so that a point-in-time join never sees one before it was true.
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -28,10 +29,11 @@ from rich.console import Console
 from rich.progress import Progress
 from sqlalchemy import Engine
 
-from features import item_statistics, online, schema, store
+from features import item_statistics, online, point_in_time, schema, store
 from features.catalogue import Catalogue
 from features.database.engine import open_database
 from features.event_log import EVENT_COLUMNS, EventLog
+from features.point_in_time import with_known_time
 from features.rows import newest_events, profile_rows, purchase_rows, purchases, recent_rows
 from features.settings import Settings
 from features.users import Users
@@ -48,6 +50,7 @@ OFFLINE_EVENTS: Final[tuple[str, ...]] = (
     "quantity",
     "price",
     "session_id",
+    "known_time_ms",
 )
 CHUNK_ROWS: Final = 200_000
 SORT_MEMORY: Final = "1GB"
@@ -88,19 +91,19 @@ def build(settings: Settings) -> None:
 
 def write_events(log: EventLog, folder: Path, progress: Progress) -> int:
     """Writes `folder`/events.parquet and returns the position through which it holds the log."""
-    through = log.last_position()
+    read_ms = int(time.time() * 1000)
+    through, joins = log.last_position(), log.sign_ins()
     task = progress.add_task("reading the log", total=through)
     unsorted = folder / "unsorted.parquet"
-    columns = {name: EVENT_COLUMNS[name] for name in OFFLINE_EVENTS}
-    empty = pl.DataFrame(schema=columns).to_arrow()
+    empty = _no_events().to_arrow()
     with pq.ParquetWriter(unsorted, empty.schema, compression="lz4") as writer:
         for frame in log.scan():
-            kept = frame.filter(pl.col("position") <= through).select(OFFLINE_EVENTS)
+            kept = with_known_time(frame.filter(pl.col("position") <= through), joins).select(OFFLINE_EVENTS)
             writer.write_table(kept.to_arrow().cast(empty.schema))
             progress.update(task, completed=frame["position"][-1])
             if frame["position"][-1] >= through:
                 break
-    _sort(unsorted, folder / "events.parquet")
+    _sort(unsorted, folder / "events.parquet", read_ms)
     unsorted.unlink()
     return through
 
@@ -144,13 +147,14 @@ def write_shopper_rows(folder: Path, progress: Progress) -> None:
             progress.advance(task, chunk.height)
 
 
-def _sort(source: Path, target: Path) -> None:
+def _sort(source: Path, target: Path, read_ms: int) -> None:
     spill = target.parent / "spill"
     with duckdb.connect(config={"memory_limit": SORT_MEMORY, "temp_directory": str(spill)}) as connection:
         connection.execute("SET preserve_insertion_order = false")
         connection.execute(
             f"COPY (SELECT * FROM read_parquet({_quoted(source)}) ORDER BY shopper, event_time_ms, position) "
-            f"TO {_quoted(target)} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 122880)"
+            f"TO {_quoted(target)} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 122880, "
+            f"KV_METADATA {{{point_in_time.READ_TIME}: '{read_ms}'}})"
         )
     shutil.rmtree(spill, ignore_errors=True)
 
@@ -160,7 +164,8 @@ def _quoted(path: Path) -> str:
 
 
 def _no_events() -> pl.DataFrame:
-    return pl.DataFrame(schema={name: EVENT_COLUMNS[name] for name in OFFLINE_EVENTS})
+    columns = {**EVENT_COLUMNS, "known_time_ms": pl.Int64()}
+    return pl.DataFrame(schema={name: columns[name] for name in OFFLINE_EVENTS})
 
 
 def _users(engine: Engine) -> pl.DataFrame:

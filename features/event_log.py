@@ -16,7 +16,7 @@ import polars as pl
 from sqlalchemy import Connection, Engine, String, cast, func, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 
-from features.database.models import Event
+from features.database.models import Event, SignIn
 from features.schema import OWN_ITEMS, SEQUENCE_TYPES, EventType, shopper_key
 
 EVENT_COLUMNS: Final[dict[str, pl.DataType]] = {
@@ -46,6 +46,13 @@ PURCHASE_COLUMNS: Final[dict[str, pl.DataType]] = {
     "first_time_ms": pl.Int64(),
     "last_time_ms": pl.Int64(),
     "basket_count": pl.Int64(),
+}
+
+SIGN_IN_COLUMNS: Final[dict[str, pl.DataType]] = {
+    "session_id": pl.String(),
+    "shopper": pl.String(),
+    "sign_in_position": pl.Int64(),
+    "sign_in_arrival_ms": pl.Int64(),
 }
 
 WRITER_LOCK: Final = 6216418
@@ -188,6 +195,13 @@ class EventLog:
             .group_by("shopper", maintain_order=True)
             .head(OWN_ITEMS)
         )
+
+    def sign_ins(self) -> pl.DataFrame:
+        """Every sign-in: session_id, shopper, sign_in_position, and sign_in_arrival_ms of the event that signed in."""
+        statement = select(SignIn.session_id, SignIn.shopper, SignIn.position, Event.arrival_time_ms)
+        with self._engine.connect() as connection:
+            rows = connection.execute(statement.join(Event, Event.position == SignIn.position)).fetchall()
+        return _frame(rows, SIGN_IN_COLUMNS)
 
     def scan(self, batch_rows: int = 100_000) -> Iterator[pl.DataFrame]:
         """The whole log in position order, `batch_rows` at a time; columns `EVENT_COLUMNS`."""

@@ -8,6 +8,7 @@ cuts each example at its own moment; the gateway passes the few rows that it has
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from features.schema import OWN_FEATURES, OWN_ITEMS, PADDING, RECENT_EVENTS
 Ints = npt.NDArray[np.int32]
 Longs = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
+Array = npt.NDArray[Any]
 
 DAY_S = 86_400.0
 

@@ -10,11 +10,9 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 import features.lean_feast  # noqa: F401  (before feast)
 
@@ -25,12 +23,12 @@ from feast.protos.feast.types.Value_pb2 import Value
 
 from features.schema import PROFILE_VIEW, PURCHASES_VIEW, RECENT_VIEW, SHOPPER, interest_view
 from features.settings import Settings
+from features.shopper import LongInterest, Profile, Purchase, ShopperEvent, ShopperFeatures
 from features.store import open_store
 from server.breaker import Breaker
 from server.coalescer import Coalescer
 from server.deadline import Deadline
 from server.errors import FeaturesUnavailable
-from server.queries import ShopperEvent
 
 LOG = logging.getLogger(__name__)
 
@@ -39,45 +37,6 @@ REOPEN_S = 2.0
 
 MAX_SHOPPERS = 256
 """Entities in one read; SQLite takes at most 32,766 parameters, and long reads hold up the next."""
-
-
-@dataclass(frozen=True, slots=True)
-class Purchase:
-    """What a shopper has bought of one item; `count` in baskets."""
-
-    item_id: str
-    count: int
-    first_ms: int
-    last_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """Attributes of a shopper, None where unknown."""
-
-    age: float | None = None
-    gender: str | None = None
-    country: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class LongInterest:
-    """A release's vector of one shopper, float32 (D,), and the newest event that it has seen."""
-
-    vector: npt.NDArray[np.float32]
-    encoded_through_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class ShopperFeatures:
-    """One row of the feature store; what is missing is empty."""
-
-    recent: tuple[ShopperEvent, ...] = ()
-    """Ascending by time."""
-    purchases: tuple[Purchase, ...] = ()
-    basket_count: int = 0
-    profile: Profile = field(default_factory=Profile)
-    interest: LongInterest | None = None
 
 
 Request = tuple[Sequence[str], int]

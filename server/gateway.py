@@ -25,6 +25,7 @@ from braid.v1 import (
 )
 from features.database.engine import open_database
 from features.settings import Settings
+from server.answer_recorder import AnswerRecorder
 from server.breaker import Breaker
 from server.catalogue_follower import CatalogueFollower
 from server.catalogue_index import CatalogueIndex
@@ -33,6 +34,7 @@ from server.event_writer import EventWriter
 from server.feature_reader import FeatureReader
 from server.filters import Sellable
 from server.infer import Model
+from server.metrics import serve_metrics
 from server.popularity import PopularItems
 from server.purchase_history import PurchaseHistory
 from server.release_follower import ReleaseFollower
@@ -97,6 +99,9 @@ class Gateway:
             breaker=breaker,
             threads=self._threads,
         )
+        self._recorder = AnswerRecorder(
+            self._engine, max_answers=own.max_queued_answers, retention_days=own.answer_retention_days
+        )
         self.shop = Shop(
             index=index,
             sellable=Sellable(index),
@@ -105,6 +110,7 @@ class Gateway:
             releases=self._releases,
             model=Model(self._triton, breaker, budget_s=own.model_budget_ms / 1000),
             history=PurchaseHistory(self._engine, self._threads),
+            recorder=self._recorder,
             feature_budget_s=own.feature_budget_ms / 1000,
         )
         write_budget_s = own.write_budget_ms / 1000
@@ -118,6 +124,7 @@ class Gateway:
             ]
         )
         self._tasks: list[asyncio.Task[None]] = []
+        self._end_metrics: Callable[[], None] = lambda: None
         self.port = 0
 
     async def start(self) -> None:
@@ -148,6 +155,8 @@ class Gateway:
             raise AddressTaken(
                 f"BRAID_GATEWAY_ADDRESS={address}: cannot listen there; stop what does, or choose another port"
             ) from None
+        if self._own.metrics_address:
+            self._end_metrics = self._begin_metrics()
         await self._server.start()
         LOG.info("listening on %s", address)
         for work in (
@@ -168,12 +177,22 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._triton.close()
-        for part in (self._events, self._records, self._features):
+        for part in (self._events, self._records, self._recorder, self._features):
             await asyncio.get_running_loop().run_in_executor(None, part.close)
         self._threads.shutdown(wait=True, cancel_futures=True)
+        self._end_metrics()
         self._election.resign()
         self._engine.dispose()
         LOG.info("stopped")
+
+    def _begin_metrics(self) -> Callable[[], None]:
+        try:
+            return serve_metrics(self._own.metrics_address)
+        except OSError as error:
+            raise AddressTaken(
+                f"BRAID_GATEWAY_METRICS_ADDRESS={self._own.metrics_address}: cannot listen there ({error.strerror}); "
+                "choose another port, one for each process"
+            ) from None
 
     async def _announce(self) -> None:
         """SERVING once the catalogue and what is popular are here and the wanted release, if any, is warm."""

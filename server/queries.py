@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from features.schema import DEFAULT_PAGE_SIZE
+from features.shopper import ShopperQuery
 
 
 class Tier(IntEnum):
@@ -24,44 +25,6 @@ class Strand(IntEnum):
     RECENT = 2
     REPEAT = 3
     POPULAR = 4
-
-
-@dataclass(frozen=True, slots=True)
-class ShopperEvent:
-    """One event of a shopper, from the request or the feature store."""
-
-    event_id: str
-    item_id: str
-    event_type: int
-    time_ms: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Context:
-    """Where and when the shopper is. Empty strings are not known."""
-
-    country: str = ""
-    device: str = ""
-    local_time_ms: int | None = None
-    page_category: tuple[str, ...] = ()
-    page_item_id: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShopperQuery:
-    """For whom and when: what every call about a shopper has."""
-
-    user_id: str
-    session_id: str
-    now_ms: int
-    context: Context = field(default_factory=Context)
-    recent_events: tuple[ShopperEvent, ...] = ()
-
-    @property
-    def keys(self) -> list[str]:
-        """The entity keys to read, the person's first."""
-        keys = [f"u:{self.user_id}"] if self.user_id else []
-        return [*keys, f"s:{self.session_id}"] if self.session_id else keys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +49,7 @@ class RecommendQuery:
     """One call of Recommend."""
 
     shopper: ShopperQuery
+    placement: str = ""
     page_size: int = DEFAULT_PAGE_SIZE
     filter: ItemFilter = field(default_factory=ItemFilter)
     diversity: float = 0.0

@@ -7,16 +7,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from features.answers import NewAnswer
 from features.schema import PADDING
+from features.shopper import Shopper, ShopperQuery
 from server.attribution import new_token
 from server.catalogue_index import Rows
 from server.deadline import Deadline
 from server.errors import ModelUnavailable
 from server.hydrate import fusion_request
 from server.loaded_release import LoadedRelease
-from server.queries import Ranking, ShopperQuery, Tier
-from server.selection import scores_of
+from server.queries import Ranking, Tier
+from server.selection import Floats, scores_of
 from server.shop import Shop
+from server.triton import FusionRequest
 
 LOG = logging.getLogger(__name__)
 
@@ -43,28 +46,46 @@ async def rank(shop: Shop, query: ShopperQuery, item_ids: Sequence[str], deadlin
             continue
         tier = Tier.FULL if shopper.interest else Tier.RECENT
         scores = scores_of(answer, release, rows)
-        return Ranking(
-            scores=scores.tolist(),
-            unknown=unknown,
+        return _answer(shop, query, shopper, item_ids, scores, unknown, tier, request)
+    return _answer(shop, query, shopper, item_ids, _popularity(shop, rows), unknown, Tier.POPULAR, None)
+
+
+def _answer(
+    shop: Shop,
+    query: ShopperQuery,
+    shopper: Shopper,
+    item_ids: Sequence[str],
+    scores: Floats,
+    unknown: list[bool],
+    tier: Tier,
+    request: FusionRequest | None,
+) -> Ranking:
+    """The answer, remembered without a page: how the caller arranges the items is not known here."""
+    release = request.release if request else 0
+    token = new_token(release, tier)
+    shop.recorder.record(
+        NewAnswer(
+            attribution_token=token,
+            query=query,
+            placement="",
+            options={"ranked_item_ids": list(item_ids)},
+            release=release,
             tier=tier,
-            release=release.number,
-            attribution_token=new_token(release.number, tier),
+            item_ids=(),
+            stored=shopper.stored,
+            inputs=request.shopper_inputs if request else None,
         )
-    return _by_popularity(shop, rows, unknown)
+    )
+    return Ranking(scores=scores.tolist(), unknown=unknown, tier=tier, release=release, attribution_token=token)
 
 
-def _by_popularity(shop: Shop, rows: Rows, unknown: list[bool]) -> Ranking:
+def _popularity(shop: Shop, rows: Rows) -> Floats:
+    """Scores where no model answers; an unknown item is the average one."""
     popularity = shop.popular.current
     scores = popularity.of_rows(rows)
     everywhere = popularity.of_rows(np.arange(len(shop.index), dtype=np.int32))
     scores[rows < 0] = everywhere.mean() if everywhere.size else 0.0
-    return Ranking(
-        scores=scores.tolist(),
-        unknown=unknown,
-        tier=Tier.POPULAR,
-        release=0,
-        attribution_token=new_token(0, Tier.POPULAR),
-    )
+    return scores
 
 
 def _candidates(release: LoadedRelease, rows: Rows) -> np.ndarray[tuple[int], np.dtype[np.int32]]:

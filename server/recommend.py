@@ -8,21 +8,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from features.answers import NewAnswer
 from features.schema import TOP_ITEMS
+from features.shopper import Shopper
 from server.attribution import new_token
 from server.catalogue_index import Mask, Rows
 from server.deadline import Deadline
 from server.errors import ModelUnavailable
 from server.filters import allowed, removed_counts
-from server.hydrate import Shopper, fusion_request, no_candidates
+from server.hydrate import fusion_request, no_candidates
 from server.loaded_release import LoadedRelease
 from server.queries import Reason, Recommendation, RecommendQuery, Strand, Tier
 from server.selection import best_rows, explain, spread_out
 from server.shop import Shop
+from server.triton import FusionRequest
 
 LOG = logging.getLogger(__name__)
 
@@ -78,21 +83,19 @@ class _Page:
         strands = [(True, True)]
         if self._query.explain:
             strands += [(True, False), (False, True)]
-        answers = await self._shop.model.fuse(
-            *(
-                fusion_request(
-                    shopper,
-                    release,
-                    index,
-                    allowed=bits,
-                    candidates=no_candidates(),
-                    long_term=long_term,
-                    recent=recent,
-                )
-                for long_term, recent in strands
-            ),
-            deadline=deadline,
-        )
+        requests = [
+            fusion_request(
+                shopper,
+                release,
+                index,
+                allowed=bits,
+                candidates=no_candidates(),
+                long_term=long_term,
+                recent=recent,
+            )
+            for long_term, recent in strands
+        ]
+        answers = await self._shop.model.fuse(*requests, deadline=deadline)
         rows, scores = best_rows(answers[0], release, self.mask)
         places = self._spread(rows, scores, release)
         rows, scores = rows[places], scores[places]
@@ -100,7 +103,7 @@ class _Page:
             rows,
             scores,
             tier=Tier.FULL if shopper.interest else Tier.RECENT,
-            release=release.number,
+            request=requests[0],
             long_term_weight=float(answers[0].long_weight[0]),
             reasons=explain(rows, scores, shopper, release, index, *answers) if self._query.explain else [],
         )
@@ -122,7 +125,7 @@ class _Page:
             rows,
             scores,
             tier=Tier.SEGMENT if chosen else Tier.POPULAR,
-            release=0,
+            request=None,
             long_term_weight=None,
             reasons=[Reason(Strand.POPULAR)] * rows.size if self._query.explain else [],
         )
@@ -148,14 +151,30 @@ class _Page:
         scores: Floats,
         *,
         tier: Tier,
-        release: int,
+        request: FusionRequest | None,
         long_term_weight: float | None,
         reasons: list[Reason],
     ) -> Recommendation:
-        shopper, item_ids = self._shopper, self._shop.index.item_ids
+        shopper = self._shopper
+        item_ids = [self._shop.index.item_ids[row] for row in rows]
         short = rows.size < self._query.page_size
+        release = request.release if request else 0
+        token = new_token(release, tier)
+        self._shop.recorder.record(
+            NewAnswer(
+                attribution_token=token,
+                query=self._query.shopper,
+                placement=self._query.placement,
+                options=_options(self._query),
+                release=release,
+                tier=tier,
+                item_ids=item_ids,
+                stored=shopper.stored,
+                inputs=request.shopper_inputs if request else None,
+            )
+        )
         return Recommendation(
-            item_ids=[item_ids[row] for row in rows],
+            item_ids=item_ids,
             scores=scores.tolist(),
             reasons=reasons,
             tier=tier,
@@ -166,5 +185,11 @@ class _Page:
             filter_counts=removed_counts(self._shop.index, self._sellable, self._query.filter, self._purchased)
             if short
             else [],
-            attribution_token=new_token(release, tier),
+            attribution_token=token,
         )
+
+
+def _options(query: RecommendQuery) -> dict[str, Any]:
+    """What the request asked for beyond shopper and placement, fields that were not set left out."""
+    chosen = {name: value for name, value in asdict(query.filter).items() if value not in (None, False, ())}
+    return {"filter": chosen, "page_size": query.page_size, "diversity": query.diversity}

@@ -20,15 +20,15 @@ from sqlalchemy.exc import SQLAlchemyError
 from features.release import ReleaseError, read_release
 from features.releases import ReleaseTable
 from features.schema import CONTENT_TOKENS, FUSION_MODEL, ITEM_TOWER_MODEL
+from features.shopper import ShopperQuery, merge
 from server.breaker import Breaker
 from server.catalogue_follower import CatalogueFollower
 from server.catalogue_index import CatalogueIndex
 from server.election import Election
 from server.errors import ModelUnavailable
 from server.feature_reader import FeatureReader
-from server.hydrate import fusion_request, merge, no_candidates
+from server.hydrate import fusion_request, no_candidates
 from server.loaded_release import LoadedRelease
-from server.queries import ShopperQuery
 from server.triton import Triton
 
 LOG = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from features.shopper import Shopper
 from server.catalogue_index import CatalogueIndex, Mask, Rows
-from server.hydrate import Shopper
 from server.loaded_release import LoadedRelease, unit_length
 from server.queries import Reason, Strand
 from server.triton import FusionAnswer

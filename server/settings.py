@@ -19,6 +19,11 @@ class GatewaySettings(BaseSettings):
     drain_s: float = Field(default=10, ge=0, description="how long calls in flight may finish after SIGTERM")
     max_calls: int = Field(default=4_000, gt=0, description="calls in flight before RESOURCE_EXHAUSTED")
     max_queued_events: int = Field(default=50_000, gt=0, description="events awaiting their commit")
+    max_queued_answers: int = Field(default=5_000, gt=0, description="answers awaiting their record; more are dropped")
+    answer_retention_days: float = Field(default=30, gt=0, description="recorded answers that are older are deleted")
+    metrics_address: str = Field(
+        default="", pattern=r"^(\S+:\d+)?$", description="host:port of this process's counters over HTTP; empty: none"
+    )
     share_port: bool = Field(default=False, description="SO_REUSEPORT: several processes on one address")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="DEBUG has a line for every call"

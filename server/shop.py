@@ -10,16 +10,18 @@ from dataclasses import dataclass
 from sqlalchemy.exc import SQLAlchemyError
 
 from features.schema import OWN_ITEMS
+from features.shopper import Shopper, ShopperFeatures, ShopperQuery, merge
+from server.answer_recorder import AnswerRecorder
 from server.catalogue_index import CatalogueIndex
 from server.deadline import Deadline
 from server.errors import FeaturesUnavailable
-from server.feature_reader import FeatureReader, ShopperFeatures
+from server.feature_reader import FeatureReader
 from server.filters import Sellable
-from server.hydrate import Shopper, merge
 from server.infer import Model
+from server.metrics import STALE_INTERESTS
 from server.popularity import PopularItems
 from server.purchase_history import PurchaseHistory
-from server.queries import ItemFilter, ShopperQuery
+from server.queries import ItemFilter
 from server.release_follower import ReleaseFollower
 
 LOG = logging.getLogger(__name__)
@@ -36,6 +38,7 @@ class Shop:
     releases: ReleaseFollower
     model: Model
     history: PurchaseHistory
+    recorder: AnswerRecorder
     feature_budget_s: float
 
     async def shopper(self, query: ShopperQuery, release: int, deadline: Deadline) -> Shopper:
@@ -46,7 +49,10 @@ class Shop:
                 rows = await self.features.read(query.keys, release, deadline)
             except FeaturesUnavailable as error:
                 LOG.debug("answering without features: %s", error)
-        return merge(rows, query)
+        shopper = merge(rows, query)
+        if shopper.interest is None and any(row.interest for row in rows):
+            STALE_INTERESTS.inc()
+        return shopper
 
     async def bought_item_ids(
         self, shopper: Shopper, query: ShopperQuery, item_filter: ItemFilter, deadline: Deadline

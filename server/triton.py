@@ -46,6 +46,11 @@ class FusionRequest:
         """Only requests of one release and equal shapes go together."""
         return self.release, self.inputs[-2].size, self.inputs[-1].size
 
+    @property
+    def shopper_inputs(self) -> tuple[Array, ...]:
+        """The arrays of `fusion_inputs.SHOPPER_INPUTS`."""
+        return self.inputs[:-2]
+
 
 @dataclass(frozen=True, slots=True)
 class FusionAnswer:

@@ -12,40 +12,22 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from features.codes import context_codes
 from features.history import PurchaseHistory
 from features.schema import HISTORY_EVENTS, RECENT_EVENTS
-from features.transform import pad_sequence
+from features.transform import Floats, pad_sequence
+from training.arrivals import Known, known_then
 from training.dataset import Log
 from training.fusion import SESSION_S, FusionModel
 from training.item_trend import ItemTrend
 from training.moments import DAY_MS, Longs, Moments
 from training.own_items import OwnItems
+from training.stretches import Stretches, cut_stretches, event_gaps_s, float_tensor, long_tensor, windows_of
 from training.transitions import COMING, VOTERS, WINDOW
 
 Bools = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stretches:
-    """Left-aligned stretches of events, each read once, and where B moments end in them.
-
-    items, types: int64 (S, L), -1 and 0 behind a row's end. gaps: float32 (S, L) seconds since the event before, 0 at
-    a row's first. row, last: int64 (B,), stretch and column of the last event that a moment sees.
-    """
-
-    items: Tensor
-    types: Tensor
-    gaps: Tensor
-    row: Tensor
-    last: Tensor
-
-    def to(self, device: str) -> Stretches:
-        """The same on a device."""
-        return Stretches(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,10 +66,15 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """Moments with what is looked up once for all of them: the end of each one's events, and its own items."""
+    """Moments with what is looked up once for all of them: what was known, where it ends, and their own items.
+
+    ends: (E,) rows of `known.log`. gaps_s: float32 (n,), time between its events.
+    """
 
     moments: Moments
+    known: Known
     ends: Longs
+    gaps_s: Floats
     own: OwnItems | None
 
 
@@ -120,9 +107,7 @@ class BatchMaker:
         self.log = log
         self.seen = seen
         self.purchases = PurchaseHistory.of(log.purchases) if own else None
-        gaps = np.diff(log.times_ms, prepend=log.times_ms[:1]) / 1000.0
-        gaps[log.starts[:-1]] = 0.0
-        self.gaps = np.maximum(gaps, 0.0).astype(np.float32)
+        self.gaps_s = event_gaps_s(log)
 
     @staticmethod
     def of(model: FusionModel, log: Log) -> BatchMaker:
@@ -132,8 +117,15 @@ class BatchMaker:
 
     def ask(self, moments: Moments, trend: ItemTrend | None = None) -> Asked:
         """Looks up what the batches of these moments need; to learn from them, with the items' `trend`."""
-        own = None if self.purchases is None else OwnItems.before(self.log, moments, self.purchases, trend)
-        return Asked(moments=moments, ends=self.log.rows_before(moments.shoppers, moments.times_ms), own=own)
+        known = known_then(self.log, moments)
+        purchases, gaps_s = self.purchases, self.gaps_s
+        if known.log is not self.log:
+            purchases = None if purchases is None else PurchaseHistory.of(known.log.purchases)
+            gaps_s = event_gaps_s(known.log)
+        own = None if purchases is None else OwnItems.before(known.log, known.shoppers, known.until_ms, purchases)
+        if own is not None and trend is not None:
+            own = own.with_trends(trend, moments.times_ms)
+        return Asked(moments=moments, known=known, ends=known.ends, gaps_s=gaps_s, own=own)
 
     def batches(
         self,
@@ -157,16 +149,16 @@ class BatchMaker:
             label_items: at most so many targets of a moment.
             learn: bool (n,), events that are learned from, for batches to learn from.
         """
-        moments = asked.moments
+        moments, known = asked.moments, asked.known
         through = moments.times_ms // DAY_MS * DAY_MS
         if rng is not None and late_share:
             late = rng.random(len(through)) < late_share
             through = through - np.where(late, rng.integers(1, 8, len(through)), 0) * DAY_MS
-        long_ends = self.log.rows_before(moments.shoppers, through)
+        long_ends = np.minimum(known.log.rows_before(known.shoppers, through), asked.ends)
         return Batches(
             maker=self,
             asked=asked,
-            groups=self._groups(moments, long_ends, batch_examples, segment_examples, rng),
+            groups=_groups(asked, long_ends, batch_examples, segment_examples, rng),
             long_ends=long_ends,
             weights=weights,
             label_items=label_items,
@@ -174,40 +166,14 @@ class BatchMaker:
             shared=rng is not None,
         )
 
-    def _groups(
-        self,
-        moments: Moments,
-        long_ends: Longs,
-        batch_examples: int,
-        segment_examples: int,
-        rng: np.random.Generator | None,
-    ) -> list[Longs]:
-        """Moments of each batch; those of one stretch stand together, and stretches of like length."""
-        lengths = self.log.rows_before(moments.shoppers, moments.times_ms) - self.log.starts[moments.shoppers]
-        windows = _windows(long_ends - self.log.starts[moments.shoppers], HISTORY_EVENTS, HISTORY_EVENTS // 2)
-        order = rng.permutation(len(windows)) if rng is not None else np.arange(len(windows))
-        stretch = moments.shoppers * (1 << 24) + windows
-        order = order[np.argsort(stretch[order], kind="stable")]
-        _, first, inverse = np.unique(stretch[order], return_index=True, return_inverse=True)
-        kept = np.arange(len(order)) - first[inverse] < segment_examples
-        longest = np.maximum.reduceat(lengths[order] - windows[order], first) if len(first) else first
-        noise = rng.random(len(longest)) if rng is not None else np.linspace(0, 1, len(longest))
-        place = np.lexsort((noise, np.floor(4 * np.log2(longest + 1.0))))  # like lengths together: little is padded
-        position = np.empty(len(place), np.int64)
-        position[place] = np.arange(len(place))
-        rows = order[kept][np.argsort(position[inverse[kept]], kind="stable")]
-        groups = [rows[at : at + batch_examples] for at in range(0, len(rows), batch_examples)]
-        if rng is not None:
-            groups = [groups[at] for at in rng.permutation(len(groups))]
-        return groups
-
     def cut(self, batches: Batches, rows: Longs) -> Batch:
         """The batch of some moments, rows of `batches.asked.moments`."""
         asked, long_ends = batches.asked, batches.long_ends[rows]
-        log, moments, ends = self.log, asked.moments.take(rows), asked.ends[rows]
-        starts, now = log.starts[moments.shoppers], moments.times_ms
+        log, moments, ends = asked.known.log, asked.moments.take(rows), asked.ends[rows]
+        shoppers, now = asked.known.shoppers[rows], moments.times_ms
+        starts = log.starts[shoppers]
         has_long, has_recent = long_ends > starts, ends > starts
-        session = ends - log.rows_before(moments.shoppers, now - int(SESSION_S * 1000) + 1)
+        session = np.maximum(ends - log.rows_before(shoppers, now - int(SESSION_S * 1000) + 1), 0)
         unseen = ends - np.where(has_long, long_ends, starts)
         seen = pad_sequence(log.items, log.types, log.times_ms, starts, ends, now, self.seen)
         width = int((seen.types > 0).sum(axis=1).max(initial=0))
@@ -220,71 +186,65 @@ class BatchMaker:
         target_at = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         context = context_codes(now, [None] * len(rows), log.vocabularies)
         return Batch(
-            history=self._stretches(moments.shoppers, long_ends, HISTORY_EVENTS, batches.shared),
-            recent=self._stretches(moments.shoppers, ends, RECENT_EVENTS, batches.shared),
+            history=cut_stretches(log, asked.gaps_s, shoppers, long_ends, HISTORY_EVENTS, batches.shared),
+            recent=cut_stretches(log, asked.gaps_s, shoppers, ends, RECENT_EVENTS, batches.shared),
             long_mask=_column(has_long),
             long_age=_column(np.where(has_long, now - log.times_ms[np.maximum(long_ends - 1, 0)], 0) / 1000.0),
             short_mask=_column(has_recent),
             recent_age=_column(np.where(has_recent, now - log.times_ms[np.maximum(ends - 1, 0)], 0) / 1000.0),
             session_events=_column(np.minimum(session, RECENT_EVENTS)),
             unseen_events=_column(np.minimum(unseen, RECENT_EVENTS)),
-            seen_items=_long(seen.items[:, seen.items.shape[1] - width :]),
-            seen_types=_long(seen.types[:, seen.types.shape[1] - width :]),
-            seen_ages=_float(seen.ages[:, seen.ages.shape[1] - width :]),
-            coming_items=None if batches.learn is None else self._coming(moments.shoppers, ends, batches.learn),
-            own_items=_long(own_items),
-            own_features=_float(own_features),
-            own_trends=_float(own_trends) if own_trends.shape[-1] else None,
-            codes=_long(np.concatenate([log.codes[moments.shoppers], context], axis=1)),
-            target_row=_long(target_row),
-            target_item=_long(moments.targets[moments.offsets[:-1][target_row] + target_at]),
-            weight=_float(np.ones(len(rows)) if batches.weights is None else batches.weights[rows]),
+            seen_items=long_tensor(seen.items[:, seen.items.shape[1] - width :]),
+            seen_types=long_tensor(seen.types[:, seen.types.shape[1] - width :]),
+            seen_ages=float_tensor(seen.ages[:, seen.ages.shape[1] - width :]),
+            coming_items=None if batches.learn is None else _coming(asked.known, shoppers, ends, batches.learn),
+            own_items=long_tensor(own_items),
+            own_features=float_tensor(own_features),
+            own_trends=float_tensor(own_trends) if own_trends.shape[-1] else None,
+            codes=long_tensor(np.concatenate([log.codes[shoppers], context], axis=1)),
+            target_row=long_tensor(target_row),
+            target_item=long_tensor(moments.targets[moments.offsets[:-1][target_row] + target_at]),
+            weight=float_tensor(np.ones(len(rows)) if batches.weights is None else batches.weights[rows]),
             rows=rows,
         )
 
-    def _coming(self, shoppers: Longs, ends: Longs, learn: npt.NDArray[np.bool_]) -> Tensor:
-        """Items of the next `COMING` events, (B, C), -1 for those that are not learned from."""
-        rows = ends[:, None] + np.arange(COMING)
-        there = rows < self.log.starts[shoppers + 1][:, None]
-        rows = np.where(there, rows, 0)
-        return _long(np.where(there & learn[rows], self.log.items[rows], -1))
 
-    def _stretches(self, shoppers: Longs, ends: Longs, size: int, shared: bool) -> Stretches:
-        """The newest `size` events before each end, or at least half as many of a stretch that is shared."""
-        starts = self.log.starts[shoppers]
-        stride = size // 2 if shared else 1
-        windows = _windows(ends - starts, size, stride)
-        begin = starts + windows * stride
-        first, row = np.unique(begin, return_inverse=True)
-        last = ends - begin - 1
-        lengths = np.zeros(len(first), np.int64)
-        np.maximum.at(lengths, row, last + 1)
-        at = np.arange(max(int(lengths.max(initial=1)), 1))
-        present = at[None, :] < lengths[:, None]
-        cells = np.where(present, first[:, None] + at[None, :], 0)
-        gaps = np.where(present, self.gaps[cells], 0.0)
-        gaps[:, 0] = 0.0
-        return Stretches(
-            items=_long(np.where(present, self.log.items[cells], -1)),
-            types=_long(np.where(present, self.log.types[cells], 0)),
-            gaps=_float(gaps),
-            row=_long(row.reshape(-1)),
-            last=_long(np.maximum(last, 0)),
-        )
+def _groups(
+    asked: Asked,
+    long_ends: Longs,
+    batch_examples: int,
+    segment_examples: int,
+    rng: np.random.Generator | None,
+) -> list[Longs]:
+    """Moments of each batch; those of one stretch stand together, and stretches of like length."""
+    shoppers = asked.known.shoppers
+    starts = asked.known.log.starts[shoppers]
+    lengths = asked.ends - starts
+    windows = windows_of(long_ends - starts, HISTORY_EVENTS, HISTORY_EVENTS // 2)
+    order = rng.permutation(len(windows)) if rng is not None else np.arange(len(windows))
+    stretch = shoppers * (1 << 24) + windows
+    order = order[np.argsort(stretch[order], kind="stable")]
+    _, first, inverse = np.unique(stretch[order], return_index=True, return_inverse=True)
+    kept = np.arange(len(order)) - first[inverse] < segment_examples
+    longest = np.maximum.reduceat(lengths[order] - windows[order], first) if len(first) else first
+    noise = rng.random(len(longest)) if rng is not None else np.linspace(0, 1, len(longest))
+    place = np.lexsort((noise, np.floor(4 * np.log2(longest + 1.0))))  # like lengths together: little is padded
+    position = np.empty(len(place), np.int64)
+    position[place] = np.arange(len(place))
+    rows = order[kept][np.argsort(position[inverse[kept]], kind="stable")]
+    groups = [rows[at : at + batch_examples] for at in range(0, len(rows), batch_examples)]
+    if rng is not None:
+        groups = [groups[at] for at in rng.permutation(len(groups))]
+    return groups
 
 
-def _windows(length: Longs, size: int, stride: int) -> Longs:
-    """Number of the stretch, each `stride` further on, in which an event prefix of this length is encoded."""
-    return np.maximum(-(-(length - size) // stride), 0)
+def _coming(known: Known, shoppers: Longs, ends: Longs, learn: npt.NDArray[np.bool_]) -> Tensor:
+    """Items of the next `COMING` events, (B, C), -1 for those that are not learned from."""
+    rows = ends[:, None] + np.arange(COMING)
+    there = rows < known.log.starts[shoppers + 1][:, None]
+    rows = np.where(there, rows, 0)
+    return long_tensor(np.where(there & learn[known.source[rows]], known.log.items[rows], -1))
 
 
 def _column(values: npt.ArrayLike) -> Tensor:
-    return _float(values).unsqueeze(1)
-
-
-def _long(values: npt.ArrayLike) -> Tensor:
-    return torch.from_numpy(np.asarray(values).astype(np.int64))
-
-
-def _float(values: npt.ArrayLike) -> Tensor:
-    return torch.from_numpy(np.asarray(values).astype(np.float32))
+    return float_tensor(values).unsqueeze(1)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from features.codes import CodeVocabularies, fit_codes, shopper_codes
@@ -18,6 +19,16 @@ VISIT_GAP_MS = 30 * 60_000
 
 class DataError(Exception):
     """The offline files cannot be trained on; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrivals:
+    """When each event of a log was known, all (n,). sessions: number of its session, -1 where it has none."""
+
+    arrival_ms: Longs
+    known_ms: Longs
+    """As its shopper's: `features.point_in_time`."""
+    sessions: Longs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +52,8 @@ class Log:
     vocabularies: CodeVocabularies
     keys: Longs
     """(n,) shopper and time in one sortable number."""
+    arrivals: Arrivals | None = None
+    """None where every event was known when it happened."""
 
     @property
     def item_count(self) -> int:
@@ -51,6 +64,11 @@ class Log:
     def shoppers(self) -> Longs:
         """The shopper's row of each event, (n,)."""
         return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
+
+    def known_by(self, time_ms: int) -> npt.NDArray[np.bool_]:
+        """Which events lie before a time and were known then, (n,)."""
+        before: npt.NDArray[np.bool_] = self.times_ms < time_ms
+        return before if self.arrivals is None else before & (self.arrivals.known_ms <= time_ms)
 
     def rows_before(self, shoppers: Longs, times_ms: Longs) -> Longs:
         """First row of each shopper that is not before its time: the end of what was known then."""
@@ -104,6 +122,7 @@ def read_log(
         ),
         vocabularies=vocabularies,
         keys=sort_keys(number, times_ms, times_ms),
+        arrivals=_arrivals(events),
     )
     return log, purchase_moments(events)
 
@@ -115,14 +134,30 @@ def sort_keys(shoppers: Longs, times_ms: Longs, all_times_ms: Longs) -> Longs:
     return keys
 
 
+def _arrivals(events: pl.DataFrame) -> Arrivals | None:
+    if not (events["known_time_ms"] > events["event_time_ms"]).any():
+        return None
+    sessions = events["session_id"].rank("dense").cast(pl.Int64).fill_null(-1)
+    return Arrivals(
+        arrival_ms=events["arrival_time_ms"].to_numpy().astype(np.int64),
+        known_ms=events["known_time_ms"].to_numpy().astype(np.int64),
+        sessions=sessions.to_numpy(),
+    )
+
+
 def _events(path: Path, catalogue: pl.DataFrame) -> pl.DataFrame:
     """Sequence events with item index, shopper number, visit and basket."""
+    if "known_time_ms" not in pl.read_parquet_schema(path):
+        raise DataError(f"{path} is of an older version; run `python -m features build` again")
     index = catalogue.select("item_id", item=pl.int_range(pl.len(), dtype=pl.Int32))
     purchase = pl.col("event_type") == int(EventType.PURCHASE)
     return (
         pl.scan_parquet(path)
         .filter(pl.col("event_type").is_in([int(kind) for kind in SEQUENCE_TYPES]), pl.col("item_id").is_not_null())
-        .select("shopper", "item_id", "event_type", "event_time_ms", "order_id", "session_id")
+        .select(
+            *("shopper", "item_id", "event_type", "event_time_ms", "order_id", "session_id"),
+            *("arrival_time_ms", "known_time_ms"),
+        )
         .collect()
         .join(index, on="item_id", how="left", maintain_order="left")
         .with_columns(pl.col("item").fill_null(UNKNOWN), first=pl.col("shopper").ne_missing(pl.col("shopper").shift(1)))

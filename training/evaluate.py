@@ -114,9 +114,7 @@ def stage_by_time(log: Log, moments: Moments, from_ms: int, to_ms: int, protocol
         chosen = chosen.take(np.sort(first))
     chosen = _keep_targets(chosen, allowed[chosen.targets])
     test = TestSet(moments=chosen, allowed=allowed, repeated=_bought_before(log, chosen))
-    return Stage(
-        log=log, learn=log.times_ms < from_ms, moments=before, test=test.sample(protocol.sample, protocol.seed)
-    )
+    return Stage(log=log, learn=log.known_by(from_ms), moments=before, test=test.sample(protocol.sample, protocol.seed))
 
 
 def measure(test: TestSet, ranked: Ints) -> dict[str, float]:
@@ -199,7 +197,7 @@ def target_hits(
 
 def _bought_before(log: Log, moments: Moments) -> npt.NDArray[np.bool_]:
     """For each flat target, whether its shopper had bought it before the moment."""
-    own = OwnItems.before(log, moments)
+    own = OwnItems.before(log, moments.shoppers, moments.times_ms)
     owner = np.repeat(np.arange(len(moments)), np.diff(own.offsets)) * log.item_count + own.items
     asked = np.repeat(np.arange(len(moments)), np.diff(moments.offsets)) * log.item_count + moments.targets
     return np.isin(asked, owner[own.items >= 0])

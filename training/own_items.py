@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from features.schema import UNKNOWN
 from features.transform import Floats, Ints, own_item_features, pad_own_items
 from training.dataset import Log
 from training.item_trend import ItemTrend
-from training.moments import Longs, Moments
+from training.moments import Longs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,35 +33,34 @@ class OwnItems:
     trends: Floats | None = None
 
     @staticmethod
-    def before(
-        log: Log, moments: Moments, history: PurchaseHistory | None = None, trend: ItemTrend | None = None
-    ) -> OwnItems:
-        """What every moment's shopper had bought strictly before it.
+    def before(log: Log, shoppers: Longs, times_ms: Longs, history: PurchaseHistory | None = None) -> OwnItems:
+        """What each shopper had bought strictly before its moment, both (E,).
 
         Args:
             history: `PurchaseHistory.of(log.purchases)`, where it is at hand.
-            trend: of the items, where their trends at each moment are wanted.
         """
         index = log.catalogue.select("item_id", item=pl.int_range(pl.len(), dtype=pl.Int32))
         own = (
             (history or PurchaseHistory.of(log.purchases))
-            .at(moments.shoppers, moments.times_ms)
+            .at(shoppers, times_ms)
             .join(index, on="item_id", how="left", maintain_order="left")
         )
         example = own["example"].to_numpy()
-        basket_counts = np.zeros(len(moments))
+        basket_counts = np.zeros(len(shoppers))
         basket_counts[example] = own["basket_count"].to_numpy()
-        sizes = np.bincount(example, minlength=len(moments))
-        items = own["item"].fill_null(UNKNOWN).to_numpy().astype(np.int32)
+        sizes = np.bincount(example, minlength=len(shoppers))
         return OwnItems(
-            items=items,
+            items=own["item"].fill_null(UNKNOWN).to_numpy().astype(np.int32),
             counts=own["count"].to_numpy().astype(np.float64),
             first_ms=own["first_time_ms"].to_numpy().astype(np.float64),
             last_ms=own["last_time_ms"].to_numpy().astype(np.float64),
             basket_counts=basket_counts,
             offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
-            trends=None if trend is None else trend.at(items, moments.times_ms[example]),
         )
+
+    def with_trends(self, trend: ItemTrend, times_ms: Longs) -> OwnItems:
+        """The same with the trends of the items at each moment's time (E,)."""
+        return replace(self, trends=trend.at(self.items, np.repeat(times_ms, np.diff(self.offsets))))
 
     def of(self, row: int) -> Ints:
         """Items of one moment."""

@@ -7,13 +7,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from training.batches import Batch, BatchMaker, Stretches
+from training.batches import Batch, BatchMaker
 from training.config import FitConfig
 from training.dataset import Log
 from training.encoders import Encoder
 from training.fusion import FusionModel, gate_signals
 from training.losses import Reading
 from training.moments import Moments
+from training.stretches import Stretches
 
 SHARED_BY = 4
 """From so many moments to a stretch on, all its states are computed at once."""

@@ -73,6 +73,7 @@ def write_offline(lines: pl.DataFrame, folder: Path) -> None:
         quantity=pl.col("Quantity").cast(pl.Float64),
         price=pl.col("UnitPrice"),
         session_id=pl.lit(None, pl.String),
+        known_time_ms=pl.col("InvoiceDate").dt.epoch("ms"),
     )
     items = lines.group_by("StockCode").agg(
         title=pl.col("Description").drop_nulls().mode().sort().first(), price=pl.col("UnitPrice").median()

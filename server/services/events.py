@@ -8,6 +8,7 @@ from features.event_log import NewEvent
 from features.schema import MAX_BATCH_EVENTS
 from server.deadline import Deadline
 from server.event_writer import EventWriter
+from server.metrics import EVENTS
 from server.services.calls import CallLimit, answers
 from server.services.fields import Fields
 from server.services.shopper_fields import new_event, now_ms
@@ -41,6 +42,10 @@ class EventService(event_pb2_grpc.EventServiceServicer):
                 places.append(len(statuses))
                 good.append(read)
             statuses.append(status)
-        for place, stored in zip(places, await self._writer.write(good, deadline), strict=True):
-            statuses[place].code = pb.EventStatus.CODE_STORED if stored else pb.EventStatus.CODE_DUPLICATE
+        stored = await self._writer.write(good, deadline)
+        for place, new in zip(places, stored, strict=True):
+            statuses[place].code = pb.EventStatus.CODE_STORED if new else pb.EventStatus.CODE_DUPLICATE
+        EVENTS.labels("stored").inc(sum(stored))
+        EVENTS.labels("duplicate").inc(len(stored) - sum(stored))
+        EVENTS.labels("refused").inc(len(statuses) - len(stored))
         return pb.WriteEventsResponse(statuses=statuses)

@@ -32,9 +32,9 @@ class RecommendationService(recommendation_pb2_grpc.RecommendationServiceService
     async def Recommend(self, request: pb.RecommendRequest, deadline: Deadline) -> pb.RecommendResponse:
         """Items for a user or an anonymous session."""
         fields = Fields()
-        fields.text("placement", request.placement, MAX_NAME_CHARS)
         query = RecommendQuery(
             shopper=shopper_query(fields, request.user_id, request.session_id, request.recent_events, request.context),
+            placement=fields.text("placement", request.placement, MAX_NAME_CHARS),
             page_size=page_size(fields, request.page_size),
             filter=item_filter(fields.within("filter"), request.filter),
             diversity=fields.number("diversity", request.diversity, 0.0, 1.0),

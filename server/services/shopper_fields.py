@@ -17,7 +17,8 @@ from features.schema import (
     RECENT_EVENTS,
     EventType,
 )
-from server.queries import Context, ItemFilter, ShopperEvent, ShopperQuery
+from features.shopper import Context, ShopperEvent, ShopperQuery
+from server.queries import ItemFilter
 from server.services.fields import Fields
 
 MAX_PRICE = 1_000_000_000.0

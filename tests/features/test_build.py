@@ -33,7 +33,7 @@ def test_files_hold_the_log_and_rows_equal_the_logs_own_answers(settings: Settin
     build(settings)
     log = EventLog(engine)
     events = pl.read_parquet(settings.offline / "events.parquet")
-    scanned = pl.concat(log.scan()).select(OFFLINE_EVENTS)
+    scanned = pl.concat(log.scan()).with_columns(known_time_ms="arrival_time_ms").select(OFFLINE_EVENTS)
     assert events.equals(scanned.sort("shopper", "event_time_ms", "position"))
     shoppers = events["shopper"].unique().to_list()
     recent = recent_rows(log.recent_of(shoppers, schema.RECENT_EVENTS))

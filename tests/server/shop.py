@@ -7,9 +7,12 @@ import subprocess
 import sys
 from uuid import uuid4
 
+from sqlalchemy import update
+
 from features.build import build
 from features.catalogue import Catalogue, CatalogueItem
 from features.database.engine import open_database
+from features.database.models import Event
 from features.event_log import EventLog, NewEvent
 from features.schema import EventType
 from features.settings import ROOT, Settings
@@ -87,6 +90,8 @@ def fill(settings: Settings) -> None:
     Catalogue(engine).upsert(items())
     Users(engine).upsert([UserProfile(user_id=f"user-{number}", age=20 + number, country="GB") for number in range(20)])
     EventLog(engine).append(events(), NOW_MS)
+    with engine.begin() as connection:  # each arrived when it happened
+        connection.execute(update(Event).values(arrival_time_ms=Event.event_time_ms))
     engine.dispose()
     build(settings)
 

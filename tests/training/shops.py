@@ -27,6 +27,7 @@ EVENT_SCHEMA = {
     "quantity": pl.Float64,
     "price": pl.Float64,
     "session_id": pl.String,
+    "known_time_ms": pl.Int64,
 }
 
 Row = tuple[str, str | None, int, int, str | None, str | None]
@@ -37,7 +38,7 @@ def write_shop(folder: Path, rows: list[Row], items: pl.DataFrame | None = None)
     """Writes `events.parquet`, `items.parquet` and `users.parquet` as `features build` does."""
     folder.mkdir(parents=True, exist_ok=True)
     records = [
-        (shopper, f"e{at}", item, kind, time_ms, time_ms, at + 1, order, 1.0, 9.5, session)
+        (shopper, f"e{at}", item, kind, time_ms, time_ms, at + 1, order, 1.0, 9.5, session, time_ms)
         for at, (shopper, item, kind, time_ms, order, session) in enumerate(rows)
     ]
     events = pl.DataFrame(records, schema=EVENT_SCHEMA, orient="row").sort("shopper", "event_time_ms", "position")

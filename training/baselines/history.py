@@ -9,6 +9,7 @@ from scipy import sparse
 
 from features.schema import HISTORY_EVENTS
 from features.transform import Sequence, pad_sequence
+from training.arrivals import known_then
 from training.baselines.baseline import Floats, Setting, keep_last
 from training.dataset import Log
 from training.evaluate import Stage
@@ -48,9 +49,10 @@ def holdings(stage: Stage, by_visit: bool) -> Holdings:
 
 
 def last_events(log: Log, moments: Moments, length: int = HISTORY_EVENTS) -> Sequence:
-    """The shopper's last events strictly before each moment, newest last."""
-    starts, ends = log.starts[moments.shoppers], log.rows_before(moments.shoppers, moments.times_ms)
-    return pad_sequence(log.items, log.types, log.times_ms, starts, ends, moments.times_ms, length)
+    """The shopper's last events that were known at each moment, newest last."""
+    known = known_then(log, moments)
+    seen, starts = known.log, known.log.starts[known.shoppers]
+    return pad_sequence(seen.items, seen.types, seen.times_ms, starts, known.ends, moments.times_ms, length)
 
 
 def weighted_history(log: Log, moments: Moments, setting: Setting) -> sparse.csr_matrix:

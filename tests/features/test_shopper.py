@@ -6,9 +6,16 @@ import numpy as np
 import pytest
 
 from features.schema import RECENT_EVENTS, EventType
-from server.feature_reader import LongInterest, Profile, Purchase, ShopperFeatures
-from server.hydrate import merge
-from server.queries import Context, ShopperEvent, ShopperQuery
+from features.shopper import (
+    Context,
+    LongInterest,
+    Profile,
+    Purchase,
+    ShopperEvent,
+    ShopperFeatures,
+    ShopperQuery,
+    merge,
+)
 
 NOW_MS = 10_000_000
 

@@ -1,0 +1,89 @@
+"""The table `answers`: what was answered to whom and what the model saw.
+
+The gateway writes it, `features.answer_report` and `features.skew` read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection, delete, insert, select
+
+from features.answer_features import encode
+from features.database.models import Answer
+from features.schema import shopper_key
+from features.shopper import Context, ShopperEvent, ShopperQuery
+from features.transform import Array
+
+DELETED_AT_ONCE: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewAnswer:
+    """An answer on its way into the table."""
+
+    attribution_token: str
+    query: ShopperQuery
+    placement: str
+    options: Mapping[str, Any]
+    """What else the request asked for, by the field's name in `braid.v1`; must be JSON."""
+    release: int
+    """0 where no model answered."""
+    tier: int
+    item_ids: Sequence[str]
+    """As shown, first position first; empty where the caller arranges the page itself."""
+    stored: bool
+    """Whether the feature store was read."""
+    inputs: Sequence[Array] | None
+    """The arrays of `fusion_inputs.SHOPPER_INPUTS` that went to the model; None where none answered."""
+
+
+def answer_row(answer: NewAnswer) -> dict[str, Any]:
+    """The row of the table."""
+    query = answer.query
+    request = {
+        "user_id": query.user_id,
+        "session_id": query.session_id,
+        "context": {name: value for name, value in asdict(query.context).items() if value},
+        "recent_events": [[e.event_id, e.item_id, int(e.event_type), e.time_ms] for e in query.recent_events],
+        "stored": answer.stored,
+    }
+    return {
+        "attribution_token": answer.attribution_token,
+        "answered_time_ms": query.now_ms,
+        "shopper": shopper_key(query.user_id, query.session_id),
+        "session_id": query.session_id or None,
+        "placement": answer.placement,
+        "release": answer.release,
+        "tier": int(answer.tier),
+        "item_ids": list(answer.item_ids),
+        "request": {name: value for name, value in {**request, **answer.options}.items() if value not in ("", [], {})},
+        "features": None if answer.inputs is None else encode(answer.inputs),
+    }
+
+
+def shopper_query(request: Mapping[str, Any], answered_time_ms: int) -> ShopperQuery:
+    """For whom and when an answer was made, from its columns."""
+    context = dict(request.get("context", {}))
+    context["page_category"] = tuple(context.get("page_category", ()))
+    return ShopperQuery(
+        user_id=request.get("user_id", ""),
+        session_id=request.get("session_id", ""),
+        now_ms=answered_time_ms,
+        context=Context(**context),
+        recent_events=tuple(ShopperEvent(*event) for event in request.get("recent_events", ())),
+    )
+
+
+def append_answers(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Inserts rows of `answer_row`; the caller commits."""
+    connection.execute(insert(Answer), list(rows))
+
+
+def delete_answers_before(connection: Connection, time_ms: int) -> int:
+    """Deletes the oldest `DELETED_AT_ONCE` answers from before a time; returns how many. The caller commits."""
+    old = select(Answer.attribution_token).where(Answer.answered_time_ms < time_ms)
+    old = old.order_by(Answer.answered_time_ms).limit(DELETED_AT_ONCE)
+    return connection.execute(delete(Answer).where(Answer.attribution_token.in_(old))).rowcount

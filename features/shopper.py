@@ -1,0 +1,191 @@
+"""A shopper as one request sees them: person and session merged, what the request brought along counted.
+
+The gateway makes it of the online rows that it has just read, the skew check of the offline rows as they were then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from features.schema import RECENT_EVENTS, SEQUENCE_TYPES, EventType
+
+_SEQUENCE_TYPES = frozenset(int(kind) for kind in SEQUENCE_TYPES)
+
+
+@dataclass(frozen=True, slots=True)
+class ShopperEvent:
+    """One event of a shopper, from the request or the feature store."""
+
+    event_id: str
+    item_id: str
+    event_type: int
+    time_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """Where and when the shopper is. Empty strings are not known."""
+
+    country: str = ""
+    device: str = ""
+    local_time_ms: int | None = None
+    page_category: tuple[str, ...] = ()
+    page_item_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShopperQuery:
+    """For whom and when: what every call about a shopper has."""
+
+    user_id: str
+    session_id: str
+    now_ms: int
+    context: Context = field(default_factory=Context)
+    recent_events: tuple[ShopperEvent, ...] = ()
+
+    @property
+    def keys(self) -> list[str]:
+        """The entity keys to read, the person's first."""
+        keys = [f"u:{self.user_id}"] if self.user_id else []
+        return [*keys, f"s:{self.session_id}"] if self.session_id else keys
+
+
+@dataclass(frozen=True, slots=True)
+class Purchase:
+    """What a shopper has bought of one item; `count` in baskets."""
+
+    item_id: str
+    count: int
+    first_ms: int
+    last_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Attributes of a shopper, None where unknown."""
+
+    age: float | None = None
+    gender: str | None = None
+    country: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LongInterest:
+    """A release's vector of one shopper, float32 (D,), and the newest event that it has seen."""
+
+    vector: npt.NDArray[np.float32]
+    encoded_through_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShopperFeatures:
+    """One row of the feature store; what is missing is empty."""
+
+    recent: tuple[ShopperEvent, ...] = ()
+    """Ascending by time."""
+    purchases: tuple[Purchase, ...] = ()
+    basket_count: int = 0
+    profile: Profile = field(default_factory=Profile)
+    interest: LongInterest | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shopper:
+    """A shopper as one request sees them: person and session merged, what was sent along counted."""
+
+    now_ms: int
+    local_time_ms: int
+    device: str
+    stored: bool
+    """Whether the feature store was read; without it there is what the request says."""
+    events: tuple[ShopperEvent, ...]
+    """The newest `RECENT_EVENTS` that enter the sequence, newest last."""
+    purchases: tuple[Purchase, ...]
+    """Most baskets first, then newest."""
+    basket_count: int
+    profile: Profile
+    """Its country is the request's where that has one."""
+    interest: LongInterest | None
+    """None where there is none, or none that is fresh."""
+    bought_ms: dict[str, int]
+    """Item id to the time of the last purchase, recent events included."""
+
+    @property
+    def known(self) -> bool:
+        """Whether there is anything for a model to go by."""
+        return bool(self.events or self.purchases or self.interest)
+
+    @property
+    def last_event_ms(self) -> int | None:
+        """When the newest event happened."""
+        return self.events[-1].time_ms if self.events else None
+
+    def seen_by_model(self, *, long_term: bool, recent: bool) -> Shopper:
+        """The shopper with that strand alone: vector and purchases, or the newest events."""
+        if not long_term:
+            return replace(self, interest=None, purchases=())
+        return self if recent else replace(self, events=())
+
+
+def merge(features: Sequence[ShopperFeatures], query: ShopperQuery) -> Shopper:
+    """Joins the rows of person and session by time with what the request brought along."""
+    merged: dict[str, ShopperEvent] = {}
+    for row in features:
+        merged.update((event.event_id, event) for event in row.recent)
+    for event in query.recent_events:
+        if event.event_type in _SEQUENCE_TYPES:
+            merged.setdefault(event.event_id, event)
+    events = sorted(merged.values(), key=lambda event: event.time_ms)
+    if query.context.page_item_id:
+        events.append(ShopperEvent("", query.context.page_item_id, EventType.VIEW, query.now_ms))
+    dropped, events = events[:-RECENT_EVENTS], events[-RECENT_EVENTS:]
+    purchases = _purchases(features)
+    bought = {purchase.item_id: purchase.last_ms for purchase in purchases}
+    for event in events:
+        if event.event_type == EventType.PURCHASE:
+            bought[event.item_id] = max(event.time_ms, bought.get(event.item_id, event.time_ms))
+    profile = next((row.profile for row in features if row.profile != Profile()), Profile())
+    context = query.context
+    return Shopper(
+        now_ms=query.now_ms,
+        local_time_ms=query.now_ms if context.local_time_ms is None else context.local_time_ms,
+        device=context.device,
+        stored=bool(features),
+        events=tuple(events),
+        purchases=purchases,
+        basket_count=sum(row.basket_count for row in features),
+        profile=Profile(profile.age, profile.gender, context.country or profile.country),
+        interest=_fresh_interest(features, dropped),
+        bought_ms=bought,
+    )
+
+
+def _fresh_interest(features: Sequence[ShopperFeatures], dropped: Sequence[ShopperEvent]) -> LongInterest | None:
+    """The person's vector, else the session's; None if events came after it that the window no longer covers."""
+    for row in features:
+        if row.interest is None:
+            continue
+        through_ms = row.interest.encoded_through_ms
+        lost = len(row.recent) >= RECENT_EVENTS and row.recent[0].time_ms > through_ms
+        lost = lost or any(event.time_ms > through_ms for event in dropped)
+        return None if lost else row.interest
+    return None
+
+
+def _purchases(features: Sequence[ShopperFeatures]) -> tuple[Purchase, ...]:
+    rows = [row for row in features if row.purchases]
+    if len(rows) == 1:
+        return rows[0].purchases
+    merged: dict[str, Purchase] = {}
+    for row in rows:
+        for new in row.purchases:
+            old = merged.get(new.item_id, new)
+            count = new.count if old is new else old.count + new.count
+            merged[new.item_id] = Purchase(
+                new.item_id, count, min(old.first_ms, new.first_ms), max(old.last_ms, new.last_ms)
+            )
+    return tuple(sorted(merged.values(), key=lambda bought: (-bought.count, -bought.last_ms, bought.item_id)))

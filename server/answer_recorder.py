@@ -1,0 +1,125 @@
+"""Remembers answers off the request's path: a bounded queue, a thread of its own, a transaction every moment.
+
+An answer that finds the queue full, or the database failing, is dropped and counted: no request waits for this or
+fails by it. Answers older than the retention are deleted by the same thread, a few at a time.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from threading import Event, Thread
+from typing import Any, Literal
+
+from sqlalchemy import Connection, Engine
+
+from features.answers import DELETED_AT_ONCE, NewAnswer, answer_row, append_answers, delete_answers_before
+from server.metrics import ANSWERS_DROPPED, ANSWERS_RECORDED
+
+LOG = logging.getLogger(__name__)
+
+POLL_S = 0.05
+COMMIT_S = 0.25
+"""An answer waits about this long for the others of its transaction."""
+MAX_ROWS = 500
+"""Answers in one transaction: as long as it takes, SQLite makes the event log's writer wait."""
+BUSY_S = 5
+"""How long another writer may hold SQLite's lock; the queue takes answers meanwhile."""
+DRAIN_S = 2 * BUSY_S
+PRUNE_S = 60.0
+"""Between two looks for answers that are too old, once there are none."""
+_DAY_MS = 86_400_000
+
+
+class AnswerRecorder:
+    """One thread a process, from its making until `close`."""
+
+    def __init__(self, engine: Engine, *, max_answers: int, retention_days: float) -> None:
+        self._engine = engine
+        self._retention_ms = retention_days * _DAY_MS
+        self._max_answers = max_answers
+        self._waiting: deque[NewAnswer] = deque()
+        self._ending = Event()
+        self._dropped = 0  # of this outage
+        self._connection: Connection | None = None
+        self._thread = Thread(target=self._run, name="answers", daemon=True)
+        self._thread.start()
+
+    def record(self, answer: NewAnswer) -> None:
+        """Takes an answer, or drops it; returns at once, without waking the thread."""
+        if len(self._waiting) < self._max_answers:
+            self._waiting.append(answer)
+        else:
+            self._drop(1, "queue", "too many wait for the database")
+
+    def close(self) -> None:
+        """Writes what waits, for at most `DRAIN_S`, and ends the thread."""
+        self._ending.set()
+        self._thread.join(DRAIN_S)
+
+    def _run(self) -> None:
+        rows: list[dict[str, Any]] = []
+        commit_s = prune_s = time.monotonic()
+        while rows or self._waiting or not self._ending.is_set():
+            while self._waiting and len(rows) < MAX_ROWS:
+                rows.append(answer_row(self._waiting.popleft()))  # the costly part, soon after the request
+            now_s = time.monotonic()
+            if rows and (now_s - commit_s >= COMMIT_S or len(rows) >= MAX_ROWS or self._ending.is_set()):
+                self._write(rows)
+                rows, commit_s = [], time.monotonic()
+            if now_s >= prune_s:
+                prune_s = now_s + (COMMIT_S if self._prune() else PRUNE_S)
+            if not self._waiting:
+                self._ending.wait(POLL_S)
+        self._disconnect()
+
+    def _write(self, rows: list[dict[str, Any]]) -> None:
+        try:
+            with self._connected().begin():
+                append_answers(self._connected(), rows)
+        except Exception as error:  # whatever a database raises: the thread outlives it
+            self._disconnect()
+            self._drop(len(rows), "database", repr(error))
+            return
+        ANSWERS_RECORDED.inc(len(rows))
+        if self._dropped and 2 * len(self._waiting) < self._max_answers:
+            LOG.info("answers are recorded again; %d were not", self._dropped)
+            self._dropped = 0
+
+    def _prune(self) -> bool:
+        """Deletes some answers past the retention; whether there may be more."""
+        try:
+            with self._connected().begin():
+                before_ms = int(time.time() * 1000 - self._retention_ms)
+                return delete_answers_before(self._connected(), before_ms) == DELETED_AT_ONCE
+        except Exception as error:
+            self._disconnect()
+            LOG.debug("old answers cannot be deleted now: %r", error)
+            return False
+
+    def _drop(self, count: int, reason: Literal["queue", "database"], why: str) -> None:
+        ANSWERS_DROPPED.labels(reason).inc(count)
+        if not self._dropped:
+            LOG.warning("answers are not recorded until the database takes them again: %s", why)
+        self._dropped += count
+
+    def _connected(self) -> Connection:
+        """A connection of this thread's own, that waits less and flushes less than the event log's."""
+        if self._connection is None:
+            self._connection = self._engine.connect()
+            self._connection.detach()
+            on_sqlite = self._connection.dialect.name == "sqlite"
+            for statement in (
+                (f"PRAGMA busy_timeout={1000 * BUSY_S}", "PRAGMA synchronous=NORMAL")
+                if on_sqlite
+                else ("SET synchronous_commit = off", f"SET lock_timeout = '{BUSY_S}s'")
+            ):
+                self._connection.exec_driver_sql(statement)
+            self._connection.commit()
+        return self._connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

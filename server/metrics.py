@@ -1,0 +1,34 @@
+"""What a gateway process counts, in Prometheus' form, and the address where it is read.
+
+Each process counts for itself: where several share the gateway's address, each has a metrics address of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import Counter, start_http_server
+
+ANSWERS_RECORDED = Counter("braid_answers_recorded", "Answers written to the table answers")
+ANSWERS_DROPPED = Counter("braid_answers_dropped", "Answers that were not recorded", ["reason"])
+"""reason: `queue` (too many were waiting) or `database` (it did not take them)."""
+STALE_INTERESTS = Counter("braid_stale_interests", "Long-term vectors left out because newer events are not in them")
+EVENTS = Counter("braid_events", "Events that were sent", ["status"])
+"""status: `stored`, `duplicate` or `refused`."""
+
+
+def serve_metrics(address: str) -> Callable[[], None]:
+    """Serves the counters over HTTP at `host:port`; what it returns ends that.
+
+    Raises:
+        OSError: it cannot listen there.
+    """
+    host, _, port = address.rpartition(":")
+    server, thread = start_http_server(int(port), host)
+
+    def end() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    return end
