@@ -121,7 +121,7 @@ def pad_own_items(
     if items.size == 0:
         return (
             np.full(rows.shape, PADDING, np.int32),
-            np.zeros((*rows.shape, len(OWN_FEATURES)), np.float32),
+            np.zeros((*rows.shape, features.shape[1]), np.float32),
         )
     rows = np.where(present, rows, 0)
     known = present & (items[rows] >= 0)

@@ -21,6 +21,7 @@ from features.transform import Floats, pad_sequence
 from training.arrivals import Known, known_then
 from training.dataset import Log
 from training.fusion import SESSION_S, FusionModel
+from training.item_trend import ItemTrend
 from training.moments import DAY_MS, Longs, Moments
 from training.own_items import OwnItems
 from training.stretches import Stretches, cut_stretches, event_gaps_s, float_tensor, long_tensor, windows_of
@@ -47,6 +48,7 @@ class Batch:
     coming_items: Tensor | None  # int64 (B, C), learned items that came next, -1 for none; while fitting
     own_items: Tensor  # int64 (B, R)
     own_features: Tensor  # float32 (B, R, F)
+    own_trends: Tensor | None  # float32 (B, R, TREND_DAYS), at each moment, while fitting; else the model has its own
     codes: Tensor  # int64 (B, 6)
     target_row: Tensor  # int64 (P,)
     target_item: Tensor  # int64 (P,)
@@ -113,14 +115,14 @@ class BatchMaker:
         seen = RECENT_EVENTS if model.use_repeat else max(VOTERS, WINDOW) if model.use_transitions else 0
         return BatchMaker(log, own=model.use_repeat, seen=seen)
 
-    def ask(self, moments: Moments) -> Asked:
-        """Looks up what the batches of these moments need."""
+    def ask(self, moments: Moments, trend: ItemTrend | None = None) -> Asked:
+        """Looks up what the batches of these moments need; to learn from them, with the items' `trend`."""
         known = known_then(self.log, moments)
         purchases, gaps_s = self.purchases, self.gaps_s
         if known.log is not self.log:
             purchases = None if purchases is None else PurchaseHistory.of(known.log.purchases)
             gaps_s = event_gaps_s(known.log)
-        own = None if purchases is None else OwnItems.before(known.log, known.shoppers, known.until_ms, purchases)
+        own = None if purchases is None else OwnItems.before(known, moments.times_ms, purchases, trend)
         return Asked(moments=moments, known=known, ends=known.ends, gaps_s=gaps_s, own=own)
 
     def batches(
@@ -173,8 +175,9 @@ class BatchMaker:
         unseen = ends - np.where(has_long, long_ends, starts)
         seen = pad_sequence(log.items, log.types, log.times_ms, starts, ends, now, self.seen)
         width = int((seen.types > 0).sum(axis=1).max(initial=0))
-        own_items, own_features = (
-            asked.own.padded(rows, now) if asked.own else (np.zeros((len(rows), 0)), np.zeros((len(rows), 0, 0)))
+        nothing = np.zeros((len(rows), 0, 0))
+        own_items, own_features, own_trends = (
+            asked.own.padded(rows, now) if asked.own else (np.zeros((len(rows), 0)), nothing, nothing)
         )
         counts = np.minimum(np.diff(moments.offsets), batches.label_items)
         target_row = np.repeat(np.arange(len(rows)), counts)
@@ -195,6 +198,7 @@ class BatchMaker:
             coming_items=None if batches.learn is None else _coming(asked.known, shoppers, ends, batches.learn),
             own_items=long_tensor(own_items),
             own_features=float_tensor(own_features),
+            own_trends=float_tensor(own_trends) if own_trends.shape[-1] else None,
             codes=long_tensor(np.concatenate([log.codes[shoppers], context], axis=1)),
             target_row=long_tensor(target_row),
             target_item=long_tensor(moments.targets[moments.offsets[:-1][target_row] + target_at]),

@@ -100,7 +100,8 @@ class FusionServing(nn.Module):
         scores = torch.addmm(self.table.bias, interest, self.table.vectors[:items].t())  # (B, N)
         if self.model.use_repeat:
             own = own_items.long()
-            own_term = self.model.repeat.of_own(self.table.features(own), own_features, signals)
+            trends = self.model.repeat.trends[own.clamp(min=0)]
+            own_term = self.model.repeat.of_own(self.table.features(own), own_features, trends, signals)
             features = self.model.repeat.item(recent_vectors)
             recent_term = self.model.repeat.of_recent(features, types, recent_ages, signals)
             scores = scores.scatter_add(1, own.clamp(min=0), own_term * (own >= 0))

@@ -25,6 +25,7 @@ from training.cooccurrence import cooccurrence_vectors
 from training.evaluate import Stage, measure, rank
 from training.fusion import FusionModel
 from training.item_tower import ItemTower
+from training.item_trend import ItemTrend
 from training.losses import sampled_loss, softmax_loss
 from training.moments import DAY_MS, popularity_scores
 from training.scoring import ModelScorer, read_batch
@@ -101,7 +102,7 @@ def fit(
         run.load()
     begin = time.monotonic()
     maker = BatchMaker.of(model, tuning.log)
-    learned = maker.ask(tuning.moments)
+    learned = maker.ask(tuning.moments, ItemTrend.of(tuning.moments, tuning.log.item_count))
     sample = replace(tuning, test=tuning.test.sample(VALIDATION_MOMENTS))
     scorer = ModelScorer(model, tuning.log, device=device, maker=maker)
     deadline = begin + options.max_minutes * 60
@@ -116,7 +117,7 @@ def fit(
                 watch(run.epoch, figures.get("ndcg@10", -loss))
         run.restore_best()
         if final is not None and options.final_epochs and len(final.moments) > len(tuning.moments):
-            everything = maker.ask(final.moments)
+            everything = maker.ask(final.moments, ItemTrend.of(final.moments, final.log.item_count))
             run.epoch = options.epochs
             _take_note(model, final)
             for _ in range(options.final_epochs):
@@ -132,10 +133,12 @@ def fit(
 
 
 def _take_note(model: FusionModel, stage: Stage) -> None:
-    """What a stage lets the model know without fitting: items that have events, and what followed what."""
+    """What a stage lets the model know without fitting: items with events, their trends, and what followed what."""
     known = stage.log.items[(stage.log.items >= 0) & stage.learn]
     seen = np.bincount(known, minlength=stage.log.item_count) > 0
     model.tower.seen.copy_(torch.from_numpy(seen).unsqueeze(1))
+    if model.use_repeat:
+        model.repeat.trends.copy_(torch.from_numpy(ItemTrend.of(stage.moments, stage.log.item_count).newest()))
     if model.use_transitions:
         model.transitions.learn_from(Followers.of(stage.log, stage.learn))
 

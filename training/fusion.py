@@ -12,6 +12,7 @@ from features.schema import CONTEXT_CODES, EVENT_TYPE_CODES, OWN_FEATURES, SHOPP
 from training.config import ModelConfig
 from training.encoders import TIME_BUCKETS, Encoder, time_bucket
 from training.item_tower import ItemTower
+from training.item_trend import TREND_DAYS
 from training.transitions import Followers, TransitionTerm
 
 SESSION_S = 1800.0
@@ -72,18 +73,25 @@ class Fusion(nn.Module):
 class RepeatTerm(nn.Module):
     """What is added to the scores of a shopper's own items and of the items of the recent events."""
 
-    def __init__(self, dim: int) -> None:
+    trends: Tensor
+
+    def __init__(self, dim: int, items: int) -> None:
+        """Buffer `trends`: float32 (items, `TREND_DAYS`), as of the end of what was learned from."""
         super().__init__()
+        self.register_buffer("trends", torch.zeros(items, len(TREND_DAYS)))
         self.item = nn.Linear(dim, REPEAT_DIM)
-        self.own = nn.Sequential(nn.Linear(len(OWN_FEATURES) + REPEAT_DIM + SIGNALS, 32), nn.GELU(), nn.Linear(32, 1))
+        read = len(OWN_FEATURES) + len(TREND_DAYS) + REPEAT_DIM + SIGNALS
+        self.own = nn.Sequential(nn.Linear(read, 32), nn.GELU(), nn.Linear(32, 1))
         self.seen_type = nn.Embedding(EVENT_TYPE_CODES, REPEAT_DIM, padding_idx=0)
         self.seen_time = nn.Embedding(TIME_BUCKETS, REPEAT_DIM)
         self.seen = nn.Sequential(nn.Linear(3 * REPEAT_DIM + SIGNALS, 32), nn.GELU(), nn.Linear(32, 1))
 
-    def of_own(self, items: Tensor, features: Tensor, signals: Tensor) -> Tensor:
-        """(B, R) from `item` of the items' vectors (B, R, `REPEAT_DIM`), own features (B, R, F), signals (B, S)."""
+    def of_own(self, items: Tensor, features: Tensor, trends: Tensor, signals: Tensor) -> Tensor:
+        """(B, R) from `item` of the items' vectors (B, R, `REPEAT_DIM`), own features (B, R, F), the items' trends
+        (B, R, `TREND_DAYS`), signals (B, S).
+        """
         shared = signals.unsqueeze(1).expand(-1, features.shape[1], -1)
-        term: Tensor = self.own(torch.cat([features, items, shared], dim=-1))
+        term: Tensor = self.own(torch.cat([features, trends, items, shared], dim=-1))
         return term.squeeze(-1)
 
     def of_recent(self, items: Tensor, types: Tensor, ages: Tensor, signals: Tensor) -> Tensor:
@@ -105,7 +113,7 @@ class FusionModel(nn.Module):
         self.long = Encoder(config, config.long_layers)
         self.short = Encoder(config, config.short_layers)
         self.fusion = Fusion(config)
-        self.repeat = RepeatTerm(config.dim)
+        self.repeat = RepeatTerm(config.dim, tower.ids.num_embeddings if config.repeat else 0)
         self.transitions = TransitionTerm(
             Followers.none(tower.ids.num_embeddings if config.transitions else 0), SIGNALS, config.time
         )

@@ -11,7 +11,8 @@ import polars as pl
 from features.history import PurchaseHistory
 from features.schema import UNKNOWN
 from features.transform import Floats, Ints, own_item_features, pad_own_items
-from training.dataset import Log
+from training.arrivals import Known
+from training.item_trend import ItemTrend
 from training.moments import Longs
 
 
@@ -20,6 +21,7 @@ class OwnItems:
     """Flat rows, most often bought first, then newest first, at most `OWN_ITEMS` of each of E moments.
 
     items: int32 (n,). counts, first_ms, last_ms: float64 (n,). basket_counts: float64 (E,). offsets: (E + 1,).
+    trends: float32 (n, `TREND_DAYS`) of the items at the moment, where they were asked for.
     """
 
     items: Ints
@@ -28,39 +30,45 @@ class OwnItems:
     last_ms: npt.NDArray[np.float64]
     basket_counts: npt.NDArray[np.float64]
     offsets: Longs
+    trends: Floats | None = None
 
     @staticmethod
-    def before(log: Log, shoppers: Longs, times_ms: Longs, history: PurchaseHistory | None = None) -> OwnItems:
-        """What each shopper had bought strictly before its moment, both (E,).
+    def before(
+        known: Known, times_ms: Longs, history: PurchaseHistory | None = None, trend: ItemTrend | None = None
+    ) -> OwnItems:
+        """What the shopper of each moment was known to have bought before it; `times_ms` (E,) are the moments.
 
         Args:
-            history: `PurchaseHistory.of(log.purchases)`, where it is at hand.
+            history: `PurchaseHistory.of(known.log.purchases)`, where it is at hand.
+            trend: of the items, where their trends at each moment are wanted.
         """
-        index = log.catalogue.select("item_id", item=pl.int_range(pl.len(), dtype=pl.Int32))
+        index = known.log.catalogue.select("item_id", item=pl.int_range(pl.len(), dtype=pl.Int32))
         own = (
-            (history or PurchaseHistory.of(log.purchases))
-            .at(shoppers, times_ms)
+            (history or PurchaseHistory.of(known.log.purchases))
+            .at(known.shoppers, known.until_ms)
             .join(index, on="item_id", how="left", maintain_order="left")
         )
         example = own["example"].to_numpy()
-        basket_counts = np.zeros(len(shoppers))
+        basket_counts = np.zeros(len(times_ms))
         basket_counts[example] = own["basket_count"].to_numpy()
-        sizes = np.bincount(example, minlength=len(shoppers))
+        sizes = np.bincount(example, minlength=len(times_ms))
+        items = own["item"].fill_null(UNKNOWN).to_numpy().astype(np.int32)
         return OwnItems(
-            items=own["item"].fill_null(UNKNOWN).to_numpy().astype(np.int32),
+            items=items,
             counts=own["count"].to_numpy().astype(np.float64),
             first_ms=own["first_time_ms"].to_numpy().astype(np.float64),
             last_ms=own["last_time_ms"].to_numpy().astype(np.float64),
             basket_counts=basket_counts,
             offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+            trends=None if trend is None else trend.at(items, times_ms[example]),
         )
 
     def of(self, row: int) -> Ints:
         """Items of one moment."""
         return self.items[self.offsets[row] : self.offsets[row + 1]]
 
-    def padded(self, rows: Longs, now_ms: Longs) -> tuple[Ints, Floats]:
-        """Items (B, R) and features (B, R, F) of the given moments, cropped to the longest of them."""
+    def padded(self, rows: Longs, now_ms: Longs) -> tuple[Ints, Floats, Floats]:
+        """Items (B, R), features (B, R, F) and trends (B, R, up to `TREND_DAYS`) of moments, cropped to the longest."""
         starts, ends = self.offsets[rows], self.offsets[rows + 1]
         counts = ends - starts
         flat = np.repeat(starts - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
@@ -73,6 +81,10 @@ class OwnItems:
             now_ms[of].astype(np.float64),
         )
         bounds = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        return pad_own_items(
+        width = features.shape[1]
+        if self.trends is not None:
+            features = np.concatenate([features, self.trends[flat]], axis=1)
+        items, values = pad_own_items(
             self.items[flat], features, bounds[:-1], bounds[1:], length=max(int(counts.max(initial=0)), 1)
         )
+        return items, values[..., :width], values[..., width:]

@@ -149,7 +149,8 @@ def _extras(
     if model.use_repeat:
         features = model.repeat.item(table)  # (N + 1, REPEAT_DIM)
         bought = torch.where(own_mask > 0, batch.own_items, torch.full_like(batch.own_items, -1))
-        of_bought = model.repeat.of_own(_rows(features, bought), batch.own_features, signals)
+        trends = batch.own_trends if batch.own_trends is not None else model.repeat.trends[bought.clamp(min=0)]
+        of_bought = model.repeat.of_own(_rows(features, bought), batch.own_features, trends, signals)
         seen = torch.where(seen_types > 0, batch.seen_items, torch.full_like(batch.seen_items, -1))
         vectors = _rows(features, batch.seen_items)
         of_seen = model.repeat.of_recent(vectors, seen_types, batch.seen_ages, signals)

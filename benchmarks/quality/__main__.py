@@ -11,8 +11,10 @@ results.json and plots go into benchmarks/results/quality/<task>/.
 
 from __future__ import annotations
 
+import signal
 import sys
 from enum import Enum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,8 +24,9 @@ from benchmarks.quality.folders import CACHE, SplitBy, open_task
 from benchmarks.quality.measured import compare, measure_models
 from benchmarks.quality.plots import write_plots
 from benchmarks.quality.tables import tables, write
-from benchmarks.quality.variants import UnknownModel, chosen
+from benchmarks.quality.variants import chosen
 from benchmarks.quality.worker import BenchError
+from training.configuration_file import read_configuration
 from training.dataset import DataError
 
 
@@ -40,17 +43,22 @@ def main(
     seeds: Annotated[int, typer.Option(min=1, help="runs of each model that draws")] = 3,
     device: Annotated[Device, typer.Option()] = Device.CPU,
     protocol: Annotated[SplitBy, typer.Option(help="of Amazon Beauty")] = SplitBy.LEAVE_ONE_OUT,
+    configuration: Annotated[
+        Path | None, typer.Option(help="of our models, as `python -m training tune` writes it; default: the task's")
+    ] = None,
 ) -> None:
     """Measures models on a set of data and compares them."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the model under way ends too
     console = Console(highlight=False)
     try:
         names = chosen(models)
+        config = read_configuration(configuration) if configuration else None
         task = open_task(data, protocol)
         console.print(f"{task.name}: " + ", ".join(f"{count:,} {name}" for name, count in task.sizes().items()))
         measured = measure_models(
-            task, names, seeds=seeds, data=data, split_by=protocol, device=device.value, cache=CACHE
+            task, names, seeds=seeds, data=data, split_by=protocol, device=device.value, cache=CACHE, config=config
         )
-    except (DataError, UnknownModel, BenchError) as error:
+    except (DataError, ValueError, BenchError) as error:
         sys.exit(str(error))
     compared = compare(task, measured)
     for table in tables(task, measured, compared):

@@ -109,7 +109,6 @@ def _leave_one_out(name: str, log: Log, files: tuple[Path, ...]) -> Task:
         tuning=stage(np.flatnonzero(asked & (behind == 2))),
         final=stage(np.flatnonzero(asked & (behind == 1))),
         headline=HEADLINE,
-        dense=True,
         mean_of_shoppers=False,
         files=files,
     )
@@ -135,7 +134,6 @@ def _split_by_time(name: str, log: Log, files: tuple[Path, ...]) -> Task:
         tuning=stage(validation_ms, test_ms),
         final=stage(test_ms, int(log.times_ms.max()) + 1),
         headline=HEADLINE,
-        dense=True,
         mean_of_shoppers=False,
         files=files,
     )

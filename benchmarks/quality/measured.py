@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from benchmarks.quality.task import Task
 from benchmarks.quality.variants import FUSED, LONG_ONLY, SHORT_ONLY
 from benchmarks.quality.worker import result_of
 from training.baselines import BASELINES
+from training.config import Config
 
 Floats = npt.NDArray[np.float64]
 
@@ -50,9 +51,17 @@ class Comparison:
 
 
 def measure_models(
-    task: Task, models: Sequence[str], *, seeds: int, data: str, split_by: SplitBy, device: str, cache: Any
+    task: Task,
+    models: Sequence[str],
+    *,
+    seeds: int,
+    data: str,
+    split_by: SplitBy,
+    device: str,
+    cache: Path,
+    config: Config | None = None,
 ) -> list[Measured]:
-    """Every model on the task; a baseline draws nothing that matters and has one seed.
+    """Every model on the task; a baseline draws nothing that matters and has one seed. `config` as in `Job`.
 
     Raises:
         BenchError: a model's process failed.
@@ -63,7 +72,16 @@ def measure_models(
     progress = tqdm(wanted, desc=task.name, unit="model")
     for model, seed in progress:
         progress.set_postfix_str(f"{model}, seed {seed}")
-        job = Job(data=data, split_by=split_by, cache=cache, task=task.name, model=model, seed=seed, device=device)
+        job = Job(
+            data=data,
+            split_by=split_by,
+            cache=cache,
+            task=task.name,
+            model=model,
+            seed=seed,
+            device=device,
+            config=config,
+        )
         results[model].append(result_of(job, task))
     measured = []
     for model in tqdm(models, desc="figures", unit="model", leave=False, mininterval=0.5):

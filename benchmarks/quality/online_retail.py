@@ -49,7 +49,6 @@ def read_online_retail(folder: Path, cache: Path) -> Task:
         tuning=stage_by_time(log, moments, TEST_FROM_MS - VALIDATION_DAYS * DAY_MS, TEST_FROM_MS, PROTOCOL),
         final=stage_by_time(log, moments, TEST_FROM_MS, int(log.times_ms.max()) + 1, PROTOCOL),
         headline=("recall@10", "ndcg@10"),
-        dense=False,
         mean_of_shoppers=True,
         files=(path,),
     )

@@ -20,14 +20,18 @@ from benchmarks.quality.folders import SplitBy
 from benchmarks.quality.ranking import Answers
 from benchmarks.quality.task import Task
 from benchmarks.quality.variants import PEER, VARIANTS
+from training.config import Config
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever the same configuration may give other answers: readers, protocols, methods, fitting."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One model with one seed on one set of data. cache: the folder of all tasks' results."""
+    """One model with one seed on one set of data.
+
+    cache: the folder of all tasks' results. config: of our models, the task's own by default.
+    """
 
     data: str
     split_by: SplitBy
@@ -36,12 +40,13 @@ class Job:
     model: str
     seed: int
     device: str
+    config: Config | None = None
 
     @property
     def identity(self) -> dict[str, Any]:
         """What the model is, apart from the data."""
         if self.model in VARIANTS:
-            config = VARIANTS[self.model](configuration(self.task)).to_dict()
+            config = VARIANTS[self.model](self.config or configuration(self.task)).to_dict()
             config["fit"]["seed"] = self.seed
             return {"configuration": config, "device": self.device}
         if self.model == PEER:

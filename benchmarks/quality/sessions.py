@@ -72,7 +72,6 @@ def read_sessions(folder: Path) -> Task:
         tuning=stage(learn_first, held_out),
         final=stage(learn, questions),
         headline=("hr@20", "mrr@20"),
-        dense=True,
         mean_of_shoppers=False,
         files=(folder / TRAIN_FILE, folder / TEST_FILE),
     )

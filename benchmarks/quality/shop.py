@@ -31,7 +31,6 @@ def read_shop(folder: Path, name: str) -> Task:
         tuning=stage_by_time(log, moments, validation_from_ms, test_from_ms, PROTOCOL),
         final=stage_by_time(log, moments, test_from_ms, int(log.times_ms.max()) + 1, PROTOCOL),
         headline=("recall@10", "ndcg@10"),
-        dense=False,
         mean_of_shoppers=True,
         files=tuple(folder / name for name in FILES),
     )

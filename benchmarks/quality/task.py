@@ -21,7 +21,6 @@ class Task:
 
     name: of the set and its protocol; the folder of its results.
     headline: names of the two figures that are compared with published ones, the second decides.
-    dense: every event is a moment, so a history can be learned from at each of its places.
     mean_of_shoppers: figures are means over shoppers of the means over their moments, else over all moments.
     files: what the task was read from.
     """
@@ -30,7 +29,6 @@ class Task:
     tuning: Stage
     final: Stage
     headline: tuple[str, str]
-    dense: bool
     mean_of_shoppers: bool
     files: tuple[Path, ...]
 

@@ -44,9 +44,8 @@ def result_of(job: Job, task: Task) -> Result:
         process.start()
         try:
             process.join()
-        except KeyboardInterrupt:
-            process.terminate()
-            raise
+        finally:
+            process.terminate()  # where waiting for it was cut short
         found = load(path)
         if found is None:
             raise BenchError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ from benchmarks.quality.variants import (
 from benchmarks.quality.worker import BenchError, result_of, work
 from tests.benchmarks.made_up import movielens_folder
 from tests.training.shops import visits, write_shop
-from training.config import Config
+from training.config import Config, ModelConfig
 
 USERS = [[1 + (user + 3 * place) % 12 for place in range(8)] for user in range(12)]
 
@@ -190,6 +191,14 @@ def test_a_variant_changes_one_field_of_the_tasks_configuration() -> None:
                 same = (FUSED, "Transformer encoder", "gate fusion", "no transition term")
                 assert bool(different) == (name not in same), name
     assert Config.from_dict(VARIANTS["no time"](Config()).to_dict()).model.time is False
+
+
+def test_a_given_configuration_stands_for_the_tasks_own(shop: tuple[Path, Path, Task]) -> None:
+    folder, cache, task = shop
+    job = job_of(folder, cache, task, SHORT_ONLY)
+    given = replace(job, config=Config(model=ModelConfig(dim=32)))
+    assert given.identity["configuration"]["model"] == job.identity["configuration"]["model"] | {"dim": 32}
+    assert given.path(task) != job.path(task)
 
 
 def test_models_are_chosen_by_group_and_by_name() -> None:
