@@ -122,9 +122,7 @@ class BatchMaker:
         if known.log is not self.log:
             purchases = None if purchases is None else PurchaseHistory.of(known.log.purchases)
             gaps_s = event_gaps_s(known.log)
-        own = None if purchases is None else OwnItems.before(known.log, known.shoppers, known.until_ms, purchases)
-        if own is not None and trend is not None:
-            own = own.with_trends(trend, moments.times_ms)
+        own = None if purchases is None else OwnItems.before(known, moments.times_ms, purchases, trend)
         return Asked(moments=moments, known=known, ends=known.ends, gaps_s=gaps_s, own=own)
 
     def batches(

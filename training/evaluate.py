@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from training.arrivals import known_then
 from training.dataset import Log
 from training.metrics import hits_of, mean_of_shoppers, ndcg_at, recall_at
 from training.moments import DAY_MS, Ints, Longs, Moments
@@ -197,7 +198,7 @@ def target_hits(
 
 def _bought_before(log: Log, moments: Moments) -> npt.NDArray[np.bool_]:
     """For each flat target, whether its shopper had bought it before the moment."""
-    own = OwnItems.before(log, moments.shoppers, moments.times_ms)
+    own = OwnItems.before(known_then(log, moments), moments.times_ms)
     owner = np.repeat(np.arange(len(moments)), np.diff(own.offsets)) * log.item_count + own.items
     asked = np.repeat(np.arange(len(moments)), np.diff(moments.offsets)) * log.item_count + moments.targets
     return np.isin(asked, owner[own.items >= 0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ import polars as pl
 from features.history import PurchaseHistory
 from features.schema import UNKNOWN
 from features.transform import Floats, Ints, own_item_features, pad_own_items
-from training.dataset import Log
+from training.arrivals import Known
 from training.item_trend import ItemTrend
 from training.moments import Longs
 
@@ -33,34 +33,35 @@ class OwnItems:
     trends: Floats | None = None
 
     @staticmethod
-    def before(log: Log, shoppers: Longs, times_ms: Longs, history: PurchaseHistory | None = None) -> OwnItems:
-        """What each shopper had bought strictly before its moment, both (E,).
+    def before(
+        known: Known, times_ms: Longs, history: PurchaseHistory | None = None, trend: ItemTrend | None = None
+    ) -> OwnItems:
+        """What the shopper of each moment was known to have bought before it; `times_ms` (E,) are the moments.
 
         Args:
-            history: `PurchaseHistory.of(log.purchases)`, where it is at hand.
+            history: `PurchaseHistory.of(known.log.purchases)`, where it is at hand.
+            trend: of the items, where their trends at each moment are wanted.
         """
-        index = log.catalogue.select("item_id", item=pl.int_range(pl.len(), dtype=pl.Int32))
+        index = known.log.catalogue.select("item_id", item=pl.int_range(pl.len(), dtype=pl.Int32))
         own = (
-            (history or PurchaseHistory.of(log.purchases))
-            .at(shoppers, times_ms)
+            (history or PurchaseHistory.of(known.log.purchases))
+            .at(known.shoppers, known.until_ms)
             .join(index, on="item_id", how="left", maintain_order="left")
         )
         example = own["example"].to_numpy()
-        basket_counts = np.zeros(len(shoppers))
+        basket_counts = np.zeros(len(times_ms))
         basket_counts[example] = own["basket_count"].to_numpy()
-        sizes = np.bincount(example, minlength=len(shoppers))
+        sizes = np.bincount(example, minlength=len(times_ms))
+        items = own["item"].fill_null(UNKNOWN).to_numpy().astype(np.int32)
         return OwnItems(
-            items=own["item"].fill_null(UNKNOWN).to_numpy().astype(np.int32),
+            items=items,
             counts=own["count"].to_numpy().astype(np.float64),
             first_ms=own["first_time_ms"].to_numpy().astype(np.float64),
             last_ms=own["last_time_ms"].to_numpy().astype(np.float64),
             basket_counts=basket_counts,
             offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+            trends=None if trend is None else trend.at(items, times_ms[example]),
         )
-
-    def with_trends(self, trend: ItemTrend, times_ms: Longs) -> OwnItems:
-        """The same with the trends of the items at each moment's time (E,)."""
-        return replace(self, trends=trend.at(self.items, np.repeat(times_ms, np.diff(self.offsets))))
 
     def of(self, row: int) -> Ints:
         """Items of one moment."""
