@@ -31,8 +31,9 @@ _SQLITE: Final = (
 )
 _POSTGRESQL: Final = (
     f"INSERT INTO events ({_NAMES}) SELECT {_NAMES} "
-    f"FROM unnest({', '.join(f'%s::{kind}[]' for kind in INSERTED.values())}) WITH ORDINALITY AS given({_NAMES}, place) "
-    "ORDER BY place ON CONFLICT (event_id) DO NOTHING RETURNING position, event_id"
+    f"FROM unnest({', '.join(f'%s::{kind}[]' for kind in INSERTED.values())}) "
+    f"WITH ORDINALITY AS given({_NAMES}, place) ORDER BY place "
+    "ON CONFLICT (event_id) DO NOTHING RETURNING position, event_id"
 )
 _SESSION: Final = list(INSERTED).index("session_id")
 
