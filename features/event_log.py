@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Engine, String, cast, func, select, text
 from features.database.models import Event, SignIn
 from features.event_insertion import insert_events
 from features.schema import OWN_ITEMS, SEQUENCE_TYPES, EventType, shopper_key
+from features.sign_ins import INDEX_PLANS
 
 EVENT_COLUMNS: Final[dict[str, pl.DataType]] = {
     "position": pl.Int64(),
@@ -90,7 +91,7 @@ class NewEvent:
 def lock_writers(connection: Connection) -> None:
     """Makes this transaction the only writer of the log until it ends; call it before any other statement."""
     if connection.dialect.name == "postgresql":
-        connection.execute(select(func.pg_advisory_xact_lock(WRITER_LOCK)))
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({WRITER_LOCK}), {INDEX_PLANS}")
     else:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 

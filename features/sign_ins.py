@@ -33,6 +33,14 @@ WHERE position IN (
         ON anonymous.shopper = 's:' || sign_ins.session_id AND anonymous.event_time_ms <= sign_ins.through_ms)"""
 
 
+INDEX_PLANS: Final = ", ".join(
+    f"set_config('{setting}', 'off', true)"
+    for setting in ("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit")
+)
+"""PostgreSQL's settings for a transaction that signs in: without statistics, as after a bulk load, its planner would
+read the whole log for a handful of sessions."""
+
+
 def sign_in(execute: Callable[[str], object], before: int, *, join: bool = True) -> None:
     """Signs in the sessions of the events above the position `before`, and gives the persons what is theirs.
 

@@ -22,7 +22,7 @@ from sqlalchemy import Engine, Table, text
 from features.database.engine import create_indexes
 from features.database.models import Event
 from features.event_log import WRITER_LOCK
-from features.sign_ins import sign_in
+from features.sign_ins import INDEX_PLANS, sign_in
 
 _SQLITE_PRAGMAS = (
     "busy_timeout = 60000",
@@ -104,7 +104,7 @@ def _into_postgresql(engine: Engine, batches: Iterable[pa.RecordBatch], written:
             names = ", ".join(batch.schema.names)
             with connection.cursor() as cursor:
                 cursor.adbc_ingest("import_staging", batch, mode="replace", temporary=True)
-            _value(connection, f"SELECT 1 FROM (SELECT pg_advisory_xact_lock({WRITER_LOCK})) AS locked")
+            _value(connection, f"SELECT 1 FROM (SELECT pg_advisory_xact_lock({WRITER_LOCK}), {INDEX_PLANS}) AS locked")
             before = _value(connection, _LAST)
             with connection.cursor() as cursor:
                 cursor.execute(

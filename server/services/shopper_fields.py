@@ -70,7 +70,7 @@ def new_event(fields: Fields, event: event_pb2.Event, moment_ms: int, *, shopper
         fields.text("user_id", user_id)
         fields.text("session_id", session_id)
         fields.flag_together(("user_id", "session_id"), (user_id, session_id))
-    search = kind == EventType.SEARCH
+    search = int(kind) == EventType.SEARCH
     item_id = fields.text("item_id", event.item_id, required=not search)
     if search and item_id:
         fields.refuse("item_id", "must be empty for SEARCH")
