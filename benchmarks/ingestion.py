@@ -58,6 +58,8 @@ class Measured:
     p99_ms: float
     start_mib: float
     end_mib: float
+    cpu_us: float
+    """The gateway's processor time per event, which other work on the machine lengthens less than the clock's."""
     empty_ratio: float
     """Events that the empty method takes in the same time."""
 
@@ -129,11 +131,22 @@ async def timed(
     """Figures of `work(samples_s, end_s)`, after a tenth of the time to warm up."""
     await work([], time.perf_counter() + seconds / 10)
     samples_s: list[float] = []
-    start_mib, started = memory_mib(pid), time.perf_counter()
+    start_mib, start_cpu_s, started = memory_mib(pid), cpu_s(pid), time.perf_counter()
     await work(samples_s, started + seconds)
-    rate = size * len(samples_s) / (time.perf_counter() - started)
+    events = size * len(samples_s)
+    rate = events / (time.perf_counter() - started)
     p50, p99 = np.percentile(np.array(samples_s) * 1000, [50, 99])
-    return Measured(database, way, rate, float(p50), float(p99), start_mib, memory_mib(pid), empty / rate)
+    return Measured(
+        database=database,
+        way=way,
+        events_per_s=rate,
+        p50_ms=float(p50),
+        p99_ms=float(p99),
+        start_mib=start_mib,
+        end_mib=memory_mib(pid),
+        cpu_us=1e6 * (cpu_s(pid) - start_cpu_s) / events,
+        empty_ratio=empty / rate,
+    )
 
 
 def unary(send: Send, size: int, calls: int) -> Callable[[list[float], float], Awaitable[None]]:
@@ -212,9 +225,17 @@ def memory_mib(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
+def cpu_s(pid: int) -> float:
+    """Processor time that a process has used."""
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
 def show(measured: list[Measured]) -> None:
     """The table."""
-    table = Table("database", "way", "events/s", "target", "p50 ms", "p99 ms", "gateway MiB", "empty method takes")
+    table = Table(
+        "database", "way", "events/s", "target", "p50 ms", "p99 ms", "gateway MiB", "CPU us/event", "empty method takes"
+    )
     for row in measured:
         target = TARGETS[row.way]
         table.add_row(
@@ -225,6 +246,7 @@ def show(measured: list[Measured]) -> None:
             f"{row.p50_ms:.1f}",
             f"{row.p99_ms:.1f}",
             f"{row.start_mib:.0f} to {row.end_mib:.0f}",
+            f"{row.cpu_us:.0f}",
             f"{row.empty_ratio:.1f} times as many",
         )
     console.print(table)

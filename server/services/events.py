@@ -27,11 +27,9 @@ class EventService(event_pb2_grpc.EventServiceServicer):
         self._writer = writer
         self.limit = limit
         self._readers: set[asyncio.Task[None]] = set()
-        self._draining = False
 
     def drain(self) -> None:
         """Reads no more of any stream; each ends once what was read is answered."""
-        self._draining = True
         for reader in self._readers:
             reader.cancel()
 
@@ -52,12 +50,15 @@ class EventService(event_pb2_grpc.EventServiceServicer):
         reader = asyncio.ensure_future(self._read(requests, line, window))
         self._readers.add(reader)
         reader.add_done_callback(self._readers.discard)
+        reader.add_done_callback(lambda _: line.put_nowait(None))
         try:
             while waiting := await line.get():
                 batch, commit = waiting
                 outcomes = await self._writer.finish(commit, deadline)
                 yield pb.StreamEventsResponse(statuses=batch.answered(outcomes))
                 window.release()
+            if reader.cancelled():
+                raise Unavailable("the gateway is stopping; open another stream for what was not answered")
             await reader  # raises what ended the reading
         finally:
             reader.cancel()
@@ -69,22 +70,14 @@ class EventService(event_pb2_grpc.EventServiceServicer):
     async def _read(
         self, requests: AsyncIterator[pb.StreamEventsRequest], line: Line, window: asyncio.Semaphore
     ) -> None:
-        """Puts the requests in line for the log, then None.
+        """Puts the requests in line for the log; the queue ends with None.
 
         Raises:
             InvalidRequest: a request has no events, or too many.
-            Unavailable: the gateway is stopping.
         """
-        try:
+        await window.acquire()
+        async for request in requests:
+            batch = EventBatch.of(request.events)
+            await self._writer.room(len(batch.good))
+            line.put_nowait((batch, self._writer.begin(batch.good)))
             await window.acquire()
-            async for request in requests:
-                batch = EventBatch.of(request.events)
-                await self._writer.room(len(batch.good))
-                line.put_nowait((batch, self._writer.begin(batch.good)))
-                await window.acquire()
-        except asyncio.CancelledError:
-            if self._draining:
-                raise Unavailable("the gateway is stopping; open another stream for what was not answered") from None
-            raise
-        finally:
-            line.put_nowait(None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import queue
 import signal
+import sqlite3
 from collections.abc import Callable, Iterator
 from uuid import uuid4
 
@@ -89,6 +90,33 @@ def test_a_full_queue_makes_a_stream_wait_where_a_call_is_refused(new_settings: 
         requests = [batch(count) for count in [7, 9, 11] * 10]
         responses = list(under_test.client.events.StreamEvents(iter(requests), timeout=60))
         assert [codes(response) for response in responses] == [[STORED] * count for count in [7, 9, 11] * 10]
+
+
+def test_a_locked_database_ends_the_stream_and_what_was_not_answered_is_sent_again(new_settings: NewSettings) -> None:
+    with gateway(new_settings(), write_budget_ms="1000") as under_test:
+        requests, sent = Requests(), [batch(5) for _ in range(20)]
+        responses = under_test.client.events.StreamEvents(iter(requests), timeout=60)
+        requests.send(sent[0])
+        assert codes(next(responses)) == [STORED] * 5
+        other = sqlite3.connect(under_test.settings.home / "braid.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        for request in sent[1:]:
+            requests.send(request)
+        with pytest.raises(grpc.RpcError) as ended:
+            next(responses)
+        assert ended.value.code() == grpc.StatusCode.UNAVAILABLE
+        assert "send the same events again" in ended.value.details()
+        requests.send(None)
+        other.execute("COMMIT")
+        other.close()
+        again = [
+            code
+            for response in under_test.client.events.StreamEvents(iter(sent), timeout=60)
+            for code in codes(response)
+        ]
+        assert again[:5] == [DUPLICATE] * 5 and set(again) <= {STORED, DUPLICATE}
+        assert stored_ids(under_test.settings) == {event.event_id for request in sent for event in request.events}
+        assert "never retrieved" not in under_test.log and under_test.log.count('"ERROR"') == 1
 
 
 def test_sigterm_answers_what_was_read_and_says_where_to_go_on(new_settings: NewSettings) -> None:
