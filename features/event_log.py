@@ -14,10 +14,11 @@ from typing import Any, Final
 
 import polars as pl
 from sqlalchemy import Connection, Engine, String, cast, func, select, text
-from sqlalchemy.dialects import postgresql, sqlite
 
 from features.database.models import Event, SignIn
+from features.event_insertion import insert_events
 from features.schema import OWN_ITEMS, SEQUENCE_TYPES, EventType, shopper_key
+from features.sign_ins import INDEX_PLANS
 
 EVENT_COLUMNS: Final[dict[str, pl.DataType]] = {
     "position": pl.Int64(),
@@ -95,9 +96,11 @@ class NewEvent:
 
 
 def lock_writers(connection: Connection) -> None:
-    """Makes this transaction the only writer of the log until it ends; call it before the first insertion."""
+    """Makes this transaction the only writer of the log until it ends; call it before any other statement."""
     if connection.dialect.name == "postgresql":
-        connection.execute(select(func.pg_advisory_xact_lock(WRITER_LOCK)))
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({WRITER_LOCK}), {INDEX_PLANS}")
+    else:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 class EventLog:
@@ -109,13 +112,18 @@ class EventLog:
     def append(self, events: Sequence[NewEvent], arrival_time_ms: int) -> list[bool]:
         """Stores the events in one transaction; durable when it returns.
 
+        Sessions are joined to the persons who sign in: see `features.sign_ins`.
+
+        Args:
+            arrival_time_ms: what the clock says; should it step back, so do arrivals, and positions go on.
+
         Returns:
             One flag for each event: True if stored, False if its `event_id` was in the log, or earlier in `events`.
 
         Raises:
             ValueError: an event has neither user nor session; nothing is stored.
         """
-        rows: dict[str, dict[str, Any]] = {}
+        rows: dict[str, tuple[Any, ...]] = {}
         first: list[bool] = []
         for event in events:
             first.append(event.event_id not in rows)
@@ -124,9 +132,7 @@ class EventLog:
             return []
         with self._engine.begin() as connection:
             lock_writers(connection)
-            dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-            statement = dialect.insert(Event).on_conflict_do_nothing(index_elements=["event_id"])
-            stored = set(connection.scalars(statement.returning(Event.event_id), list(rows.values())))
+            stored = insert_events(connection, list(rows.values()))
         return [new and event.event_id in stored for new, event in zip(first, events, strict=True)]
 
     def read_after(self, position: int, limit: int) -> pl.DataFrame:
@@ -135,6 +141,16 @@ class EventLog:
         statement = select(table).where(table.c.position > position).order_by(table.c.position).limit(limit)
         with self._engine.connect() as connection:
             return _frame(connection.execute(statement).fetchall(), EVENT_COLUMNS)
+
+    def sign_ins_after(self, position: int, through: int) -> list[tuple[str, str]]:
+        """(session_id, shopper `u:…`) of the sessions that signed in above `position`, up to `through`."""
+        statement = (
+            select(SignIn.session_id, SignIn.shopper)
+            .where(SignIn.position > position, SignIn.position <= through)
+            .order_by(SignIn.position)
+        )
+        with self._engine.connect() as connection:
+            return [(row[0], row[1]) for row in connection.execute(statement)]
 
     def last_position(self) -> int:
         """The position of the newest event, 0 in an empty log."""
@@ -211,21 +227,22 @@ class EventLog:
             yield frame
 
 
-def _row(event: NewEvent, arrival_time_ms: int) -> dict[str, Any]:
-    return {
-        "event_id": event.event_id,
-        "shopper": shopper_key(event.user_id, event.session_id),
-        "session_id": event.session_id or None,
-        "item_id": event.item_id or None,
-        "event_type": int(event.event_type),
-        "event_time_ms": event.event_time_ms,
-        "arrival_time_ms": arrival_time_ms,
-        "order_id": event.order_id or None,
-        "quantity": event.quantity,
-        "price": event.price,
-        "query": event.query or None,
-        "attribution_token": event.attribution_token or None,
-    }
+def _row(event: NewEvent, arrival_time_ms: int) -> tuple[Any, ...]:
+    """Columns `INSERTED`."""
+    return (
+        event.event_id,
+        shopper_key(event.user_id, event.session_id),
+        event.session_id or None,
+        event.item_id or None,
+        int(event.event_type),
+        event.event_time_ms,
+        arrival_time_ms,
+        event.order_id or None,
+        event.quantity,
+        event.price,
+        event.query or None,
+        event.attribution_token or None,
+    )
 
 
 def _frame(rows: Sequence[Any], columns: dict[str, pl.DataType]) -> pl.DataFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
@@ -30,7 +30,7 @@ class Coalescer(Generic[Request, Answer]):
         self._run = run
         self._max_batch = max_batch
         self._free = in_flight
-        self._waiting: deque[tuple[Request, asyncio.Future[Answer]]] = deque()
+        self._waiting: OrderedDict[asyncio.Future[Answer], Request] = OrderedDict()
         self._calls: set[asyncio.Task[None]] = set()
 
     async def submit(self, request: Request, timeout_s: float) -> Answer:
@@ -41,18 +41,26 @@ class Coalescer(Generic[Request, Answer]):
         """
         if timeout_s <= 0:
             raise asyncio.TimeoutError
+        return await asyncio.wait_for(self.send(request), timeout_s)
+
+    def send(self, request: Request) -> asyncio.Future[Answer]:
+        """Puts a request in line; once its answer is cancelled, a request not yet sent is not sent any more."""
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append((request, answer))
+        self._waiting[answer] = request
+        answer.add_done_callback(self._forget)
         self._start()
-        return await asyncio.wait_for(answer, timeout_s)
+        return answer
+
+    def _forget(self, answer: asyncio.Future[Answer]) -> None:
+        self._waiting.pop(answer, None)
 
     def _start(self) -> None:
         while self._free and self._waiting:
             batch: list[tuple[Request, asyncio.Future[Answer]]] = []
             while self._waiting and len(batch) < self._max_batch:
-                entry = self._waiting.popleft()
-                if not entry[1].done():  # its caller has given up
-                    batch.append(entry)
+                answer, request = self._waiting.popitem(last=False)
+                if not answer.done():  # its caller has given up
+                    batch.append((request, answer))
             if not batch:
                 return
             self._free -= 1

@@ -4,22 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from enum import Enum
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from features.event_log import EventLog, NewEvent
 from server.coalescer import Coalescer
 from server.deadline import Deadline
 from server.errors import DeadlinePassed, Overloaded, Unavailable
+from server.outage import Outage
 
 LOG = logging.getLogger(__name__)
 
 MAX_REQUESTS = 64
 """Requests in one commit."""
+
+BAD_DATA = (DataError, IntegrityError, ValueError, OverflowError)
+"""What a database or its driver raises where the fault is the event's: sent again, it is refused again."""
+
+
+class Outcome(Enum):
+    """What became of an event."""
+
+    STORED = 1
+    DUPLICATE = 2
+    REFUSED = 3
+    """By the database, alone; its neighbours are stored."""
 
 
 class EventWriter:
@@ -30,45 +45,95 @@ class EventWriter:
         self._max_events = max_events
         self._budget_s = budget_s
         self._held = 0
+        self._freed = asyncio.Event()
+        self._outage = Outage("the event log cannot be written", "the event log is written again")
+        self._arrival_ms = 0
+        self._refused = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="event-log")
-        self._pipe: Coalescer[Sequence[NewEvent], list[bool]] = Coalescer(self._commit, max_batch=MAX_REQUESTS)
+        self._pipe: Coalescer[Sequence[NewEvent], list[Outcome]] = Coalescer(self._commit, max_batch=MAX_REQUESTS)
 
-    async def write(self, events: Sequence[NewEvent], deadline: Deadline) -> list[bool]:
-        """Durable when it returns: True for each event that was stored, False for one that was there.
+    async def write(self, events: Sequence[NewEvent], deadline: Deadline) -> list[Outcome]:
+        """Durable when it returns.
 
         Raises:
             Overloaded: too many events wait.
             DeadlinePassed: the caller's time is over; sending the same events again is safe.
             Unavailable: the log cannot be written.
         """
-        if not events:
-            return []
         if self._held + len(events) > self._max_events:
             raise Overloaded(
                 f"{self._held} events wait for their commit, at most {self._max_events} may; send again later",
                 retry_after_s=1.0,
             )
+        return await self.finish(self.begin(events), deadline)
+
+    async def room(self, count: int) -> None:
+        """Waits until `begin` may take `count` events more."""
+        while self._held and self._held + count > self._max_events:
+            self._freed.clear()
+            await self._freed.wait()
+
+    def begin(self, events: Sequence[NewEvent]) -> asyncio.Future[list[Outcome]]:
+        """Puts events in line for the next commit; `finish` waits for it. Cancelled, they leave the line."""
+        commit = self._pipe.send(events)
         self._held += len(events)
+        commit.add_done_callback(lambda _: self._release(len(events)))
+        return commit
+
+    async def finish(self, commit: asyncio.Future[list[Outcome]], deadline: Deadline) -> list[Outcome]:
+        """The outcomes of what `begin` put in line; raises what `write` does, but `Overloaded`."""
         try:
-            return await self._pipe.submit(events, deadline.left_s(self._budget_s))
+            return await asyncio.wait_for(commit, deadline.left_s(self._budget_s))
         except asyncio.TimeoutError:
-            raise DeadlinePassed("the commit took longer than the deadline; send the same events again") from None
+            if deadline.left_s(math.inf) <= 0:
+                raise DeadlinePassed("the commit took longer than the deadline; send the same events again") from None
+            why = f"no commit within {self._budget_s:g} s"
+            self._outage.begins(f"{why}: the database is locked or slow")
+            raise Unavailable(f"{why}; send the same events again") from None
         except SQLAlchemyError as error:
-            LOG.error("the event log cannot be written: %s", error)
             raise Unavailable("the event log cannot be written now; send the same events again") from error
-        finally:
-            self._held -= len(events)
 
     def close(self) -> None:
         """Ends the thread after the commit under way."""
         self._thread.shutdown(wait=True, cancel_futures=True)
 
-    async def _commit(self, requests: Sequence[Sequence[NewEvent]]) -> list[list[bool]]:
+    def _release(self, count: int) -> None:
+        self._held -= count
+        self._freed.set()
+
+    async def _commit(self, requests: Sequence[Sequence[NewEvent]]) -> list[list[Outcome]]:
         events = [event for request in requests for event in request]
-        now_ms = time.time_ns() // 1_000_000
-        stored = await asyncio.get_running_loop().run_in_executor(self._thread, self._log.append, events, now_ms)
+        arrival_ms = self._now_ms()
+        try:
+            outcomes = await asyncio.get_running_loop().run_in_executor(self._thread, self._store, events, arrival_ms)
+        except SQLAlchemyError as error:
+            self._outage.begins(str(error).splitlines()[0])
+            raise
+        self._outage.ends()
         answers, start = [], 0
         for request in requests:
-            answers.append(stored[start : start + len(request)])
+            answers.append(outcomes[start : start + len(request)])
             start += len(request)
         return answers
+
+    def _store(self, events: Sequence[NewEvent], arrival_ms: int) -> list[Outcome]:
+        """Appends in one commit; what the database refuses for its data is halved until the culprit stands alone."""
+        try:
+            stored = self._log.append(events, arrival_ms)
+        except BAD_DATA as error:
+            if len(events) > 1:
+                half = len(events) // 2
+                return self._store(events[:half], arrival_ms) + self._store(events[half:], arrival_ms)
+            if not self._refused:
+                LOG.warning("the database refused an event, its sender is told; more are not logged: %s", type(error))
+            self._refused = True
+            return [Outcome.REFUSED]
+        return [Outcome.STORED if new else Outcome.DUPLICATE for new in stored]
+
+    def _now_ms(self) -> int:
+        now_ms = time.time_ns() // 1_000_000
+        if now_ms < self._arrival_ms - 1_000:
+            back_s = (self._arrival_ms - now_ms) / 1_000
+            LOG.warning("the clock stepped back by %.1f s; arrival times follow it, the log's order does not", back_s)
+        self._arrival_ms = now_ms
+        return now_ms

@@ -114,7 +114,9 @@ class Gateway:
             feature_budget_s=own.feature_budget_ms / 1000,
         )
         write_budget_s = own.write_budget_ms / 1000
+        self._limit = CallLimit(own.max_calls)
         self._events = EventWriter(self._engine, max_events=own.max_queued_events, budget_s=write_budget_s)
+        self._event_service = EventService(self._events, self._limit)
         self._records = ShopRecords(self._engine, self._catalogue, budget_s=write_budget_s)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._server = grpc.aio.server(
@@ -133,13 +135,13 @@ class Gateway:
         Raises:
             AddressTaken: somebody else listens there.
         """
-        limit = CallLimit(self._own.max_calls)
+        limit = self._limit
         services: tuple[tuple[Callable[..., None], object], ...] = (
             (
                 recommendation_pb2_grpc.add_RecommendationServiceServicer_to_server,
                 RecommendationService(self.shop, limit),
             ),
-            (event_pb2_grpc.add_EventServiceServicer_to_server, EventService(self._events, limit)),
+            (event_pb2_grpc.add_EventServiceServicer_to_server, self._event_service),
             (catalog_pb2_grpc.add_CatalogServiceServicer_to_server, CatalogService(self._records, limit)),
             (user_pb2_grpc.add_UserServiceServicer_to_server, UserService(self._records, limit)),
         )
@@ -172,6 +174,7 @@ class Gateway:
         """Health first, then the calls under way within the grace, then the parts."""
         LOG.info("draining for at most %g s", self._own.drain_s)
         await self._health.enter_graceful_shutdown()
+        self._event_service.drain()
         await self._server.stop(self._own.drain_s)
         for task in self._tasks:
             task.cancel()

@@ -29,9 +29,26 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
+class Once(logging.Filter):
+    """Lets a message through once a process, whatever its traceback."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it is new."""
+        message = record.getMessage()
+        told = message in self._told
+        self._told.add(message)
+        return not told
+
+
 def start_logs(level: str) -> None:
     """Sends this process's logs to stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("server").setLevel(level)
+    # gRPC's line for a request that is no protobuf message, with a traceback for each.
+    logging.getLogger("grpc._cython.cygrpc").addFilter(Once())

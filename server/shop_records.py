@@ -16,6 +16,7 @@ from features.users import UserProfile, Users
 from server.catalogue_follower import CatalogueFollower
 from server.deadline import Deadline
 from server.errors import DeadlinePassed, Unavailable
+from server.outage import Outage
 
 LOG = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ class ShopRecords:
         self._users = Users(engine)
         self._follower = follower
         self._budget_s = budget_s
+        self._outage = Outage("catalogue and users do not answer", "catalogue and users answer again")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="shop-writer")
         self._reader = ThreadPoolExecutor(2, thread_name_prefix="shop-reader")
 
@@ -78,9 +80,11 @@ class ShopRecords:
         if timeout_s <= 0:
             raise DeadlinePassed("the deadline has passed before the database was asked")
         try:
-            return await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(threads, work), timeout_s)
+            done = await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(threads, work), timeout_s)
         except asyncio.TimeoutError:
             raise DeadlinePassed("the database took longer than the deadline; try again") from None
         except SQLAlchemyError as error:
-            LOG.error("the database failed: %s", error)
+            self._outage.begins(str(error).splitlines()[0])
             raise Unavailable("the database does not answer now; try again") from error
+        self._outage.ends()
+        return done

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -24,10 +22,9 @@ from sqlalchemy import Engine
 
 from features.database.engine import open_database
 from features.settings import ROOT, Settings
+from tests import postgres
 from tests.conditions import eventually
 from tests.processes import environment, free_ports, required_binary, running, tail
-
-POSTGRES_FOLDERS = [str(path) for path in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
 
 
 def pytest_configure() -> None:
@@ -52,32 +49,10 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     """URL of the database `postgres` in a cluster of our own; take `postgres_url` for a database to write in."""
-    initdb = required_binary("initdb", "postgresql", *POSTGRES_FOLDERS)
-    postgres = required_binary("postgres", "postgresql", *POSTGRES_FOLDERS)
-    as_user: list[str] = []
     with TemporaryDirectory(prefix="braid-postgres-") as name:  # pytest's own folders are closed to other users
-        folder = Path(name)
-        if os.geteuid() == 0:  # PostgreSQL refuses to run as root
-            as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", "--"]
-            shutil.chown(folder, "postgres", "postgres")
-        flags = ["-U", "braid", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C"]
-        command = [*as_user, initdb, "-D", str(folder / "data"), *flags]
-        made = subprocess.run(command, capture_output=True, text=True, cwd=folder)
-        assert made.returncode == 0, f"initdb failed: {made.stderr}"
-        port = free_ports()
-        options = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "port": str(port), "fsync": "off"}
-        flags = [part for option, value in options.items() for part in ("-c", f"{option}={value}")]
-        url = f"postgresql://braid@127.0.0.1:{port}/postgres"
-        log = folder / "postgres.log"
-        command = [*as_user, postgres, "-D", str(folder / "data"), *flags]
-        with running(command, log, stop_signal=signal.SIGINT) as process:
-            eventually(
-                lambda: process.poll() is not None or psycopg.connect(url).close() is None,
-                within_s=60,
-                what="PostgreSQL's first answer",
-            )
-            assert process.poll() is None, f"PostgreSQL did not start:\n{tail(log)}"
-            yield url
+        cluster = postgres.new_cluster(Path(name))
+        with postgres.serving(cluster):
+            yield cluster.url
 
 
 @pytest.fixture

@@ -26,12 +26,13 @@ def open_database(url: str) -> Engine:
     """An engine on a migrated database.
 
     SQLite: WAL, `synchronous=FULL` (an acknowledged event survives a power loss), secure deletion, 30 s busy wait.
+    Errors do not show a statement's parameters: they are people's.
 
     Raises:
         DatabaseError: the URL cannot be read.
     """
     try:
-        engine = create_engine(_with_driver(url), pool_pre_ping=not url.startswith("sqlite"))
+        engine = create_engine(_with_driver(url), pool_pre_ping=not url.startswith("sqlite"), hide_parameters=True)
     except ArgumentError:
         raise DatabaseError(
             f"BRAID_DATABASE_URL={url!r} is no SQLAlchemy URL; example: postgresql://user@host/name"

@@ -91,6 +91,16 @@ def rows_for_log(connection: duckdb.DuckDBPyConnection) -> Iterator[pa.RecordBat
     )
 
 
+def sessions_join(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Whether a session is anonymous in one row and a person's in another."""
+    (joins,) = _row(
+        connection,
+        "SELECT exists(SELECT 1 FROM staged WHERE reason IS NULL AND session_id IS NOT NULL "
+        "GROUP BY session_id HAVING bool_or(user_id IS NULL) AND bool_or(user_id IS NOT NULL))",
+    )
+    return bool(joins)
+
+
 def counts(connection: duckdb.DuckDBPyConnection) -> tuple[int, dict[str, int]]:
     """Rows read, and rows rejected by rule; a line that could not be taken apart is one too."""
     (read,) = _row(connection, "SELECT (SELECT count(*) FROM staged) + (SELECT count(*) FROM lost)")

@@ -138,7 +138,12 @@ class _Job:
         good = rows - sum(rejected.values())
         task = self._progress.add_task("writing events", total=good)
         batches = events.rows_for_log(self._workspace)
-        section.new = load_events(self._engine, batches, lambda count: self._progress.advance(task, count))
+        section.new = load_events(
+            self._engine,
+            batches,
+            lambda count: self._progress.advance(task, count),
+            sessions_join=events.sessions_join(self._workspace),
+        )
         section.already_stored = good - section.new
         return section
 

@@ -1,6 +1,7 @@
 """Record batches into the event log, fast: ADBC's bound statements on SQLite, COPY into a staging table on PostgreSQL.
 
-An event whose id is in the log already is passed over, so an import that is run again changes nothing.
+An event whose id is in the log already is passed over, so an import that is run again changes nothing. Sessions are
+joined to who signs in as they are for events that are appended (`features.sign_ins`), batch by batch.
 
 SQLite's ADBC driver carries a SQLite of its own. Two of them in one process must not have the same file open (closing
 one drops the other's locks), so the engine is disposed of first and the file opened again only afterwards.
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
 from typing import Any, cast
 
 import adbc_driver_postgresql.dbapi
@@ -20,6 +22,7 @@ from sqlalchemy import Engine, Table, text
 from features.database.engine import create_indexes
 from features.database.models import Event
 from features.event_log import WRITER_LOCK
+from features.sign_ins import INDEX_PLANS, sign_in
 
 _SQLITE_PRAGMAS = (
     "busy_timeout = 60000",
@@ -27,18 +30,24 @@ _SQLITE_PRAGMAS = (
     "cache_size = -131072",
     "wal_autocheckpoint = 16384",
 )
+_LAST = "SELECT coalesce(max(position), 0) FROM events"
 
 
-def load_events(engine: Engine, batches: Iterable[pa.RecordBatch], written: Callable[[int], None]) -> int:
+def load_events(
+    engine: Engine, batches: Iterable[pa.RecordBatch], written: Callable[[int], None], *, sessions_join: bool = False
+) -> int:
     """Inserts batches, each in a transaction of its own; returns how many events were new.
 
     Args:
         batches: columns of the table `events` but `position`, all with the same columns.
         written: called after each batch with its rows.
+        sessions_join: whether the batches hold a session that is anonymous in one event and a person's in another.
     """
-    load = _into_sqlite if engine.dialect.name == "sqlite" else _into_postgresql
     with ThreadPoolExecutor(1) as reader:
-        return load(engine, _read_ahead(reader, iter(batches)), written)
+        ahead = _read_ahead(reader, iter(batches))
+        if engine.dialect.name == "sqlite":
+            return _into_sqlite(engine, ahead, written, sessions_join)
+        return _into_postgresql(engine, ahead, written)
 
 
 def _read_ahead(reader: Executor, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -49,16 +58,21 @@ def _read_ahead(reader: Executor, batches: Iterator[pa.RecordBatch]) -> Iterator
         yield batch
 
 
-def _into_sqlite(engine: Engine, batches: Iterable[pa.RecordBatch], written: Callable[[int], None]) -> int:
+def _into_sqlite(
+    engine: Engine, batches: Iterable[pa.RecordBatch], written: Callable[[int], None], sessions_join: bool
+) -> int:
     engine.dispose()
+    new = 0
     with adbc_driver_sqlite.dbapi.connect(str(engine.url.database), autocommit=True) as connection:
         for pragma in _SQLITE_PRAGMAS:
             _value(connection, f"PRAGMA {pragma}")
         first = not _value(connection, "SELECT EXISTS (SELECT 1 FROM events)")
-        if first:  # sorting all shoppers at once takes half the time of finding each event's place among them
+        # Sorting all shoppers at once takes half the time of finding each event's place among them, but what a session
+        # did is found by the index.
+        indexed = not first or sessions_join
+        if not indexed:
             for index in cast(Table, Event.__table__).indexes:
                 _value(connection, f"DROP INDEX IF EXISTS {index.name}")
-        before = _value(connection, "SELECT total_changes()")
         for batch in batches:
             names = batch.schema.names
             statement = (
@@ -66,11 +80,15 @@ def _into_sqlite(engine: Engine, batches: Iterable[pa.RecordBatch], written: Cal
                 "ON CONFLICT (event_id) DO NOTHING"
             )
             _value(connection, "BEGIN IMMEDIATE")
+            before = _value(connection, _LAST)
+            changes = _value(connection, "SELECT total_changes()")
             with connection.cursor() as cursor:
                 cursor.executemany(statement, batch)
+            new += _value(connection, "SELECT total_changes()") - changes
+            if "session_id" in names:
+                sign_in(partial(_execute, connection), before, join=indexed)
             _value(connection, "COMMIT")
             written(batch.num_rows)
-        new = _value(connection, "SELECT total_changes()") - before
     with engine.begin() as connection:
         create_indexes(connection)
     with engine.connect() as checkpoint:
@@ -86,16 +104,24 @@ def _into_postgresql(engine: Engine, batches: Iterable[pa.RecordBatch], written:
             names = ", ".join(batch.schema.names)
             with connection.cursor() as cursor:
                 cursor.adbc_ingest("import_staging", batch, mode="replace", temporary=True)
-            _value(connection, f"SELECT 1 FROM (SELECT pg_advisory_xact_lock({WRITER_LOCK})) AS locked")
+            _value(connection, f"SELECT 1 FROM (SELECT pg_advisory_xact_lock({WRITER_LOCK}), {INDEX_PLANS}) AS locked")
+            before = _value(connection, _LAST)
             with connection.cursor() as cursor:
                 cursor.execute(
                     f"INSERT INTO events ({names}) SELECT {names} FROM import_staging "
-                    "ORDER BY event_time_ms ON CONFLICT (event_id) DO NOTHING"
+                    "ORDER BY event_time_ms, ctid ON CONFLICT (event_id) DO NOTHING"
                 )
                 new += cursor.rowcount
+            if "session_id" in batch.schema.names:
+                sign_in(partial(_execute, connection), before)
             connection.commit()
             written(batch.num_rows)
     return new
+
+
+def _execute(connection: Any, statement: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
 
 
 def _value(connection: Any, statement: str) -> int:

@@ -6,7 +6,8 @@ import functools
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any, Protocol, TypeVar
 from uuid import uuid4
 
@@ -52,36 +53,68 @@ def answers(
 
     @functools.wraps(method)
     async def call(self: S, request: Request, context: Context) -> Response:
-        started_s = time.perf_counter()
-        token = REQUEST_ID.set(_request_id(context))
-        limit = self.limit
-        limit.under_way += 1
-        try:
-            deadline = Deadline.after(context.time_remaining())
-            if deadline.left_s(math.inf) <= 0:
-                raise DeadlinePassed("the deadline had passed when the call arrived; allow more time")
-            if limit.under_way > limit.most:
-                raise Overloaded(f"{limit.most} calls are under way, no more are taken", retry_after_s=0.5)
-            response = await method(self, request, deadline)
-        except GatewayError as error:
-            status = _status(error)
-            LOG.info("method=%s code=%s error=%s", method.__name__, _name(status), type(error).__name__)
-            await context.abort_with_status(rpc_status.to_status(status))  # type: ignore[attr-defined]
-            raise AssertionError("abort raises") from None
-        except Exception:
-            LOG.exception("method=%s failed", method.__name__)
-            await context.abort(
-                grpc.StatusCode.INTERNAL, f"the gateway failed; its log has request id {REQUEST_ID.get()}"
-            )
-            raise AssertionError("abort raises") from None
-        finally:
-            limit.under_way -= 1
-            REQUEST_ID.reset(token)
-        if LOG.isEnabledFor(logging.DEBUG):
-            LOG.debug("method=%s code=OK ms=%.1f", method.__name__, 1000 * (time.perf_counter() - started_s))
-        return response
+        async with _Call(method.__name__, self.limit, context) as deadline:
+            return await method(self, request, deadline)
 
     return call
+
+
+def answers_stream(
+    method: Callable[[S, AsyncIterator[Request], Deadline], AsyncGenerator[Response, None]],
+) -> Callable[[S, AsyncIterator[Request], Context], Awaitable[None]]:
+    """Makes a bidirectional gRPC method of an async generator; it is closed when the caller has gone."""
+
+    @functools.wraps(method)
+    async def call(self: S, requests: AsyncIterator[Request], context: Context) -> None:
+        async with (
+            _Call(method.__name__, self.limit, context) as deadline,
+            aclosing(method(self, requests, deadline)) as responses,
+        ):
+            async for response in responses:
+                await context.write(response)
+
+    return call
+
+
+class _Call:
+    """One call under way: gives its deadline, and turns what it raises into a status."""
+
+    def __init__(self, name: str, limit: CallLimit, context: Context) -> None:
+        self._name = name
+        self._limit = limit
+        self._context = context
+        self._started_s = time.perf_counter()
+
+    async def __aenter__(self) -> Deadline:
+        self._token = REQUEST_ID.set(_request_id(self._context))
+        self._limit.under_way += 1
+        try:
+            deadline = Deadline.after(self._context.time_remaining())
+            if deadline.left_s(math.inf) <= 0:
+                raise DeadlinePassed("the deadline had passed when the call arrived; allow more time")
+            if self._limit.under_way > self._limit.most:
+                raise Overloaded(f"{self._limit.most} calls are under way, no more are taken", retry_after_s=0.5)
+        except GatewayError as error:
+            await self.__aexit__(type(error), error, None)
+            raise AssertionError("abort raises") from None
+        return deadline
+
+    async def __aexit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        try:
+            if isinstance(error, GatewayError):
+                status = _status(error)
+                LOG.debug("method=%s code=%s error=%s", self._name, _code(status), type(error).__name__)
+                await self._context.abort_with_status(rpc_status.to_status(status))  # type: ignore[attr-defined]
+            elif isinstance(error, Exception):
+                LOG.error("method=%s failed", self._name, exc_info=error)
+                await self._context.abort(
+                    grpc.StatusCode.INTERNAL, f"the gateway failed; its log has request id {REQUEST_ID.get()}"
+                )
+            elif LOG.isEnabledFor(logging.DEBUG):
+                LOG.debug("method=%s code=OK ms=%.1f", self._name, 1000 * (time.perf_counter() - self._started_s))
+        finally:
+            self._limit.under_way -= 1
+            REQUEST_ID.reset(self._token)
 
 
 def _request_id(context: Context) -> str:
@@ -120,5 +153,5 @@ def _status(error: GatewayError) -> status_pb2.Status:
     return status_pb2.Status(code=code, message=str(error)[:2_000], details=packed)
 
 
-def _name(status: status_pb2.Status) -> str:
+def _code(status: status_pb2.Status) -> str:
     return str(code_pb2.Code.Name(status.code))

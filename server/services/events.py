@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import TypeAlias
+
 from braid.v1 import event_pb2 as pb
 from braid.v1 import event_pb2_grpc
-from features.event_log import NewEvent
-from features.schema import MAX_BATCH_EVENTS
 from server.deadline import Deadline
-from server.event_writer import EventWriter
-from server.metrics import EVENTS
-from server.services.calls import CallLimit, answers
-from server.services.fields import Fields
-from server.services.shopper_fields import new_event, now_ms
+from server.errors import Unavailable
+from server.event_writer import EventWriter, Outcome
+from server.services.calls import CallLimit, answers, answers_stream
+from server.services.event_batch import EventBatch
+
+MAX_UNANSWERED = 64
+"""Requests of one stream that wait for their commit."""
+
+Line: TypeAlias = asyncio.Queue[tuple[EventBatch, asyncio.Future[list[Outcome]]] | None]
 
 
 class EventService(event_pb2_grpc.EventServiceServicer):
@@ -20,32 +26,58 @@ class EventService(event_pb2_grpc.EventServiceServicer):
     def __init__(self, writer: EventWriter, limit: CallLimit) -> None:
         self._writer = writer
         self.limit = limit
+        self._readers: set[asyncio.Task[None]] = set()
+
+    def drain(self) -> None:
+        """Reads no more of any stream; each ends once what was read is answered."""
+        for reader in self._readers:
+            reader.cancel()
 
     @answers
     async def WriteEvents(self, request: pb.WriteEventsRequest, deadline: Deadline) -> pb.WriteEventsResponse:
         """One status for each event, in the order of the request."""
-        fields = Fields()
-        fields.count("events", request.events, MAX_BATCH_EVENTS, 1)
-        fields.done()
-        moment_ms = now_ms()
-        statuses: list[pb.EventStatus] = []
-        good: list[NewEvent] = []
-        places: list[int] = []
-        for event in request.events:
-            checks = Fields()
-            read = new_event(checks, event, moment_ms)
-            status = pb.EventStatus(event_id=event.event_id)
-            if checks.violations:
-                status.code = pb.EventStatus.CODE_INVALID
-                status.field, status.description = checks.violations[0].field, checks.violations[0].description
-            else:
-                places.append(len(statuses))
-                good.append(read)
-            statuses.append(status)
-        stored = await self._writer.write(good, deadline)
-        for place, new in zip(places, stored, strict=True):
-            statuses[place].code = pb.EventStatus.CODE_STORED if new else pb.EventStatus.CODE_DUPLICATE
-        EVENTS.labels("stored").inc(sum(stored))
-        EVENTS.labels("duplicate").inc(len(stored) - sum(stored))
-        EVENTS.labels("refused").inc(len(statuses) - len(stored))
-        return pb.WriteEventsResponse(statuses=statuses)
+        batch = EventBatch.of(request.events)
+        outcomes = await self._writer.write(batch.good, deadline) if batch.good else []
+        return pb.WriteEventsResponse(statuses=batch.answered(outcomes))
+
+    @answers_stream
+    async def StreamEvents(
+        self, requests: AsyncIterator[pb.StreamEventsRequest], deadline: Deadline
+    ) -> AsyncGenerator[pb.StreamEventsResponse, None]:
+        """A response for each request, in order; reads ahead as far as there is room."""
+        line: Line = asyncio.Queue()
+        window = asyncio.Semaphore(MAX_UNANSWERED)
+        reader = asyncio.ensure_future(self._read(requests, line, window))
+        self._readers.add(reader)
+        reader.add_done_callback(self._readers.discard)
+        reader.add_done_callback(lambda _: line.put_nowait(None))
+        try:
+            while waiting := await line.get():
+                batch, commit = waiting
+                outcomes = await self._writer.finish(commit, deadline)
+                yield pb.StreamEventsResponse(statuses=batch.answered(outcomes))
+                window.release()
+            if reader.cancelled():
+                raise Unavailable("the gateway is stopping; open another stream for what was not answered")
+            await reader  # raises what ended the reading
+        finally:
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+            while not line.empty():
+                if (left := line.get_nowait()) and not left[1].cancel():
+                    left[1].exception()  # told to nobody: the stream has ended
+
+    async def _read(
+        self, requests: AsyncIterator[pb.StreamEventsRequest], line: Line, window: asyncio.Semaphore
+    ) -> None:
+        """Puts the requests in line for the log; the queue ends with None.
+
+        Raises:
+            InvalidRequest: a request has no events, or too many.
+        """
+        await window.acquire()
+        async for request in requests:
+            batch = EventBatch.of(request.events)
+            await self._writer.room(len(batch.good))
+            line.put_nowait((batch, self._writer.begin(batch.good)))
+            await window.acquire()

@@ -62,39 +62,36 @@ def shopper_query(
 
 def new_event(fields: Fields, event: event_pb2.Event, moment_ms: int, *, shopper_inside: bool = True) -> NewEvent:
     """One event; `shopper_inside` is False where the request names the shopper and the event's is ignored."""
-    fields.text("event_id", event.event_id, required=True)
-    if event.type not in _KNOWN_TYPES:
-        fields.refuse("type", f"is {event.type}, 1 (VIEW) to 7 (SEARCH) are allowed")
+    event_id = fields.text("event_id", event.event_id, required=True)
+    kind = event.type
+    if kind not in _KNOWN_TYPES:
+        fields.refuse("type", f"is {kind}, 1 (VIEW) to 7 (SEARCH) are allowed")
+    user_id, session_id = event.user_id, event.session_id
     if shopper_inside:
-        fields.text("user_id", event.user_id)
-        fields.text("session_id", event.session_id)
-        fields.flag_together(("user_id", "session_id"), (event.user_id, event.session_id))
-    search = int(event.type) == EventType.SEARCH
-    fields.text("item_id", event.item_id, required=not search)
-    if search and event.item_id:
+        fields.text("user_id", user_id)
+        fields.text("session_id", session_id)
+        fields.flag_together(("user_id", "session_id"), (user_id, session_id))
+    search = int(kind) == EventType.SEARCH
+    item_id = fields.text("item_id", event.item_id, required=not search)
+    if search and item_id:
         fields.refuse("item_id", "must be empty for SEARCH")
     time_ms = 0
     if event.HasField("event_time"):
         time_ms = fields.time_ms("event_time", event.event_time, moment_ms + 1000 * MAX_CLOCK_SKEW_S)
     else:
         fields.refuse("event_time", "is required")
-    fields.number("quantity", event.quantity, 0.0, MAX_QUANTITY)
-    fields.number("price", event.price, 0.0, MAX_PRICE)
-    fields.text("order_id", event.order_id)
-    fields.text("query", event.query, MAX_TEXT_CHARS, required=search)
-    fields.text("attribution_token", event.attribution_token, MAX_TOKEN_CHARS)
     return NewEvent(
-        event_id=event.event_id,
-        event_type=event.type,
+        event_id=event_id,
+        event_type=kind,
         event_time_ms=time_ms,
-        user_id=event.user_id or None,
-        session_id=event.session_id or None,
-        item_id=event.item_id or None,
-        order_id=event.order_id or None,
-        quantity=event.quantity or None,
-        price=event.price or None,
-        query=event.query or None,
-        attribution_token=event.attribution_token or None,
+        user_id=user_id or None,
+        session_id=session_id or None,
+        item_id=item_id or None,
+        order_id=fields.text("order_id", event.order_id) or None,
+        quantity=fields.number("quantity", event.quantity, 0.0, MAX_QUANTITY) or None,
+        price=fields.number("price", event.price, 0.0, MAX_PRICE) or None,
+        query=fields.text("query", event.query, MAX_TEXT_CHARS, required=search) or None,
+        attribution_token=fields.text("attribution_token", event.attribution_token, MAX_TOKEN_CHARS) or None,
     )
 
 

@@ -254,7 +254,7 @@ def test_the_simulated_shop(shop: Shop) -> None:
     assert [section.new for section in report.sections] == [3, 1, 1]
     assert shop.events().sort("event_id").select("event_id", "shopper", "query", "attribution_token").rows() == [
         ("v1-0", "u:ann", None, None),
-        ("v1-1", "s:s1", "tea pot", None),
+        ("v1-1", "u:ann", "tea pot", None),
         ("v2-0", "u:ann", None, "t"),
     ]
     item = shop.items().row(0, named=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,27 @@ def test_latency_shows_the_three_side_by_side_and_keeps_the_figures(released_sho
     medians = [latency["p50"] for latency in figures["latency_ms"].values()]
     assert medians == sorted(medians), "nothing is faster than the empty method, and Recommend contains a Triton call"
     assert set(figures["tiers_of_warm_up"]) <= {"TIER_FULL", "TIER_RECENT"}
+
+
+def test_ingestion_measures_every_way_of_writing_and_keeps_the_figures(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'braid.db'}"
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.ingestion", "--seconds", "1", "--database", url],
+        cwd=ROOT,
+        env=os.environ | {"COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    record = Path(done.stdout.split()[-1])
+    measured = json.loads(record.read_text())["measured"]
+    record.unlink()
+    assert [row["way"] for row in measured] == ["single events", "batches of 100", "stream of 100s"]
+    assert all(
+        row["events_per_s"] > 0 and row["empty_ratio"] > 0 and row["p50_ms"] <= row["p99_ms"] for row in measured
+    )
+    assert all(row["way"] in done.stdout for row in measured)
 
 
 def test_footprint_asks_for_a_stack_of_make_up(released_shop: RunningGateway) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from uuid import uuid4
 
 import grpc
 import pytest
@@ -133,6 +134,14 @@ EVENT_REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"price": 1e9 + 1}, "price"),
     ({"price": INFINITY}, "price"),
     ({"order_id": letters(129)}, "order_id"),
+    ({"event_time": in_seconds(330)}, "event_time"),
+    ({"event_id": "a\0b"}, "event_id"),
+    ({"user_id": "\0"}, "user_id"),
+    ({"session_id": "\0"}, "session_id"),
+    ({"item_id": "i\0"}, "item_id"),
+    ({"order_id": "\0"}, "order_id"),
+    ({"query": "\0"}, "query"),
+    ({"attribution_token": "\0"}, "attribution_token"),
     ({"attribution_token": letters(257)}, "attribution_token"),
 ]
 
@@ -273,7 +282,19 @@ def test_a_bad_event_is_refused_by_field_and_its_neighbours_are_kept(
     assert [status.code for status in statuses] == [code.CODE_STORED, code.CODE_INVALID, code.CODE_STORED]
     assert statuses[1].field == field
     assert statuses[1].description
-    assert [status.event_id for status in statuses] == [good[0].event_id, bad.event_id, good[1].event_id]
+    assert [status.event_id for status in statuses] == [good[0].event_id, bad.event_id[:128], good[1].event_id]
+
+
+def test_an_event_within_the_clock_skew_is_taken(empty_client: Client) -> None:
+    ahead = new_event(VIEW, "i", user_id="u", event_time=in_seconds(290))
+    assert empty_client.write(ahead) == [event.EventStatus.CODE_STORED]
+
+
+def test_an_id_of_megabytes_is_refused_and_not_sent_back(empty_client: Client) -> None:
+    good, bad = (new_event(VIEW, "i", user_id="u", event_id=name) for name in (uuid4().hex, letters(5_000_000)))
+    statuses = empty_client.events.WriteEvents(event.WriteEventsRequest(events=[good, bad])).statuses
+    assert [status.code for status in statuses] == [event.EventStatus.CODE_STORED, event.EventStatus.CODE_INVALID]
+    assert (statuses[1].field, statuses[1].event_id) == ("event_id", letters(128))
 
 
 @pytest.mark.parametrize("count", [0, 1001])
