@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any, Final
 
 import polars as pl
@@ -17,6 +18,7 @@ from sqlalchemy import Connection, Engine, String, cast, func, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 
 from features.database.models import Event
+from features.erasure.tombstones import Tombstones, refused_by
 from features.schema import OWN_ITEMS, SEQUENCE_TYPES, EventType, shopper_key
 
 EVENT_COLUMNS: Final[dict[str, pl.DataType]] = {
@@ -87,6 +89,16 @@ class NewEvent:
     attribution_token: str | None = None
 
 
+class Outcome(IntEnum):
+    """What became of an event."""
+
+    DUPLICATE = 0
+    """Its `event_id` was in the log, or earlier in the batch; nothing was stored."""
+    STORED = 1
+    ERASED = 2
+    """Its person or session was erased; nothing was stored."""
+
+
 def lock_writers(connection: Connection) -> None:
     """Makes this transaction the only writer of the log until it ends; call it before the first insertion."""
     if connection.dialect.name == "postgresql":
@@ -94,19 +106,25 @@ def lock_writers(connection: Connection) -> None:
 
 
 class EventLog:
-    """The table `events`."""
+    """The table `events`.
 
-    def __init__(self, engine: Engine) -> None:
+    Args:
+        tombstones: who was erased, for `append`; readers need none.
+    """
+
+    def __init__(self, engine: Engine, tombstones: Tombstones | None = None) -> None:
         self._engine = engine
+        self._tombstones = tombstones
 
-    def append(self, events: Sequence[NewEvent], arrival_time_ms: int) -> list[bool]:
+    def append(self, events: Sequence[NewEvent], arrival_time_ms: int) -> list[Outcome]:
         """Stores the events in one transaction; durable when it returns.
 
         Returns:
-            One flag for each event: True if stored, False if its `event_id` was in the log, or earlier in `events`.
+            What became of each event.
 
         Raises:
             ValueError: an event has neither user nor session; nothing is stored.
+            DatabaseError: persons were erased, and this log cannot tell who; nothing is stored.
         """
         rows: dict[str, dict[str, Any]] = {}
         first: list[bool] = []
@@ -117,10 +135,21 @@ class EventLog:
             return []
         with self._engine.begin() as connection:
             lock_writers(connection)
+            erased = self._erased(connection, rows)
+            kept = [row for event_id, row in rows.items() if event_id not in erased]
             dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
             statement = dialect.insert(Event).on_conflict_do_nothing(index_elements=["event_id"])
-            stored = set(connection.scalars(statement.returning(Event.event_id), list(rows.values())))
-        return [new and event.event_id in stored for new, event in zip(first, events, strict=True)]
+            stored = set(connection.scalars(statement.returning(Event.event_id), kept)) if kept else set()
+        return [
+            Outcome.ERASED if event.event_id in erased else Outcome(new and event.event_id in stored)
+            for new, event in zip(first, events, strict=True)
+        ]
+
+    def _erased(self, connection: Connection, rows: dict[str, dict[str, Any]]) -> set[str]:
+        """Ids of the events whose shopper or session was erased; none is until the transaction ends."""
+        keys = {event_id: {row["shopper"], f"s:{row['session_id']}"} for event_id, row in rows.items()}
+        refused = refused_by(self._tombstones, connection, set().union(*keys.values()))
+        return {event_id for event_id, named in keys.items() if not named.isdisjoint(refused)}
 
     def read_after(self, position: int, limit: int) -> pl.DataFrame:
         """At most `limit` events above `position`, ascending; columns `EVENT_COLUMNS`."""

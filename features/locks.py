@@ -17,8 +17,9 @@ from sqlalchemy.pool import NullPool
 
 from features.settings import Settings
 
-LockName = Literal["feature-store", "online-rows", "stream", "materialize"]
-"""feature-store: changes of the registry. online-rows: rows of events and profiles. The others: the one such job."""
+LockName = Literal["feature-store", "online-rows", "erasure", "stream", "build", "materialize", "import"]
+"""feature-store: changes of the registry. online-rows: rows of events and profiles. erasure: offline files and vectors,
+by the erasure of a person and by the jobs while they publish. The others: the one such job."""
 
 
 class LockTaken(Exception):
