@@ -24,11 +24,13 @@ from braid.v1 import (
     user_pb2_grpc,
 )
 from features.database.engine import open_database
+from features.erasure.tombstones import Tombstones
 from features.settings import Settings
 from server.breaker import Breaker
 from server.catalogue_follower import CatalogueFollower
 from server.catalogue_index import CatalogueIndex
 from server.election import Election
+from server.eraser import Eraser
 from server.event_writer import EventWriter
 from server.feature_reader import FeatureReader
 from server.filters import Sellable
@@ -76,6 +78,8 @@ class Gateway:
         self._settings = settings
         self._own = own
         self._engine = open_database(settings.log_url)
+        tombstones = Tombstones(settings)
+        tombstones.check(self._engine)
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="followers")
         self._triton = Triton(
             settings.triton_address, settings.model_repository, call_timeout_s=own.model_budget_ms / 1000
@@ -108,8 +112,9 @@ class Gateway:
             feature_budget_s=own.feature_budget_ms / 1000,
         )
         write_budget_s = own.write_budget_ms / 1000
-        self._events = EventWriter(self._engine, max_events=own.max_queued_events, budget_s=write_budget_s)
-        self._records = ShopRecords(self._engine, self._catalogue, budget_s=write_budget_s)
+        self._events = EventWriter(self._engine, tombstones, max_events=own.max_queued_events, budget_s=write_budget_s)
+        self._records = ShopRecords(self._engine, tombstones, self._catalogue, budget_s=write_budget_s)
+        self._eraser = Eraser(settings)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._server = grpc.aio.server(
             options=[
@@ -132,7 +137,7 @@ class Gateway:
                 recommendation_pb2_grpc.add_RecommendationServiceServicer_to_server,
                 RecommendationService(self.shop, limit),
             ),
-            (event_pb2_grpc.add_EventServiceServicer_to_server, EventService(self._events, limit)),
+            (event_pb2_grpc.add_EventServiceServicer_to_server, EventService(self._events, self._eraser, limit)),
             (catalog_pb2_grpc.add_CatalogServiceServicer_to_server, CatalogService(self._records, limit)),
             (user_pb2_grpc.add_UserServiceServicer_to_server, UserService(self._records, limit)),
         )
@@ -168,7 +173,7 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._triton.close()
-        for part in (self._events, self._records, self._features):
+        for part in (self._events, self._records, self._features, self._eraser):
             await asyncio.get_running_loop().run_in_executor(None, part.close)
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._election.resign()
