@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from features.erasure import erase as erasing
 from features.erasure import postgresql_bytes, sqlite_bytes
 from features.erasure.erase import ErasureIncomplete, erase
 from features.event_log import EventLog
+from features.locks import locked
 from features.settings import Settings
+from tests.conditions import eventually
 from tests.features.erasable import (
     IDS,
     OTHER,
@@ -158,6 +161,32 @@ def test_a_reader_of_an_old_state_is_named_and_the_next_call_goes_on(
     assert reader.execute("SELECT count(*) FROM events").fetchone() == count
     reader.close()
     assert_gone(shop)
+
+
+def test_a_job_that_waits_for_its_turn_is_in_nobodys_way(
+    new_settings: Callable[..., Settings], postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgresql_bytes, "WAIT_S", 1)
+    settings = new_settings(database_url=postgres_url)
+    engine = open_database(postgres_url)
+    EventLog(engine).append(their_events(), START_MS)
+    waiting = threading.Thread(target=take_turn, args=(settings,))
+    at_locks = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%_advisory_lock(%'"
+    )
+    with locked(settings, "stream"):
+        waiting.start()
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            eventually(lambda: connection.scalar(text(at_locks)) == 3, what="the second job at the lock")
+        erase(settings, user_id=PERSON)
+    waiting.join()
+    engine.dispose()
+
+
+def take_turn(settings: Settings) -> None:
+    """Takes its turn."""
+    with locked(settings, "stream"):
+        pass
 
 
 def test_a_transaction_that_sees_deleted_rows_is_named_and_the_next_call_goes_on(
