@@ -44,12 +44,13 @@ def clean(engine: Engine) -> None:
             )
         _wait_for_older(connection)
         connection.execute(text(f"SET lock_timeout = '{WAIT_S}s'"))
+        connection.execute(text("SET maintenance_work_mem = '256MB'"))  # the indexes are sorted anew
         try:
             for name in tables:
                 connection.execute(text(f"VACUUM (FULL, ANALYZE) {name}"))
             connection.execute(text("VACUUM FULL pg_statistic"))
         finally:
-            connection.execute(text("RESET lock_timeout"))
+            connection.execute(text("RESET ALL"))
     note_cleaned(engine, tables)
 
 

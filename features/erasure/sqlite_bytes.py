@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from features.database.engine import DatabaseError
+from features.settings import ROOT
 
 READERS_WAIT_S: Final = 30.0
 _RETRY_S = 0.05
@@ -51,8 +52,8 @@ def _empty_log(connection: sqlite3.Connection, path: Path) -> None:
 
 def _holds(path: Path, ids: Sequence[str]) -> bool:
     # In a process of its own: closing the file in this one would drop the locks of every SQLite connection in it.
-    command = [sys.executable, "-m", "features.erasure.search", str(path)]
-    done = subprocess.run(command, input="\0".join(ids).encode(), capture_output=True, check=False)
+    command = [sys.executable, "-m", "features.erasure.search", str(path.absolute())]
+    done = subprocess.run(command, cwd=ROOT, input="\0".join(ids).encode(), capture_output=True, check=False)
     if done.returncode not in (0, 1):
         raise OSError(f"{path.name} cannot be looked through: {done.stderr.decode(errors='replace').strip()[-200:]}")
     return done.returncode == 0
