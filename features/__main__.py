@@ -112,6 +112,21 @@ def materialize(
         materialize_vectors(load_settings(), release)
 
 
+@app.command("delete-user")
+def delete_user(
+    person: Annotated[str, typer.Argument(metavar="USER_ID", help="Whom to erase.", show_default=False)],
+    session: Annotated[
+        bool, typer.Option("--session", help="The id is that of a session in which nobody signed in.")
+    ] = False,
+) -> None:
+    """Erases a person everywhere and for good; run again, it goes on with what was left."""
+    from features.erasure.erase import erase
+
+    with clear_errors():
+        erase(load_settings(), **{"session_id" if session else "user_id": person})
+        Console().print("Erased.")
+
+
 @app.command()
 def report(
     since: Annotated[

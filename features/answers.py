@@ -13,6 +13,7 @@ from sqlalchemy import Connection, delete, insert, select
 
 from features.answer_features import encode
 from features.database.models import Answer
+from features.erasure.tombstones import Tombstones
 from features.schema import shopper_key
 from features.shopper import Context, ShopperEvent, ShopperQuery
 from features.transform import Array
@@ -77,9 +78,16 @@ def shopper_query(request: Mapping[str, Any], answered_time_ms: int) -> ShopperQ
     )
 
 
-def append_answers(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Inserts rows of `answer_row`; the caller commits."""
-    connection.execute(insert(Answer), list(rows))
+def append_answers(connection: Connection, tombstones: Tombstones, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Inserts rows of `answer_row`, without those of anybody who was erased meanwhile; the caller commits.
+
+    Raises:
+        ErasureKeyError: persons were erased under another key.
+    """
+    named = [{row["shopper"], f"s:{row['session_id']}"} for row in rows]
+    refused = tombstones.refused(connection, set().union(*named))
+    if kept := [row for row, keys in zip(rows, named, strict=True) if keys.isdisjoint(refused)]:
+        connection.execute(insert(Answer), kept)
 
 
 def delete_answers_before(connection: Connection, time_ms: int) -> int:

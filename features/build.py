@@ -32,7 +32,9 @@ from sqlalchemy import Engine
 from features import item_statistics, online, point_in_time, schema, store
 from features.catalogue import Catalogue
 from features.database.engine import open_database
+from features.erasure.survivors import Survivors
 from features.event_log import EVENT_COLUMNS, EventLog
+from features.locks import locked
 from features.point_in_time import with_known_time
 from features.rows import newest_events, profile_rows, purchase_rows, purchases, recent_rows
 from features.settings import Settings
@@ -58,9 +60,18 @@ SORT_MEMORY: Final = "1GB"
 
 def build(settings: Settings) -> None:
     """Builds everything; see the module. Run again, it replaces what it built."""
-    store.apply(settings)
     engine = open_database(settings.log_url)
+    try:
+        with locked(settings, "build", engine=engine):
+            _build(settings, engine)
+    finally:
+        engine.dispose()
+
+
+def _build(settings: Settings, engine: Engine) -> None:
+    store.apply(settings)
     console = Console(stderr=True, soft_wrap=True)
+    survivors = Survivors(settings, engine)
     folder = settings.offline / ".building"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -76,17 +87,18 @@ def build(settings: Settings) -> None:
         item_statistics.online_rows(statistics, newest_ms or 0).write_parquet(
             folder / f"{schema.ITEM_STATISTICS_VIEW}.parquet"
         )
-        for path in folder.iterdir():
-            os.replace(path, settings.offline / path.name)
+        with locked(settings, "erasure", engine=engine):
+            survivors.rewrite(folder)
+            for path in folder.iterdir():
+                os.replace(path, settings.offline / path.name)
         folder.rmdir()
         item_statistics.write_table(engine, statistics)
-        online.write_online(settings, engine, through, progress)
+        online.write_online(settings, engine, through, survivors, progress)
     console.print(
         f"Built features from {through:,} positions of the log: {items.height:,} items, {users.height:,} users, "
         f"in {settings.offline}",
         highlight=False,
     )
-    engine.dispose()
 
 
 def write_events(log: EventLog, folder: Path, progress: Progress) -> int:

@@ -10,13 +10,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any, Final
 
 import polars as pl
 from sqlalchemy import Connection, Engine, String, cast, func, select, text
 
 from features.database.models import Event, SignIn
-from features.event_insertion import insert_events
+from features.erasure.tombstones import Tombstones, refused_by
+from features.event_insertion import INSERTED, insert_events
 from features.schema import OWN_ITEMS, SEQUENCE_TYPES, EventType, shopper_key
 from features.sign_ins import INDEX_PLANS
 
@@ -60,6 +62,7 @@ WRITER_LOCK: Final = 6216418
 """Key of the advisory lock that every PostgreSQL writer of the log takes first."""
 
 _SHOPPERS_A_QUERY = 500
+_SHOPPER, _SESSION = (list(INSERTED).index(name) for name in ("shopper", "session_id"))
 _TYPES = ", ".join(str(int(kind)) for kind in SEQUENCE_TYPES)
 # Both walk the index events_by_shopper backwards and stop at the limit, however many events a shopper has.
 _RECENT_SQLITE = f"""
@@ -95,6 +98,18 @@ class NewEvent:
     attribution_token: str | None = None
 
 
+class Outcome(IntEnum):
+    """What became of an event."""
+
+    DUPLICATE = 0
+    """Its `event_id` was in the log, or earlier in the batch; nothing was stored."""
+    STORED = 1
+    ERASED = 2
+    """Its person or session was erased; nothing was stored."""
+    REFUSED = 3
+    """The database does not take its data; `append` raises, its caller finds out whose fault it is."""
+
+
 def lock_writers(connection: Connection) -> None:
     """Makes this transaction the only writer of the log until it ends; call it before any other statement."""
     if connection.dialect.name == "postgresql":
@@ -104,12 +119,17 @@ def lock_writers(connection: Connection) -> None:
 
 
 class EventLog:
-    """The table `events`."""
+    """The table `events`.
 
-    def __init__(self, engine: Engine) -> None:
+    Args:
+        tombstones: who was erased, for `append`; readers need none.
+    """
+
+    def __init__(self, engine: Engine, tombstones: Tombstones | None = None) -> None:
         self._engine = engine
+        self._tombstones = tombstones
 
-    def append(self, events: Sequence[NewEvent], arrival_time_ms: int) -> list[bool]:
+    def append(self, events: Sequence[NewEvent], arrival_time_ms: int) -> list[Outcome]:
         """Stores the events in one transaction; durable when it returns.
 
         Sessions are joined to the persons who sign in: see `features.sign_ins`.
@@ -118,10 +138,11 @@ class EventLog:
             arrival_time_ms: what the clock says; should it step back, so do arrivals, and positions go on.
 
         Returns:
-            One flag for each event: True if stored, False if its `event_id` was in the log, or earlier in `events`.
+            What became of each event.
 
         Raises:
             ValueError: an event has neither user nor session; nothing is stored.
+            DatabaseError: persons were erased, and this log cannot tell who; nothing is stored.
         """
         rows: dict[str, tuple[Any, ...]] = {}
         first: list[bool] = []
@@ -132,8 +153,19 @@ class EventLog:
             return []
         with self._engine.begin() as connection:
             lock_writers(connection)
-            stored = insert_events(connection, list(rows.values()))
-        return [new and event.event_id in stored for new, event in zip(first, events, strict=True)]
+            erased = self._erased(connection, rows)
+            kept = [row for event_id, row in rows.items() if event_id not in erased]
+            stored = insert_events(connection, kept) if kept else set()
+        return [
+            Outcome.ERASED if event.event_id in erased else Outcome(new and event.event_id in stored)
+            for new, event in zip(first, events, strict=True)
+        ]
+
+    def _erased(self, connection: Connection, rows: dict[str, tuple[Any, ...]]) -> set[str]:
+        """Ids of the events whose shopper or session was erased; none is until the transaction ends."""
+        keys = {event_id: {row[_SHOPPER], f"s:{row[_SESSION]}"} for event_id, row in rows.items()}
+        refused = refused_by(self._tombstones, connection, set().union(*keys.values()))
+        return {event_id for event_id, named in keys.items() if not named.isdisjoint(refused)}
 
     def read_after(self, position: int, limit: int) -> pl.DataFrame:
         """At most `limit` events above `position`, ascending; columns `EVENT_COLUMNS`."""

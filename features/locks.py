@@ -7,6 +7,7 @@ lock in the database. Both are let go of when the process that holds them dies.
 from __future__ import annotations
 
 import fcntl
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,8 +18,13 @@ from sqlalchemy.pool import NullPool
 
 from features.settings import Settings
 
-LockName = Literal["feature-store", "online-rows", "stream", "materialize"]
-"""feature-store: changes of the registry. online-rows: rows of events and profiles. The others: the one such job."""
+LockName = Literal["feature-store", "online-rows", "erasure", "stream", "build", "materialize", "import"]
+"""feature-store: changes of the registry. online-rows: rows of events and profiles. erasure: offline files and vectors,
+by the erasure of a person and by the jobs while they publish. The others: the one such job."""
+
+
+_FIRST_WAIT_S = 0.001
+_LONGEST_WAIT_S = 0.1
 
 
 class LockTaken(Exception):
@@ -55,10 +61,13 @@ def _file_lock(settings: Settings, name: LockName, wait: bool) -> Iterator[None]
 def _advisory_lock(engine: Engine, name: LockName, wait: bool) -> Iterator[None]:
     key = {"key": zlib.crc32(f"braid {name}".encode())}
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        if wait:
-            connection.execute(text("SELECT pg_advisory_lock(:key)"), key)
-        elif not connection.execute(text("SELECT pg_try_advisory_lock(:key)"), key).scalar_one():
-            raise LockTaken(name)
+        wait_s = _FIRST_WAIT_S
+        # Not `pg_advisory_lock`: who waits inside a statement holds on to all rows that are deleted meanwhile.
+        while not connection.execute(text("SELECT pg_try_advisory_lock(:key)"), key).scalar_one():
+            if not wait:
+                raise LockTaken(name)
+            time.sleep(wait_s)
+            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
         try:
             yield
         finally:

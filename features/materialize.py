@@ -29,6 +29,7 @@ from features.counters import advance_counter, read_counter
 from features.database.engine import DatabaseError, open_database
 from features.database.models import Event
 from features.definitions import offline_file
+from features.erasure.survivors import Survivors
 from features.event_log import EventLog
 from features.locks import locked
 from features.release import ReleaseError, read_manifest
@@ -92,6 +93,7 @@ def materialize(settings: Settings, release: int | None = None, folder: Path | N
 def _materialize(settings: Settings, engine: Engine, release: int, files: Path, *, whole: bool) -> int:
     work = settings.home / "materialize" / str(release)
     work.mkdir(parents=True, exist_ok=True)
+    survivors = Survivors(settings, engine)
     run = _run(settings, engine, release, files, work, whole=whole)
     encoded = 0
     console = Console(stderr=True, soft_wrap=True)
@@ -104,9 +106,10 @@ def _materialize(settings: Settings, engine: Engine, release: int, files: Path, 
             if write_histories(EventLog(engine), chunk, histories):
                 _encode(files, histories, vectors)
                 part = f"part-{run.through:012d}-{zlib.crc32(chunk[-1].encode()):08x}.parquet"
-                rows = _vectors(histories, vectors)
-                _write_offline(rows, offline_file(settings.offline, interest_view(release)) / part)
-                store.write_interest(feast, release, rows)
+                with locked(settings, "erasure", engine=engine):
+                    rows = survivors.among(_vectors(histories, vectors))
+                    _write_offline(rows, offline_file(settings.offline, interest_view(release)) / part)
+                    store.write_interest(feast, release, rows)
                 encoded += rows.height
             run = replace(run, done=chunk[-1])
             (work / RUN_FILE).write_text(json.dumps(asdict(run)))

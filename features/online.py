@@ -19,6 +19,7 @@ from features import schema, store
 from features.counters import advance_counter
 from features.database.models import Event, User
 from features.definitions import offline_file
+from features.erasure.survivors import Survivors
 from features.locks import locked
 from features.rows import profile_rows
 from features.settings import Settings
@@ -32,12 +33,13 @@ USERS_COUNTER: Final = "stream:users"
 _WRITE_ROWS: Final = 2_000
 
 
-def write_online(settings: Settings, engine: Engine, through: int, progress: Progress) -> None:
+def write_online(settings: Settings, engine: Engine, through: int, survivors: Survivors, progress: Progress) -> None:
     """Writes the rows of `settings.offline` online and moves the stream's counters up to what they reflect.
 
     Args:
         through: the position of the log that the files hold. A shopper with events above it is left to the stream
             worker, which may have written a newer row.
+        survivors: as of before the log was read; whoever was erased since is left out.
     """
     with store.opened(settings) as feast:
         _write_profiles(settings, engine, feast, progress)
@@ -52,6 +54,7 @@ def write_online(settings: Settings, engine: Engine, through: int, progress: Pro
             for batch in file.iter_batches(batch_size=_WRITE_ROWS):
                 rows = pl.DataFrame(pl.from_arrow(batch))
                 with locked(settings, "online-rows", engine=engine):
+                    rows = survivors.among(rows)
                     write(feast, rows.filter(~pl.col("shopper").is_in(_shoppers_after(engine, through))))
                 progress.advance(task, rows.height)
     with locked(settings, "online-rows", engine=engine):

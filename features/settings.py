@@ -9,10 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ROOT = Path(__file__).resolve().parent.parent
+LEAST_KEY_CHARS = 32
 
 
 class Settings(BaseSettings):
@@ -27,6 +28,17 @@ class Settings(BaseSettings):
     model_repository: Path = Field(default=ROOT / "model_repository", description="what Triton serves")
     gateway_address: str = "127.0.0.1:50051"
     triton_address: str = Field(default="127.0.0.1:8001", description="Triton's gRPC endpoint")
+
+    erasure_key: SecretStr = Field(
+        default=SecretStr(""), description="secret behind the hashes of erased persons; default a file in home"
+    )
+
+    @field_validator("erasure_key")
+    @classmethod
+    def _long_enough(cls, key: SecretStr) -> SecretStr:
+        if 0 < len(key.get_secret_value()) < LEAST_KEY_CHARS:
+            raise ValueError(f"has fewer than {LEAST_KEY_CHARS} characters; make one with: openssl rand -hex 32")
+        return key
 
     @cached_property
     def log_url(self) -> str:

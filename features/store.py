@@ -61,7 +61,11 @@ def open_store(settings: Settings) -> FeatureStore:
     """
     settings.home.mkdir(parents=True, exist_ok=True)
     _check_online_store(settings)
-    return FeatureStore(config=repo_config(settings))
+    store = FeatureStore(config=repo_config(settings))
+    if settings.online_store == "sqlite":
+        online: Any = store._get_provider().online_store
+        online._get_conn(store.config).execute("PRAGMA secure_delete=ON")
+    return store
 
 
 @contextmanager
@@ -185,6 +189,17 @@ def _write(store: FeatureStore, view: str, rows: pl.DataFrame) -> None:
         raise StoreError(f"cannot write {view} to the online store: {error}; it can be run again") from error
 
 
+def redis_client(settings: Settings) -> Redis:
+    """A client of the shop's Redis that gives up at once.
+
+    Raises:
+        LookupError, ValueError: BRAID_REDIS_URL cannot be read.
+    """
+    nodes, options = RedisOnlineStore._parse_connection_string(settings.redis_url)
+    options |= {"retry": Retry(NoBackoff(), 0), "socket_connect_timeout": 2}
+    return Redis(host=nodes[0]["host"], port=int(nodes[0]["port"]), **options)
+
+
 def _configuration(settings: Settings) -> dict[str, Any]:
     registry = _registry_file(settings)
     database = settings.log_url.replace("postgresql://", "postgresql+psycopg://", 1)
@@ -225,9 +240,7 @@ def _check_online_store(settings: Settings) -> None:
     if settings.online_store != "redis":
         return
     try:
-        nodes, options = RedisOnlineStore._parse_connection_string(settings.redis_url)
-        options |= {"retry": Retry(NoBackoff(), 0), "socket_connect_timeout": 2}
-        with Redis(host=nodes[0]["host"], port=int(nodes[0]["port"]), **options) as client:
+        with redis_client(settings) as client:
             client.ping()
     except (RedisError, OSError, LookupError, ValueError) as error:
         raise StoreError(

@@ -12,6 +12,7 @@ from sqlalchemy import Engine, select
 
 from features.database.engine import upsert
 from features.database.models import User
+from features.erasure.tombstones import Tombstones, refused_by
 
 USER_COLUMNS: Final[dict[str, pl.DataType]] = {
     "user_id": pl.String(),
@@ -35,22 +36,41 @@ class UserProfile:
     updated_time_ms: int = 0
 
 
-class Users:
-    """The table `users`."""
+class ErasedUsers(Exception):
+    """Some of the users were erased; nothing was stored. A person who registers again needs a new id."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, user_ids: set[str]) -> None:
+        super().__init__(f"{len(user_ids)} of the users were erased; register them under new ids")
+        self.user_ids = user_ids
+
+
+class Users:
+    """The table `users`.
+
+    Args:
+        tombstones: who was erased, for `upsert`; readers need none.
+    """
+
+    def __init__(self, engine: Engine, tombstones: Tombstones | None = None) -> None:
         self._engine = engine
+        self._tombstones = tombstones
 
     def upsert(self, users: Sequence[UserProfile], updated_time_ms: int | None = None) -> None:
         """Inserts or overwrites whole profiles in one transaction; the last of two with one id holds.
 
         Args:
             updated_time_ms: when the attributes were true; now if not given.
+
+        Raises:
+            ErasedUsers: some were erased.
+            DatabaseError: persons were erased, and this object cannot tell who.
         """
         moment = int(time.time() * 1000) if updated_time_ms is None else updated_time_ms
         # Sorted, so that two writers take the rows' locks in one order.
         rows = {user.user_id: asdict(user) | {"updated_time_ms": moment} for user in users}
         with self._engine.begin() as connection:
+            if refused := refused_by(self._tombstones, connection, [f"u:{user_id}" for user_id in rows]):
+                raise ErasedUsers({key[2:] for key in refused})
             upsert(connection, User, [rows[key] for key in sorted(rows)], key=["user_id"])
 
     def get(self, user_id: str) -> UserProfile | None:
@@ -66,6 +86,13 @@ class Users:
                 for row in connection.execute(select(User.__table__).where(User.user_id.in_(ids))):
                     found[row.user_id] = UserProfile(**row._mapping)
         return found
+
+    def erased(self, user_ids: Sequence[str]) -> set[str]:
+        """Those who were erased by now."""
+        if self._tombstones is None:
+            return set()
+        with self._engine.connect() as connection:
+            return {key[2:] for key in self._tombstones.erased(connection, [f"u:{user_id}" for user_id in user_ids])}
 
     def frame(self) -> pl.DataFrame:
         """Every profile, by id; columns `USER_COLUMNS`."""

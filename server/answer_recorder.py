@@ -15,6 +15,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Engine
 
 from features.answers import DELETED_AT_ONCE, NewAnswer, answer_row, append_answers, delete_answers_before
+from features.erasure.tombstones import Tombstones
 from server.metrics import ANSWERS_DROPPED, ANSWERS_RECORDED
 
 LOG = logging.getLogger(__name__)
@@ -35,8 +36,9 @@ _DAY_MS = 86_400_000
 class AnswerRecorder:
     """One thread a process, from its making until `close`."""
 
-    def __init__(self, engine: Engine, *, max_answers: int, retention_days: float) -> None:
+    def __init__(self, engine: Engine, tombstones: Tombstones, *, max_answers: int, retention_days: float) -> None:
         self._engine = engine
+        self._tombstones = tombstones
         self._retention_ms = retention_days * _DAY_MS
         self._max_answers = max_answers
         self._waiting: deque[NewAnswer] = deque()
@@ -77,7 +79,7 @@ class AnswerRecorder:
     def _write(self, rows: list[dict[str, Any]]) -> None:
         try:
             with self._connected().begin():
-                append_answers(self._connected(), rows)
+                append_answers(self._connected(), self._tombstones, rows)
         except Exception as error:  # whatever a database raises: the thread outlives it
             self._disconnect()
             self._drop(len(rows), "database", repr(error))

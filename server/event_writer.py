@@ -8,12 +8,13 @@ import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from enum import Enum
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
-from features.event_log import EventLog, NewEvent
+from features.database.engine import DatabaseError
+from features.erasure.tombstones import Tombstones
+from features.event_log import EventLog, NewEvent, Outcome
 from server.coalescer import Coalescer
 from server.deadline import Deadline
 from server.errors import DeadlinePassed, Overloaded, Unavailable
@@ -28,20 +29,11 @@ BAD_DATA = (DataError, IntegrityError, ValueError, OverflowError)
 """What a database or its driver raises where the fault is the event's: sent again, it is refused again."""
 
 
-class Outcome(Enum):
-    """What became of an event."""
-
-    STORED = 1
-    DUPLICATE = 2
-    REFUSED = 3
-    """By the database, alone; its neighbours are stored."""
-
-
 class EventWriter:
     """One writer thread a process; holds at most `max_events` that are not yet committed."""
 
-    def __init__(self, engine: Engine, *, max_events: int, budget_s: float) -> None:
-        self._log = EventLog(engine)
+    def __init__(self, engine: Engine, tombstones: Tombstones, *, max_events: int, budget_s: float) -> None:
+        self._log = EventLog(engine, tombstones)
         self._max_events = max_events
         self._budget_s = budget_s
         self._held = 0
@@ -53,7 +45,7 @@ class EventWriter:
         self._pipe: Coalescer[Sequence[NewEvent], list[Outcome]] = Coalescer(self._commit, max_batch=MAX_REQUESTS)
 
     async def write(self, events: Sequence[NewEvent], deadline: Deadline) -> list[Outcome]:
-        """Durable when it returns.
+        """Durable when it returns: what became of each event.
 
         Raises:
             Overloaded: too many events wait.
@@ -90,6 +82,8 @@ class EventWriter:
             why = f"no commit within {self._budget_s:g} s"
             self._outage.begins(f"{why}: the database is locked or slow")
             raise Unavailable(f"{why}; send the same events again") from None
+        except DatabaseError as error:  # it cannot tell who was erased
+            raise Unavailable(str(error)) from error
         except SQLAlchemyError as error:
             raise Unavailable("the event log cannot be written now; send the same events again") from error
 
@@ -119,7 +113,7 @@ class EventWriter:
     def _store(self, events: Sequence[NewEvent], arrival_ms: int) -> list[Outcome]:
         """Appends in one commit; what the database refuses for its data is halved until the culprit stands alone."""
         try:
-            stored = self._log.append(events, arrival_ms)
+            return self._log.append(events, arrival_ms)
         except BAD_DATA as error:
             if len(events) > 1:
                 half = len(events) // 2
@@ -128,7 +122,6 @@ class EventWriter:
                 LOG.warning("the database refused an event, its sender is told; more are not logged: %s", type(error))
             self._refused = True
             return [Outcome.REFUSED]
-        return [Outcome.STORED if new else Outcome.DUPLICATE for new in stored]
 
     def _now_ms(self) -> int:
         now_ms = time.time_ns() // 1_000_000

@@ -24,12 +24,14 @@ from braid.v1 import (
     user_pb2_grpc,
 )
 from features.database.engine import open_database
+from features.erasure.tombstones import Tombstones
 from features.settings import Settings
 from server.answer_recorder import AnswerRecorder
 from server.breaker import Breaker
 from server.catalogue_follower import CatalogueFollower
 from server.catalogue_index import CatalogueIndex
 from server.election import Election
+from server.eraser import Eraser
 from server.event_writer import EventWriter
 from server.feature_reader import FeatureReader
 from server.filters import Sellable
@@ -78,6 +80,8 @@ class Gateway:
         self._settings = settings
         self._own = own
         self._engine = open_database(settings.log_url)
+        tombstones = Tombstones(settings)
+        tombstones.check(self._engine)
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="followers")
         self._triton = Triton(
             settings.triton_address, settings.model_repository, call_timeout_s=own.model_budget_ms / 1000
@@ -100,7 +104,7 @@ class Gateway:
             threads=self._threads,
         )
         self._recorder = AnswerRecorder(
-            self._engine, max_answers=own.max_queued_answers, retention_days=own.answer_retention_days
+            self._engine, tombstones, max_answers=own.max_queued_answers, retention_days=own.answer_retention_days
         )
         self.shop = Shop(
             index=index,
@@ -115,9 +119,10 @@ class Gateway:
         )
         write_budget_s = own.write_budget_ms / 1000
         self._limit = CallLimit(own.max_calls)
-        self._events = EventWriter(self._engine, max_events=own.max_queued_events, budget_s=write_budget_s)
-        self._event_service = EventService(self._events, self._limit)
-        self._records = ShopRecords(self._engine, self._catalogue, budget_s=write_budget_s)
+        self._events = EventWriter(self._engine, tombstones, max_events=own.max_queued_events, budget_s=write_budget_s)
+        self._eraser = Eraser(settings)
+        self._event_service = EventService(self._events, self._eraser, self._limit)
+        self._records = ShopRecords(self._engine, tombstones, self._catalogue, budget_s=write_budget_s)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._server = grpc.aio.server(
             options=[
@@ -180,7 +185,7 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._triton.close()
-        for part in (self._events, self._records, self._recorder, self._features):
+        for part in (self._events, self._records, self._recorder, self._features, self._eraser):
             await asyncio.get_running_loop().run_in_executor(None, part.close)
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._end_metrics()

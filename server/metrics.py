@@ -14,7 +14,7 @@ ANSWERS_DROPPED = Counter("braid_answers_dropped", "Answers that were not record
 """reason: `queue` (too many were waiting) or `database` (it did not take them)."""
 STALE_INTERESTS = Counter("braid_stale_interests", "Long-term vectors left out because newer events are not in them")
 EVENTS = Counter("braid_events", "Events that were sent", ["status"])
-"""status: `stored`, `duplicate` or `refused`."""
+"""status: `stored`, `duplicate`, `erased` or `refused`."""
 
 
 def serve_metrics(address: str) -> Callable[[], None]:

@@ -12,10 +12,12 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from features.catalogue import Catalogue, CatalogueItem
-from features.users import UserProfile, Users
+from features.database.engine import DatabaseError
+from features.erasure.tombstones import Tombstones
+from features.users import ErasedUsers, UserProfile, Users
 from server.catalogue_follower import CatalogueFollower
 from server.deadline import Deadline
-from server.errors import DeadlinePassed, Unavailable
+from server.errors import DeadlinePassed, InvalidRequest, Unavailable, Violation
 from server.outage import Outage
 
 LOG = logging.getLogger(__name__)
@@ -26,9 +28,9 @@ T = TypeVar("T")
 class ShopRecords:
     """The database behind CatalogService and UserService."""
 
-    def __init__(self, engine: Engine, follower: CatalogueFollower, *, budget_s: float) -> None:
+    def __init__(self, engine: Engine, tombstones: Tombstones, follower: CatalogueFollower, *, budget_s: float) -> None:
         self._catalogue = Catalogue(engine)
-        self._users = Users(engine)
+        self._users = Users(engine, tombstones)
         self._follower = follower
         self._budget_s = budget_s
         self._outage = Outage("catalogue and users do not answer", "catalogue and users answer again")
@@ -57,8 +59,21 @@ class ShopRecords:
         return await self._run(self._reader, lambda: self._catalogue.list(after, limit), deadline)
 
     async def upsert_users(self, users: Sequence[UserProfile], deadline: Deadline) -> None:
-        """Durable when it returns."""
-        await self._run(self._writer, lambda: self._users.upsert(users), deadline)
+        """Durable when it returns.
+
+        Raises:
+            InvalidRequest: some were erased; nothing was written.
+        """
+        try:
+            await self._run(self._writer, lambda: self._users.upsert(users), deadline)
+        except ErasedUsers as error:
+            raise InvalidRequest(
+                [
+                    Violation(f"users[{number}].user_id", "was erased; one who registers again needs a new user_id")
+                    for number, user in enumerate(users)
+                    if user.user_id in error.user_ids
+                ]
+            ) from None
 
     async def user(self, user_id: str, deadline: Deadline) -> UserProfile | None:
         """One profile, or None."""
@@ -83,6 +98,8 @@ class ShopRecords:
             done = await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(threads, work), timeout_s)
         except asyncio.TimeoutError:
             raise DeadlinePassed("the database took longer than the deadline; try again") from None
+        except DatabaseError as error:  # it cannot tell who was erased
+            raise Unavailable(str(error)) from error
         except SQLAlchemyError as error:
             self._outage.begins(str(error).splitlines()[0])
             raise Unavailable("the database does not answer now; try again") from error

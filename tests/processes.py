@@ -30,6 +30,7 @@ def free_ports(count: int = 1) -> int:
 def environment(settings: Settings, **more: str) -> dict[str, str]:
     """This process's environment with `settings` as BRAID_ variables, for a child process."""
     values = {f"BRAID_{name.upper()}": str(value) for name, value in settings.model_dump().items()}
+    values["BRAID_ERASURE_KEY"] = settings.erasure_key.get_secret_value()
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("BRAID_")}
     return inherited | values | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"} | more
 

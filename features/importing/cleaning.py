@@ -35,6 +35,7 @@ RULES: Final[dict[str, str]] = {
     "impossible_price": "price not above 0 where it must be, or over a billion",
     "duplicate": "the same event as another row",
     "burst": "more acts of one shopper in a minute or an hour than a person does",
+    "erased": "of a person who was erased",
 }
 """Every reason for which an event is rejected, in the order in which they are tried."""
 

@@ -25,6 +25,7 @@ from sqlalchemy import Engine
 
 from features.catalogue import Catalogue
 from features.database.engine import open_database
+from features.erasure.tombstones import Tombstones
 from features.importing import events
 from features.importing.describing import rows_of_events, rows_of_files
 from features.importing.errors import ImportFailed
@@ -33,6 +34,7 @@ from features.importing.mapping import ItemsMapping, Mapping, UsersMapping, gues
 from features.importing.report import Report, Section
 from features.importing.source import Source, literal, open_source
 from features.importing.storing import Row, Stored, store_items, store_users
+from features.locks import locked
 from features.schema import MAX_ID_CHARS
 from features.settings import Settings
 from features.users import Users
@@ -67,8 +69,12 @@ def import_files(
     engine = open_database(settings.log_url)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix="work-") as work, _progress(console) as progress:
-            job = _Job(engine, chosen, folder, Path(work), progress)
+        with (
+            locked(settings, "import"),
+            tempfile.TemporaryDirectory(dir=folder, prefix="work-") as work,
+            _progress(console) as progress,
+        ):
+            job = _Job(engine, Tombstones(settings), chosen, folder, Path(work), progress)
             sections = job.run(file, items, users)
     except (duckdb.Error, adbc_driver_manager.Error, OSError) as error:
         raise ImportFailed(
@@ -92,8 +98,11 @@ def import_files(
 class _Job:
     """One import under way."""
 
-    def __init__(self, engine: Engine, mapping: Mapping, folder: Path, work: Path, progress: Progress) -> None:
+    def __init__(
+        self, engine: Engine, tombstones: Tombstones, mapping: Mapping, folder: Path, work: Path, progress: Progress
+    ) -> None:
         self._engine = engine
+        self._tombstones = tombstones
         self._mapping = mapping
         self._folder = folder
         self._work = work
@@ -121,7 +130,7 @@ class _Job:
             _record(sections[-1], stored)
         if self._mapping.users and user_query:
             rows = self._described(user_query, "users", user_files, sections)
-            stored = store_users(Users(self._engine), rows, self._mapping.users)
+            stored = store_users(Users(self._engine, self._tombstones), rows, self._mapping.users)
             _record(sections[-1], stored)
         return sections
 
@@ -138,13 +147,17 @@ class _Job:
         good = rows - sum(rejected.values())
         task = self._progress.add_task("writing events", total=good)
         batches = events.rows_for_log(self._workspace)
-        section.new = load_events(
+        loaded = load_events(
             self._engine,
+            self._tombstones,
             batches,
             lambda count: self._progress.advance(task, count),
             sessions_join=events.sessions_join(self._workspace),
         )
-        section.already_stored = good - section.new
+        section.new = loaded.new
+        section.already_stored = good - loaded.new - loaded.erased
+        if loaded.erased:
+            section.rejected["erased"] = loaded.erased
         return section
 
     def _description(
@@ -216,6 +229,8 @@ class _Job:
 def _record(section: Section, stored: Stored) -> None:
     section.new, section.changed, section.already_stored = stored.new, stored.changed, stored.unchanged
     section.adjusted = dict(stored.adjusted)
+    if stored.erased:
+        section.rejected["erased"] = stored.erased
 
 
 class _Speed(ProgressColumn):

@@ -37,6 +37,8 @@ class Stored:
     new: int = 0
     changed: int = 0
     unchanged: int = 0
+    erased: int = 0
+    """Of persons who were erased: passed over."""
     adjusted: Counter[str] = field(default_factory=Counter)
     """Values that were cut or left out, by what was wrong."""
 
@@ -64,6 +66,9 @@ def store_users(users: Users, rows: Iterable[Row], mapping: UsersMapping) -> Sto
     names = [name for name in ("age", "gender", "country", "attributes") if getattr(mapping, name)]
     stored = Stored()
     for batch in _batches(rows):
+        erased = users.erased([row["id"] for row in batch])
+        stored.erased += len(erased)
+        batch = [row for row in batch if row["id"] not in erased]
         profiles = [_user(row, mapping, stored.adjusted) for row in batch]
         present = users.of([profile.user_id for profile in profiles])
         users.upsert(_changes([(present.get(profile.user_id), profile) for profile in profiles], names, stored))

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from braid.v1 import event_pb2 as pb
-from features.event_log import NewEvent
+from features.event_log import NewEvent, Outcome
 from features.schema import MAX_BATCH_EVENTS, MAX_ID_CHARS
-from server.event_writer import Outcome
 from server.metrics import EVENTS
 from server.services.fields import Fields
 from server.services.shopper_fields import new_event, now_ms
@@ -16,8 +15,10 @@ from server.services.shopper_fields import new_event, now_ms
 _CODES = {
     Outcome.STORED: pb.EventStatus.CODE_STORED,
     Outcome.DUPLICATE: pb.EventStatus.CODE_DUPLICATE,
+    Outcome.ERASED: pb.EventStatus.CODE_ERASED,
     Outcome.REFUSED: pb.EventStatus.CODE_INVALID,
 }
+_ERASED = "the person or the session was erased; one who comes back needs a new user_id and a new session_id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,8 @@ class EventBatch:
             status.code = _CODES[outcome]
             if outcome is Outcome.REFUSED:
                 status.field, status.description = "event", "the database refuses its data; correct it or leave it out"
+            elif outcome is Outcome.ERASED:
+                status.description = _ERASED
         for outcome in Outcome:
             EVENTS.labels(outcome.name.lower()).inc(outcomes.count(outcome))
         EVENTS.labels(Outcome.REFUSED.name.lower()).inc(len(self.statuses) - len(self.places))

@@ -8,11 +8,14 @@ from typing import TypeAlias
 
 from braid.v1 import event_pb2 as pb
 from braid.v1 import event_pb2_grpc
+from features.event_log import Outcome
 from server.deadline import Deadline
+from server.eraser import Eraser
 from server.errors import Unavailable
-from server.event_writer import EventWriter, Outcome
+from server.event_writer import EventWriter
 from server.services.calls import CallLimit, answers, answers_stream
 from server.services.event_batch import EventBatch
+from server.services.fields import Fields
 
 MAX_UNANSWERED = 64
 """Requests of one stream that wait for their commit."""
@@ -23,8 +26,9 @@ Line: TypeAlias = asyncio.Queue[tuple[EventBatch, asyncio.Future[list[Outcome]]]
 class EventService(event_pb2_grpc.EventServiceServicer):
     """What shoppers do, as the storefront reports it."""
 
-    def __init__(self, writer: EventWriter, limit: CallLimit) -> None:
+    def __init__(self, writer: EventWriter, eraser: Eraser, limit: CallLimit) -> None:
         self._writer = writer
+        self._eraser = eraser
         self.limit = limit
         self._readers: set[asyncio.Task[None]] = set()
 
@@ -81,3 +85,16 @@ class EventService(event_pb2_grpc.EventServiceServicer):
             await self._writer.room(len(batch.good))
             line.put_nowait((batch, self._writer.begin(batch.good)))
             await window.acquire()
+
+    @answers
+    async def DeleteUser(self, request: pb.DeleteUserRequest, deadline: Deadline) -> pb.DeleteUserResponse:
+        """Erased everywhere when it returns."""
+        fields = Fields()
+        fields.text("user_id", request.user_id)
+        fields.text("session_id", request.session_id)
+        fields.flag_together(("user_id", "session_id"), (request.user_id, request.session_id))
+        if request.user_id and request.session_id:
+            fields.refuse("session_id", "is given with user_id; give one of them, a person's sessions are known")
+        fields.done()
+        await self._eraser.erase(request.user_id, request.session_id, deadline)
+        return pb.DeleteUserResponse()

@@ -10,7 +10,6 @@ from rich.progress import Progress
 from sqlalchemy import Engine
 
 from features.build import write_events
-from features.database.models import SignIn
 from features.event_log import EventLog, NewEvent
 from features.point_in_time import OfflineEvents
 from features.schema import EventType
@@ -38,14 +37,9 @@ def offline(engine: Engine, tmp_path: Path) -> Path:
     """Anna buys; a backfill brings an older purchase a day late; she signs in during a session on T + 100."""
     log = EventLog(engine)
     log.append([event("on time", PURCHASE, T_MS)], T_MS + 40)
-    log.append([event("anonymous", VIEW, T_MS + 50, session_id="s")], T_MS + 60)
+    log.append([event("anonymous", VIEW, T_MS + 50, user_id=None, session_id="s")], T_MS + 60)
     log.append([event("signs in", VIEW, T_MS + 90, session_id="s")], T_MS + 100)
     log.append([event("backfill", PURCHASE, T_MS - DAY_MS), event("backfilled view", VIEW, T_MS + 1)], T_MS + DAY_MS)
-    with engine.begin() as connection:
-        connection.execute(
-            SignIn.__table__.insert(),  # type: ignore[attr-defined]
-            {"session_id": "s", "shopper": "u:anna", "through_ms": T_MS + 90, "position": 3},
-        )
     with Progress(disable=True) as progress:
         write_events(log, tmp_path, progress)
     return tmp_path / "events.parquet"

@@ -1,0 +1,91 @@
+"""A person in the Parquet files below the shop's home: rewritten without them, each replaced as a whole.
+
+Found by column: `shopper`, `user_id`, `session_id`; in what an import rejected, whose columns are the shop's own, any
+column that holds an id. Call it with the lock `erasure`, under which the jobs publish.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from features.erasure.records import Person
+from features.settings import Settings
+
+WORKING_FOLDERS: Final = (".building", "materialize", "work-")
+"""Beginnings of the names of folders that belong to a job under way or cut short."""
+BATCH_ROWS: Final = 100_000
+_ID_COLUMNS = ("shopper", "user_id", "session_id")
+
+
+def rewrite_files(settings: Settings, person: Person) -> None:
+    """Every Parquet file below home but those of jobs under way.
+
+    Raises:
+        OSError, pyarrow.ArrowException: a file cannot be read or written.
+    """
+    for path in sorted(settings.home.rglob("*.parquet")):
+        inside = path.relative_to(settings.home)
+        if not any(part.startswith(WORKING_FOLDERS) for part in inside.parts[:-1]):
+            rewrite(path, person, any_column=inside.parts[0] == "imports")
+
+
+def rewrite(path: Path, person: Person, *, any_column: bool = False) -> None:
+    """One file; one that does not know the person stays as it is, and so does one that was deleted meanwhile.
+
+    Args:
+        any_column: an id in any column counts, and as a word inside a text.
+    """
+    try:
+        file = pq.ParquetFile(path)
+    except FileNotFoundError:
+        return
+    with file:
+        schema = file.schema_arrow
+        names = schema.names if any_column else [name for name in _ID_COLUMNS if name in schema.names]
+        marks = _any_column(schema, person) if any_column else _by_id_columns(names, person)
+        looked_at = (_marked(batch, names, marks) for batch in file.iter_batches(BATCH_ROWS, columns=names))
+        if not names or not any(marked.select(pl.any_horizontal(pl.all().any())).item() for marked in looked_at):
+            return
+        fresh = path.with_suffix(".erasing")
+        with pq.ParquetWriter(fresh, schema, compression="zstd") as writer:
+            for batch in file.iter_batches(BATCH_ROWS):
+                marked = _marked(batch, names, marks)
+                if marked["shared"].any():
+                    place = schema.names.index("session_id")
+                    nothing = pa.scalar(None, schema.field(place).type)
+                    cleared = pc.if_else(marked["shared"].to_arrow(), nothing, batch.column(place))
+                    batch = batch.set_column(place, schema.field(place), cleared)
+                writer.write_batch(batch.filter((~marked["theirs"]).to_arrow()))
+    fresh.replace(path)
+
+
+def _marked(batch: pa.RecordBatch, names: list[str], marks: dict[str, pl.Expr]) -> pl.DataFrame:
+    frame = pl.DataFrame(pl.from_arrow(batch.select(names)))
+    return frame.with_columns(**{name: mark.fill_null(False) for name, mark in marks.items()}).select(*marks)
+
+
+def _by_id_columns(names: list[str], person: Person) -> dict[str, pl.Expr]:
+    """`theirs`: rows of the person. `shared`: rows of others that name one of the person's sessions."""
+    of = {name: pl.col(name).cast(pl.String) for name in names}
+    sessions = pl.Series(person.sessions, dtype=pl.String)
+    in_session = of["session_id"].is_in(sessions) if "session_id" in of else pl.lit(False)
+    if "shopper" in of:
+        theirs = of["shopper"].is_in(person.keys)
+    elif "user_id" in of:
+        theirs = (of["user_id"] == (person.user_id or None)) | (of["user_id"].is_null() & in_session)
+    else:
+        theirs = in_session
+    return {"theirs": theirs, "shared": in_session & ~theirs.fill_null(False)}
+
+
+def _any_column(schema: pa.Schema, person: Person) -> dict[str, pl.Expr]:
+    words = rf"(^|\W)({'|'.join(map(re.escape, person.ids))})(\W|$)"
+    texts = [pl.col(field.name).cast(pl.String) for field in schema if not pa.types.is_nested(field.type)]
+    return {"theirs": pl.any_horizontal(text.str.contains(words) for text in texts), "shared": pl.lit(False)}
