@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Engine
+from sqlalchemy import Engine, func, insert, select, update
 
 from features.catalogue import Catalogue, CatalogueItem
 from features.database.engine import open_database
-from features.event_log import EventLog, NewEvent
-from features.schema import EventType
+from features.database.models import Event, SignIn
+from features.event_log import EventLog, NewEvent, lock_writers
+from features.schema import EventType, shopper_key
 from features.settings import Settings
 from features.store import FeatureStore, opened
 
@@ -83,3 +84,20 @@ def write_generated(settings: Settings, release: int, interest_dim: int) -> None
 def now_ms() -> int:
     """The time, in milliseconds since the epoch."""
     return int(time.time() * 1000)
+
+
+def sign_in(engine: Engine, session_id: str, user_id: str, time_ms: int) -> None:
+    """The event that signs a session in, with all that it does to the log in one transaction."""
+    event = {"event_type": int(EventType.VIEW), "item_id": "item-0", "event_time_ms": time_ms, "arrival_time_ms": 0}
+    session, person = shopper_key(None, session_id), shopper_key(user_id, None)
+    with engine.begin() as connection:
+        lock_writers(connection)
+        connection.execute(
+            insert(Event).values(event_id=f"sign-in-{session_id}", shopper=person, session_id=session_id, **event)
+        )
+        position = connection.scalar(select(func.max(Event.position)))
+        owned = (Event.shopper == session, Event.event_time_ms <= time_ms)
+        connection.execute(update(Event).where(*owned).values(shopper=person))
+        connection.execute(
+            insert(SignIn).values(session_id=session_id, shopper=person, through_ms=time_ms, position=position)
+        )
