@@ -12,7 +12,7 @@ from server.attribution import new_token
 from server.catalogue_index import Rows
 from server.deadline import Deadline
 from server.errors import ModelUnavailable
-from server.hydrate import fusion_request
+from server.hydrate import Shopper, fusion_request
 from server.loaded_release import LoadedRelease
 from server.queries import Ranking, ShopperQuery, Tier
 from server.selection import scores_of
@@ -49,11 +49,12 @@ async def rank(shop: Shop, query: ShopperQuery, item_ids: Sequence[str], deadlin
             tier=tier,
             release=release.number,
             attribution_token=new_token(release.number, tier),
+            long_term_stale=shopper.interest_stale,
         )
-    return _by_popularity(shop, rows, unknown)
+    return _by_popularity(shop, rows, unknown, shopper)
 
 
-def _by_popularity(shop: Shop, rows: Rows, unknown: list[bool]) -> Ranking:
+def _by_popularity(shop: Shop, rows: Rows, unknown: list[bool], shopper: Shopper) -> Ranking:
     popularity = shop.popular.current
     scores = popularity.of_rows(rows)
     everywhere = popularity.of_rows(np.arange(len(shop.index), dtype=np.int32))
@@ -64,6 +65,7 @@ def _by_popularity(shop: Shop, rows: Rows, unknown: list[bool]) -> Ranking:
         tier=Tier.POPULAR,
         release=0,
         attribution_token=new_token(0, Tier.POPULAR),
+        long_term_stale=shopper.interest_stale,
     )
 
 

@@ -167,4 +167,5 @@ class _Page:
             if short
             else [],
             attribution_token=new_token(release, tier),
+            long_term_stale=shopper.interest_stale,
         )
