@@ -174,16 +174,6 @@ class EventLog:
         with self._engine.connect() as connection:
             return _frame(connection.execute(statement).fetchall(), EVENT_COLUMNS)
 
-    def sign_ins_after(self, position: int, through: int) -> list[tuple[str, str]]:
-        """(session_id, shopper `u:…`) of the sessions that signed in above `position`, up to `through`."""
-        statement = (
-            select(SignIn.session_id, SignIn.shopper)
-            .where(SignIn.position > position, SignIn.position <= through)
-            .order_by(SignIn.position)
-        )
-        with self._engine.connect() as connection:
-            return [(row[0], row[1]) for row in connection.execute(statement)]
-
     def last_position(self) -> int:
         """The position of the newest event, 0 in an empty log."""
         with self._engine.connect() as connection:

@@ -35,8 +35,9 @@ from features.locks import locked
 from features.release import ReleaseError, read_manifest
 from features.releases import ReleaseTable
 from features.rows import interest_rows, recent_rows
-from features.schema import ENCODER_FILE, FUSION_MODEL, HISTORY_EVENTS, interest_view
+from features.schema import ENCODER_FILE, FUSION_MODEL, HISTORY_EVENTS, interest_view, shopper_key
 from features.settings import ROOT, Settings
+from features.touched import sign_ins_after
 
 CHUNK_SHOPPERS: Final = 20_000
 """Shoppers in one call of the encoder; what a run that is cut short may have to do again."""
@@ -111,6 +112,7 @@ def _materialize(settings: Settings, engine: Engine, release: int, files: Path, 
                     _write_offline(rows, offline_file(settings.offline, interest_view(release)) / part)
                     store.write_interest(feast, release, rows)
                 encoded += rows.height
+            _delete_emptied(settings, engine, feast, chunk)
             run = replace(run, done=chunk[-1])
             (work / RUN_FILE).write_text(json.dumps(asdict(run)))
             progress.advance(task, len(chunk))
@@ -154,12 +156,25 @@ def _run(settings: Settings, engine: Engine, release: int, files: Path, work: Pa
 
 
 def _shoppers(engine: Engine, run: Run) -> list[str]:
-    """Those with events in the run's range who are not done, ascending."""
+    """Those with events in the run's range who are not done, and sessions that signed in, ascending."""
     statement = select(Event.shopper).where(Event.shopper > run.done, Event.position <= run.through)
     if run.since:
         statement = statement.where(Event.position > run.since)
     with engine.connect() as connection:
-        return sorted(connection.scalars(statement.distinct()))
+        shoppers = set(connection.scalars(statement.distinct()))
+    if run.since:
+        signed_in = (shopper_key(None, session_id) for session_id, _ in sign_ins_after(engine, run.since, run.through))
+        shoppers.update(session for session in signed_in if session > run.done)
+    return sorted(shoppers)
+
+
+def _delete_emptied(settings: Settings, engine: Engine, feast: store.FeatureStore, shoppers: Sequence[str]) -> None:
+    """Deletes what is left online of the sessions whose events have all gone over to a person."""
+    sessions = [shopper for shopper in shoppers if shopper.startswith(shopper_key(None, "?")[:-1])]
+    if sessions:
+        with locked(settings, "online-rows", engine=engine):  # so that none of them gets its first event meanwhile
+            acted = set(EventLog(engine).recent_of(sessions, 1)["shopper"])
+            store.delete_shoppers(feast, [session for session in sessions if session not in acted])
 
 
 def _encode(files: Path, histories: Path, vectors: Path) -> None:

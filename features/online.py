@@ -1,7 +1,8 @@
 """The current rows online: written whole by `features build`, kept current by `features stream`.
 
 Both read a shopper's rows from the log and write them under the lock `online-rows`, so that neither can put an older
-row over a newer one; two counters say how far the rows reflect the log and the users.
+row over a newer one: the stream workers share it, each for shoppers of its own, and the build holds it alone. Counters
+say how far the rows reflect the log and the users.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ from features.definitions import offline_file
 from features.erasure.survivors import Survivors
 from features.locks import locked
 from features.rows import profile_rows
+from features.schema import shopper_key
 from features.settings import Settings
+from features.shopper_rows import RowsToWrite, ShopperRows
+from features.stream_positions import STREAM_COUNTER, stream_position
+from features.touched import sign_ins_after
 from features.users import USER_COLUMNS
 
-STREAM_COUNTER: Final = "stream:position"
-"""Position through which the online rows reflect the log."""
 USERS_COUNTER: Final = "stream:users"
 """`updated_time_ms` through which the online profiles reflect the users."""
 
@@ -43,6 +46,7 @@ def write_online(settings: Settings, engine: Engine, through: int, survivors: Su
     """
     with store.opened(settings) as feast:
         _write_profiles(settings, engine, feast, progress)
+        _write_sessions_left(settings, engine, feast, through)
         store.write_item_statistics(feast, pl.read_parquet(offline_file(settings.offline, schema.ITEM_STATISTICS_VIEW)))
         views: dict[str, Callable[[store.FeatureStore, pl.DataFrame], None]] = {
             schema.RECENT_VIEW: store.write_recent,
@@ -90,6 +94,24 @@ def _write_profiles(settings: Settings, engine: Engine, feast: store.FeatureStor
         advance_counter(engine, USERS_COUNTER, min(newest_ms, int(time.time() * 1000)))
 
 
+def _write_sessions_left(settings: Settings, engine: Engine, feast: store.FeatureStore, through: int) -> None:
+    """What the stream would do about the sign-ins that it will now skip: a session's old rows may have to go.
+
+    That is a session that began before it signed in, which few of a large import do.
+    """
+    signed_in = sign_ins_after(engine, stream_position(engine), through)
+    began = pl.scan_parquet(settings.offline / "events.parquet").group_by("session_id").agg(pl.col("position").min())
+    positions = pl.DataFrame(signed_in, schema={"session_id": pl.String, "signed_in": pl.Int64}, orient="row").lazy()
+    before = positions.join(began, on="session_id").filter(pl.col("position") < pl.col("signed_in")).collect()
+    sessions = sorted(shopper_key(None, session_id) for session_id in before["session_id"])
+    rows = ShopperRows(engine, feast)
+    for start in range(0, len(sessions), _WRITE_ROWS):
+        part = sessions[start : start + _WRITE_ROWS]
+        with locked(settings, "online-rows", engine=engine):
+            rows.write(RowsToWrite(recent=part, purchases=part, left=part))
+
+
 def _shoppers_after(engine: Engine, position: int) -> list[str]:
     with engine.connect() as connection:
-        return list(connection.scalars(select(Event.shopper).where(Event.position > position).distinct()))
+        acted = list(connection.scalars(select(Event.shopper).where(Event.position > position).distinct()))
+    return acted + [shopper_key(None, session_id) for session_id, _ in sign_ins_after(engine, position)]

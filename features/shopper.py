@@ -111,6 +111,8 @@ class Shopper:
     """Its country is the request's where that has one."""
     interest: LongInterest | None
     """None where there is none, or none that is fresh."""
+    interest_stale: bool
+    """There is a vector, left out because events came after it that the window no longer covers."""
     bought_ms: dict[str, int]
     """Item id to the time of the last purchase, recent events included."""
 
@@ -148,6 +150,8 @@ def merge(features: Sequence[ShopperFeatures], query: ShopperQuery) -> Shopper:
     for event in events:
         if event.event_type == EventType.PURCHASE:
             bought[event.item_id] = max(event.time_ms, bought.get(event.item_id, event.time_ms))
+    interest = next((row.interest for row in features if row.interest is not None), None)  # the person's, if any
+    stale = interest is not None and _is_stale(interest, features, dropped)
     profile = next((row.profile for row in features if row.profile != Profile()), Profile())
     context = query.context
     return Shopper(
@@ -159,21 +163,18 @@ def merge(features: Sequence[ShopperFeatures], query: ShopperQuery) -> Shopper:
         purchases=purchases,
         basket_count=sum(row.basket_count for row in features),
         profile=Profile(profile.age, profile.gender, context.country or profile.country),
-        interest=_fresh_interest(features, dropped),
+        interest=None if stale else interest,
+        interest_stale=stale,
         bought_ms=bought,
     )
 
 
-def _fresh_interest(features: Sequence[ShopperFeatures], dropped: Sequence[ShopperEvent]) -> LongInterest | None:
-    """The person's vector, else the session's; None if events came after it that the window no longer covers."""
-    for row in features:
-        if row.interest is None:
-            continue
-        through_ms = row.interest.encoded_through_ms
-        lost = len(row.recent) >= RECENT_EVENTS and row.recent[0].time_ms > through_ms
-        lost = lost or any(event.time_ms > through_ms for event in dropped)
-        return None if lost else row.interest
-    return None
+def _is_stale(interest: LongInterest, features: Sequence[ShopperFeatures], dropped: Sequence[ShopperEvent]) -> bool:
+    """Whether events came after the vector that the window no longer covers."""
+    through_ms = interest.encoded_through_ms
+    (own,) = [row for row in features if row.interest is interest]
+    lost = len(own.recent) >= RECENT_EVENTS and own.recent[0].time_ms > through_ms
+    return lost or any(event.time_ms > through_ms for event in dropped)
 
 
 def _purchases(features: Sequence[ShopperFeatures]) -> tuple[Purchase, ...]:

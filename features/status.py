@@ -11,9 +11,9 @@ from features.database.engine import open_database
 from features.database.models import Event, Item, User
 from features.event_log import EventLog
 from features.materialize import materialized_counter
-from features.online import STREAM_COUNTER
 from features.releases import ReleaseTable
 from features.settings import Settings
+from features.stream_positions import stream_position
 
 
 def status(settings: Settings) -> dict[str, str]:
@@ -32,7 +32,7 @@ def status(settings: Settings) -> dict[str, str]:
             "events": f"{events:,}" + (f", the last of {_time(newest)}" if newest is not None else ""),
             "items": f"{items:,}",
             "users": f"{users:,}",
-            "stream": _lag(last, read_counter(engine, STREAM_COUNTER)),
+            "stream": _lag(last, stream_position(engine)),
             "live release": "none; train and publish one" if live is None else str(live),
         }
         if live is not None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from feast.infra.online_stores.helpers import compute_table_id
 from feast.infra.online_stores.redis import RedisOnlineStore
 from feast.infra.registry.sql import SqlRegistry
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
-from feast.protos.feast.types.Value_pb2 import Value
+from feast.protos.feast.types.Value_pb2 import FloatList, Int32List, Int64List, StringList, Value
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -42,6 +43,19 @@ WRITE_ROWS = 250
 """Rows in one write: as long as it takes, SQLite makes another writer wait."""
 
 ENTITY_KEY_VERSION = 3
+
+_SCALARS: dict[Any, str] = {
+    pl.String: "string_val",
+    pl.Int32: "int32_val",
+    pl.Int64: "int64_val",
+    pl.Float64: "double_val",
+}
+_LISTS: dict[Any, tuple[str, Callable[..., Any]]] = {
+    pl.String: ("string_list_val", StringList),
+    pl.Int32: ("int32_list_val", Int32List),
+    pl.Int64: ("int64_list_val", Int64List),
+    pl.Float32: ("float_list_val", FloatList),
+}
 
 
 class StoreError(DatabaseError):
@@ -180,11 +194,22 @@ def delete_shoppers(store: FeatureStore, shoppers: Sequence[str]) -> None:
 
 
 def _write(store: FeatureStore, view: str, rows: pl.DataFrame) -> None:
-    # Not `write_to_online_store`: it leaves out a batch whose features are all null, such as a cleared profile.
+    # Not `write_to_online_store`: it leaves out a batch whose features are all null, such as a cleared profile. Nor by
+    # way of pandas as Feast does, which takes ten times as long.
     definition = store.get_feature_view(view, allow_registry_cache=True)
+    names = [feature.name for feature in definition.features]
+    (join_key,) = definition.join_keys
+    provider = store._get_provider()
     try:
         for part in rows.iter_slices(WRITE_ROWS):
-            store._get_provider().ingest_df(definition, part.to_pandas())
+            keys = [EntityKey(join_keys=[join_key], entity_values=[value]) for value in _values(part[join_key])]
+            columns = [_values(part[name]) for name in names]
+            moments = part["event_timestamp"].dt.replace_time_zone(None).to_list()
+            data: list[tuple[EntityKey, dict[str, Value], datetime, datetime | None]] = [
+                (key, dict(zip(names, features, strict=True)), moment, None)
+                for key, moment, *features in zip(keys, moments, *columns, strict=True)
+            ]
+            provider.online_write_batch(store.config, definition, data, None)
     except (RedisError, sqlite3.Error) as error:
         raise StoreError(f"cannot write {view} to the online store: {error}; it can be run again") from error
 
@@ -198,6 +223,16 @@ def redis_client(settings: Settings) -> Redis:
     nodes, options = RedisOnlineStore._parse_connection_string(settings.redis_url)
     options |= {"retry": Retry(NoBackoff(), 0), "socket_connect_timeout": 2}
     return Redis(host=nodes[0]["host"], port=int(nodes[0]["port"]), **options)
+
+
+def _values(column: pl.Series) -> list[Value]:
+    """Feast's values of a column, an empty one for null; those that its own conversion makes."""
+    kind = column.dtype
+    if isinstance(kind, pl.List):
+        field, of_list = _LISTS[kind.inner]
+        return [Value() if cell is None else Value(**{field: of_list(val=cell)}) for cell in column.to_list()]
+    field = _SCALARS[kind]
+    return [Value() if cell is None else Value(**{field: cell}) for cell in column.to_list()]
 
 
 def _configuration(settings: Settings) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 Every few milliseconds it takes what is new in the log, reads the whole rows of the touched shoppers from the log and
 writes them: a row that is written twice is the same row, so a restart repeats the last moments and loses nothing.
-`home/stream.json` tells how far it has come.
+Several workers on PostgreSQL divide the shoppers between them (`features.shares`). A database or store that fails is
+waited for; its outage is logged when it begins and when it is over. `home/stream-<pid>.json` tells how a worker is.
 """
 
 from __future__ import annotations
@@ -12,189 +13,205 @@ import logging
 import os
 import threading
 import time
-from typing import Any, Final
-
-import polars as pl
-from sqlalchemy import tuple_
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Final
 
 from features import store
-from features.counters import advance_counter, read_counter
 from features.database.engine import open_database
-from features.database.models import User
-from features.event_log import EventLog
 from features.locks import LockTaken, locked
-from features.online import STREAM_COUNTER, USERS_COUNTER, read_users
-from features.rows import profile_rows, purchase_rows, recent_rows
-from features.schema import RECENT_EVENTS, SEQUENCE_TYPES, EventType
+from features.log_follower import LogFollower
+from features.profile_follower import ProfileFollower
 from features.settings import Settings
+from features.shares import join
+from features.shopper_rows import RowsToWrite
 
-POLL_S: Final = 0.01
-BATCH_EVENTS: Final = 2_000
-BATCH_USERS: Final = 1_000
+POLL_S: Final = 0.005
 USERS_POLL_S: Final = 0.1
-USERS_OVERLAP_MS: Final = 10_000
-"""A profile may become visible this much later than the time it carries (a slow commit, another machine's clock)."""
-PERSIST_S: Final = 0.25
+SHARES_S: Final = 0.5
+"""Between two looks at how many workers there are."""
+SAVE_S: Final = 0.25
 """A durable position costs the log's database a flush; what lies between is repeated after a crash."""
 HEARTBEAT_S: Final = 1.0
+SETTLED_S: Final = 1.0
+"""An outage is over when everything has worked for so long."""
 FIRST_WAIT_S: Final = 0.05
-LONGEST_WAIT_S: Final = 5.0
-
-HEARTBEAT_FILE: Final = "stream.json"
+LONGEST_WAIT_S: Final = 2.0
+FORGOTTEN_S: Final = 60.0
+"""Heartbeats this old are those of workers that were killed."""
+PROFILES_SHARE: Final = 0
+"""Whoever has this share follows the users."""
 
 logger = logging.getLogger(__name__)
 
 
 def run(settings: Settings, stop: threading.Event) -> None:
-    """Follows until `stop` is set. A second worker waits for the first to end.
+    """Follows until `stop` is set. On SQLite a second worker waits for the first to end.
 
-    An error of the database or the online store is logged once and tried again, up to `LONGEST_WAIT_S` apart.
+    An error of a database or the online store is waited out, with up to `LONGEST_WAIT_S` between two attempts.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    outage = Outage()
+    unsure = RowsToWrite()
     waiting = False
     while not stop.is_set():
         try:
-            with locked(settings, "stream", wait=False):
-                _follow(settings, stop)
+            worker = Worker(settings)
         except LockTaken:
             if not waiting:
                 logger.info("another stream worker serves this shop; waiting for it to end")
                 waiting = True
             stop.wait(0.5)
-
-
-class Follower:
-    """One worker's place in the log and among the users."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._engine = open_database(settings.log_url)
-        self._log = EventLog(self._engine)
-        self._store = store.open_store(settings)
-        self.position = read_counter(self._engine, STREAM_COUNTER)
-        self._users_through_ms = read_counter(self._engine, USERS_COUNTER)
-        self._users_after = (self._users_through_ms - USERS_OVERLAP_MS, "")
-        self._overlap_read_ms = 0
-        self._profiles: dict[str, tuple[Any, ...]] = {}  # what was written of the overlap, by user_id
-        self._persisted = (self.position, self._users_through_ms)
-
-    def follow_log(self) -> int:
-        """Writes the rows of the shoppers in the next `BATCH_EVENTS` events; returns how many events there were."""
-        if self._log.last_position() <= self.position:
-            return 0
-        with locked(self._settings, "online-rows", engine=self._engine):
-            # `features build` writes rows too, and then moves the counter.
-            self.position = max(self.position, read_counter(self._engine, STREAM_COUNTER))
-            events = self._log.read_after(self.position, BATCH_EVENTS)
-            if events.is_empty():
-                return 0
-            kind = pl.col("event_type")
-            acted = events.filter(kind.is_in([int(known) for known in SEQUENCE_TYPES]))["shopper"].unique().to_list()
-            bought = events.filter(kind == int(EventType.PURCHASE))["shopper"].unique().to_list()
-            if acted:
-                store.write_recent(self._store, recent_rows(self._log.recent_of(acted, RECENT_EVENTS)))
-            if bought:
-                store.write_purchases(self._store, purchase_rows(self._log.purchases_of(bought)))
-            self.position = events["position"][-1]
-        return events.height
-
-    def follow_users(self) -> int:
-        """Writes the profiles among the next `BATCH_USERS` changes; returns how many it wrote."""
-        time_ms, user_id = self._users_after
-        condition = tuple_(User.updated_time_ms, User.user_id) > tuple_(time_ms, user_id)
-        with locked(self._settings, "online-rows", engine=self._engine):
-            users = read_users(self._engine, condition, [User.updated_time_ms, User.user_id], BATCH_USERS)
-            found = {row[0]: row for row in users.rows()}
-            changed = [key for key, row in found.items() if self._profiles.get(key) != row]
-            if changed:
-                store.write_profiles(self._store, profile_rows(users.filter(pl.col("user_id").is_in(changed))))
-        self._profiles |= found
-        if users.height:
-            newest_ms = min(users["updated_time_ms"][-1], int(time.time() * 1000))
-            self._users_through_ms = max(self._users_through_ms, newest_ms)
-        if users.height == BATCH_USERS:
-            self._users_after = (users["updated_time_ms"][-1], users["user_id"][-1])
-        else:
-            self._end_of_users(users)
-        return len(changed)
-
-    def _end_of_users(self, users: pl.DataFrame) -> None:
-        """Goes back over the overlap, until one reading began so late that nothing can still turn up in it."""
-        if self._overlap_read_ms - self._users_through_ms < USERS_OVERLAP_MS:
-            self._overlap_read_ms = int(time.time() * 1000)
-            since_ms = self._users_through_ms - USERS_OVERLAP_MS
-            self._users_after = (since_ms, "")
-            self._profiles = {key: row for key, row in self._profiles.items() if row[-1] >= since_ms}
-        elif users.height:
-            self._users_after = (users["updated_time_ms"][-1], users["user_id"][-1])
-            self._profiles = {}
-
-    def persist(self) -> None:
-        """Makes the place durable."""
-        place = (self.position, self._users_through_ms)
-        if place != self._persisted:
-            advance_counter(self._engine, STREAM_COUNTER, place[0])
-            advance_counter(self._engine, USERS_COUNTER, place[1])
-            self._persisted = place
-
-    def write_heartbeat(self) -> None:
-        """Writes `home/stream.json`: process, position, events still to do, and when."""
-        beat = {
-            "pid": os.getpid(),
-            "position": self.position,
-            "behind": self._log.last_position() - self.position,
-            "time_ms": int(time.time() * 1000),
-        }
-        path = self._settings.home / HEARTBEAT_FILE
-        path.with_suffix(".new").write_text(json.dumps(beat))
-        path.with_suffix(".new").replace(path)
-
-    def close(self) -> None:
-        """Lets go of the database and the store."""
-        store.close(self._store)
-        self._engine.dispose()
-
-
-def _follow(settings: Settings, stop: threading.Event) -> None:
-    """Follows with the lock held, opening everything again after an error."""
-    failure, wait_s = "", FIRST_WAIT_S
-    while not stop.is_set():
-        started_s = time.monotonic()
-        try:
-            store.apply(settings)
-            _follow_until_error(settings, stop)
+            continue
         except Exception as error:  # whatever a database or store raises: the worker outlives it
-            if time.monotonic() - started_s > 2 * LONGEST_WAIT_S:
-                failure, wait_s = "", FIRST_WAIT_S
-            if type(error).__name__ != failure:
-                failure = type(error).__name__
-                logger.error("cannot follow the log, trying again: %s: %s", failure, error)
-            stop.wait(wait_s)
-            wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+            stop.wait(outage.wait_s(error))
+            continue
+        try:
+            worker.write_again(unsure)
+            unsure = RowsToWrite()
+            worker.follow(stop, outage)
+        except Exception as error:
+            unsure = unsure.joined(worker.log.in_hand)
+            stop.wait(outage.wait_s(error))
+        finally:
+            with suppress(Exception):  # what is broken may not even close
+                worker.close()
     logger.info("stopped")
 
 
-def _follow_until_error(settings: Settings, stop: threading.Event) -> None:
-    follower = Follower(settings)
-    logger.info("following the log from position %d", follower.position)
-    users_s = persist_s = heartbeat_s = 0.0
-    try:
+class Outage:
+    """Says once that something fails and once that it works again, whatever else is the matter in between."""
+
+    def __init__(self) -> None:
+        self._since_s: float | None = None
+        self._wait_s = FIRST_WAIT_S
+
+    def wait_s(self, error: Exception) -> float:
+        """Seconds until the next attempt."""
+        if self._since_s is None:
+            self._since_s = time.monotonic()
+            logger.error("cannot follow the log, trying again: %s: %s", type(error).__name__, _reason(error))
+        self._wait_s = min(2 * self._wait_s, LONGEST_WAIT_S)
+        return self._wait_s
+
+    def end(self) -> None:
+        """Everything works, and has for a while."""
+        if self._since_s is not None:
+            logger.info("following the log again, after %.1f s", time.monotonic() - self._since_s)
+        self._since_s, self._wait_s = None, FIRST_WAIT_S
+
+
+class Worker:
+    """What one worker has open, from a start or an outage to the next."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Opens everything.
+
+        Raises:
+            LockTaken: the shop has one worker at a time, and another is it.
+        """
+        self._settings = settings
+        self._shares = join(settings)
+        try:
+            store.apply(settings)
+            self._engine = open_database(settings.log_url)
+            self._store = store.open_store(settings)
+        except BaseException:
+            self._shares.close()
+            raise
+        self.log = LogFollower(self._engine, self._store, self._shares)
+        self.profiles: ProfileFollower | None = None
+
+    def write_again(self, work: RowsToWrite) -> None:
+        """Writes rows that an error interrupted.
+
+        Alone: where the connection to PostgreSQL broke, another worker had the shares when they were last written.
+        """
+        if work:
+            with locked(self._settings, "online-rows", engine=self._engine):
+                self.log.rows.write(work)
+
+    def follow(self, stop: threading.Event, outage: Outage) -> None:
+        """Follows until `stop` is set; raises what a database or store does."""
+        self.share()
+        logger.info("following the log from position %d", min(self.log.positions.values(), default=0))
+        began_s = shared_s = time.monotonic()
+        users_s = saved_s = beat_s = 0.0
         while not stop.is_set():
-            events = follower.follow_log()
+            events = self.log.follow()
             now_s = time.monotonic()
             if now_s - users_s >= USERS_POLL_S:
-                follower.follow_users()
+                if self.profiles is not None:
+                    self.profiles.follow()
                 users_s = now_s
-            if now_s - persist_s >= PERSIST_S:
-                follower.persist()
-                persist_s = now_s
-            if now_s - heartbeat_s >= HEARTBEAT_S:
-                follower.write_heartbeat()
-                heartbeat_s = now_s
+            if now_s - saved_s >= SAVE_S:
+                self.save()
+                saved_s = now_s
+            if now_s - shared_s >= SHARES_S:
+                self.share()
+                shared_s = now_s
+            if now_s - beat_s >= HEARTBEAT_S:
+                self.write_heartbeat()
+                beat_s = now_s
+            if now_s - began_s >= SETTLED_S:
+                outage.end()
             if not events:
                 stop.wait(POLL_S)
-        follower.persist()
-        follower.write_heartbeat()
-    finally:
-        follower.close()
+        self.save()
+        heartbeat_file(self._settings).unlink(missing_ok=True)
+
+    def share(self) -> None:
+        """Takes and gives up shares of the shoppers as workers come and go."""
+        self.log.share()
+        if PROFILES_SHARE not in self.log.positions:
+            self.profiles = None
+        elif self.profiles is None:
+            self.profiles = ProfileFollower(self._engine, self._store, self._shares)
+
+    def save(self) -> None:
+        """Makes the places durable."""
+        self.log.save()
+        if self.profiles is not None:
+            self.profiles.save()
+
+    def write_heartbeat(self) -> None:
+        """Writes `heartbeat_file`: process, shares, position, events still to do, rows left out, and when."""
+        beat = {
+            "pid": os.getpid(),
+            "shares": sorted(self.log.positions),
+            "position": min(self.log.positions.values(), default=None),
+            "behind": self.log.behind(),
+            "left_out": self.log.rows.left_out,
+            "time_ms": int(time.time() * 1000),
+        }
+        path = heartbeat_file(self._settings)
+        path.with_suffix(".new").write_text(json.dumps(beat))
+        path.with_suffix(".new").replace(path)
+        for other in path.parent.glob("stream-*.json"):
+            if time.time() - _modified_s(other) > FORGOTTEN_S:
+                other.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Lets go of everything, the shares last."""
+        with closing(self._shares):
+            store.close(self._store)
+            self._engine.dispose()
+
+
+def heartbeat_file(settings: Settings, pid: int | None = None) -> Path:
+    """Where a worker tells how it is; there while it runs."""
+    return settings.home / f"stream-{os.getpid() if pid is None else pid}.json"
+
+
+def _modified_s(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return time.time()
+
+
+def _reason(error: Exception) -> str:
+    """The driver's own words: SQLAlchemy's hold the statement's parameters, and so the shoppers' ids."""
+    lines = str(getattr(error, "orig", None) or error).splitlines()
+    return lines[0] if lines else "no message"

@@ -104,6 +104,7 @@ async def interests_of(shop: Shop, query: ShopperQuery, deadline: Deadline) -> I
                 last_event_ms=shopper.last_event_ms,
                 release=release.number,
                 tier=Tier.FULL if shopper.interest else Tier.RECENT,
+                long_term_stale=shopper.interest_stale,
             )
     bought = shopper.purchases
     return Interests(
@@ -113,4 +114,5 @@ async def interests_of(shop: Shop, query: ShopperQuery, deadline: Deadline) -> I
         last_event_ms=shopper.last_event_ms,
         release=0,
         tier=Tier.POPULAR,
+        long_term_stale=shopper.interest_stale,
     )

@@ -79,6 +79,8 @@ class Recommendation:
     encoded_through_ms: int | None
     filter_counts: list[tuple[str, int]]
     attribution_token: str
+    long_term_stale: bool
+    """A long-term vector was left out; see `Shopper.interest_stale`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +92,7 @@ class Ranking:
     tier: Tier
     release: int
     attribution_token: str
+    long_term_stale: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,3 +118,4 @@ class Interests:
     last_event_ms: int | None
     release: int
     tier: Tier
+    long_term_stale: bool

@@ -76,7 +76,14 @@ def _answer(
             inputs=request.shopper_inputs if request else None,
         )
     )
-    return Ranking(scores=scores.tolist(), unknown=unknown, tier=tier, release=release, attribution_token=token)
+    return Ranking(
+        scores=scores.tolist(),
+        unknown=unknown,
+        tier=tier,
+        release=release,
+        attribution_token=token,
+        long_term_stale=shopper.interest_stale,
+    )
 
 
 def _popularity(shop: Shop, rows: Rows) -> Floats:

@@ -186,6 +186,7 @@ class _Page:
             if short
             else [],
             attribution_token=token,
+            long_term_stale=shopper.interest_stale,
         )
 
 

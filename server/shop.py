@@ -50,7 +50,7 @@ class Shop:
             except FeaturesUnavailable as error:
                 LOG.debug("answering without features: %s", error)
         shopper = merge(rows, query)
-        if shopper.interest is None and any(row.interest for row in rows):
+        if shopper.interest_stale:
             STALE_INTERESTS.inc()
         return shopper
 

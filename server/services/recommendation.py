@@ -59,6 +59,7 @@ class RecommendationService(recommendation_pb2_grpc.RecommendationServiceService
                 pb.RecommendResponse.FilterCount(field=field, removed_count=count)
                 for field, count in answer.filter_counts
             ],
+            long_term_stale=answer.long_term_stale,
         )
         for result, reason in zip(response.results, answer.reasons, strict=False):
             result.reason.CopyFrom(
@@ -83,6 +84,7 @@ class RecommendationService(recommendation_pb2_grpc.RecommendationServiceService
             release=answer.release,
             tier=f"TIER_{answer.tier.name}",
             attribution_token=answer.attribution_token,
+            long_term_stale=answer.long_term_stale,
         )
 
     @answers
@@ -118,6 +120,7 @@ class RecommendationService(recommendation_pb2_grpc.RecommendationServiceService
             last_event_time=_timestamp(answer.last_event_ms),
             release=answer.release,
             tier=f"TIER_{answer.tier.name}",
+            long_term_stale=answer.long_term_stale,
         )
 
 

@@ -83,3 +83,16 @@ def write_generated(settings: Settings, release: int, interest_dim: int) -> None
 def now_ms() -> int:
     """The time, in milliseconds since the epoch."""
     return int(time.time() * 1000)
+
+
+def sign_in(engine: Engine, session_id: str, user_id: str, time_ms: int) -> None:
+    """The event that signs a session in."""
+    event = NewEvent(
+        event_id=f"sign-in-{session_id}",
+        event_type=int(EventType.VIEW),
+        event_time_ms=time_ms,
+        user_id=user_id,
+        session_id=session_id,
+        item_id="item-0",
+    )
+    EventLog(engine).append([event], 0)

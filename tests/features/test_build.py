@@ -15,13 +15,13 @@ from sqlalchemy import text
 from features import online as online_rows
 from features import schema, store
 from features.build import OFFLINE_EVENTS, build, whole_shoppers
-from features.counters import read_counter
 from features.event_log import EventLog, NewEvent
 from features.history import PurchaseHistory
 from features.item_statistics import POPULARITY_HALF_LIFE_DAYS, POPULARITY_WEIGHTS, SEGMENT_ITEMS, item_statistics
 from features.rows import newest_events, purchase_rows, purchases, recent_rows
 from features.schema import EventType
 from features.settings import Settings
+from features.stream_positions import stream_position
 from features.users import UserProfile, Users
 from tests.features.shops import HOUR_MS, START_MS, fill, now_ms, online, random_events
 
@@ -88,7 +88,7 @@ def test_a_build_leaves_rows_with_newer_events_to_the_stream(
     build(settings)
     assert online(settings, schema.RECENT_VIEW, ["u:0", "s:1"])["u:0"] is None
     assert online(settings, schema.RECENT_VIEW, ["s:1"])["s:1"] is not None
-    assert read_counter(engine, online_rows.STREAM_COUNTER) == 60
+    assert stream_position(engine) == 60
 
 
 def test_historical_features_never_see_a_row_before_its_newest_event(settings: Settings) -> None:

@@ -20,7 +20,7 @@ from features.event_log import EventLog, NewEvent
 from features.materialize import MaterializeError, materialize, materialized_counter, write_histories
 from features.release import Manifest
 from features.settings import Settings
-from tests.features.shops import START_MS, fill, now_ms, online, random_events, write_generated
+from tests.features.shops import HOUR_MS, START_MS, fill, now_ms, online, random_events, sign_in, write_generated
 
 RELEASE = 5
 SHOPPERS = [f"{'u' if number % 2 == 0 else 's'}:{number}" for number in range(7)]
@@ -180,6 +180,20 @@ def test_histories_are_the_newest_events_ascending(settings: Settings, tmp_path:
     row = pl.read_parquet(tmp_path / "histories.parquet").row(0, named=True)
     assert row["event_times_ms"] == list(range(START_MS - schema.HISTORY_EVENTS + 1, START_MS + 1))
     assert len(row["item_ids"]) == len(row["event_types"]) == schema.HISTORY_EVENTS
+
+
+def test_a_session_that_signed_in_loses_its_vector_to_the_person(shop: Settings) -> None:
+    engine = fill(shop, random_events(150, seed=8))
+    materialize(shop, RELEASE)
+    before = vectors(shop)
+    sign_in(engine, "1", "0", START_MS + 10**10)
+    sign_in(engine, "3", "0", START_MS + 40 * HOUR_MS)  # some of its events were later, and stay
+    assert materialize(shop, RELEASE) == 2
+    assert vectors(shop) == expected(engine)
+    assert before["s:1"] is not None and vectors(shop)["s:1"] is None
+    assert vectors(shop)["s:3"] not in (None, before["s:3"])
+    assert materialize(shop, RELEASE) == 0
+    assert vectors(shop) == expected(engine)
 
 
 def test_an_empty_log_is_no_error(shop: Settings) -> None:

@@ -86,7 +86,9 @@ def test_a_vector_is_stale_when_the_window_no_longer_covers_what_came_after(
     row = ShopperFeatures(
         recent=tuple(seen(number, 1_000 + number) for number in range(events)), interest=encoded(through_ms)
     )
-    assert (merge([row], query()).interest is not None) == fresh
+    shopper = merge([row], query())
+    assert (shopper.interest is not None) == fresh
+    assert shopper.interest_stale == (not fresh)
 
 
 def test_a_vector_is_stale_when_the_request_pushes_unencoded_events_out_of_the_window() -> None:
@@ -98,3 +100,7 @@ def test_a_vector_is_stale_when_the_request_pushes_unencoded_events_out_of_the_w
 
 def test_an_old_vector_is_not_stale_by_age() -> None:
     assert merge([ShopperFeatures(interest=encoded(1))], query()).interest is not None
+
+
+def test_no_vector_is_not_a_stale_one() -> None:
+    assert not merge([ShopperFeatures(recent=(seen(1, 100),))], query()).interest_stale

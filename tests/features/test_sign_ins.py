@@ -101,13 +101,6 @@ def test_an_event_that_was_there_already_signs_nobody_in(engine: Engine, log: Ev
     assert shoppers(log) == {"a": "s:visit"} and sign_ins(engine) == []
 
 
-def test_sign_ins_are_read_by_the_position_of_their_event(log: EventLog) -> None:
-    log.append([event("1", 1), event("2", 2, "ann"), event("3", 3, "bob", "second"), event("4", 4, "cid", None)], 1)
-    assert log.sign_ins_after(0, 4) == [("visit", "u:ann"), ("second", "u:bob")]
-    assert log.sign_ins_after(2, 4) == [("second", "u:bob")]
-    assert log.sign_ins_after(0, 1) == []
-
-
 def made_up(seed: int, count: int = 400) -> list[NewEvent]:
     """Events of few persons in few sessions, their times out of order."""
     draw = random.Random(seed)

@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,16 +14,18 @@ import pytest
 import redis
 from sqlalchemy import Engine
 
-from features import schema, store, stream
+from features import profile_follower, schema, store, stream
 from features.counters import advance_counter, read_counter
 from features.event_log import EventLog, NewEvent
 from features.locks import locked
-from features.online import STREAM_COUNTER
 from features.rows import purchase_rows, recent_rows
 from features.settings import Settings
+from features.shares import EVERY_SHARE
+from features.stream_positions import STREAM_COUNTER, stream_position
 from features.users import UserProfile, Users
 from tests.conditions import eventually
 from tests.features.shops import START_MS, fill, now_ms, online, random_events, read_rows
+from tests.features.workers import following
 from tests.processes import environment, free_ports, required_binary, running
 
 SHOPPERS = [f"{'u' if number % 2 == 0 else 's'}:{number}" for number in range(7)]
@@ -37,19 +38,6 @@ def worker(settings: Settings, stop_signal: signal.Signals = signal.SIGTERM) -> 
     log = settings.logs / "stream.log"
     with running(command, log, env=environment(settings), stop_signal=stop_signal) as process:
         yield process
-
-
-@contextmanager
-def following(settings: Settings) -> Iterator[None]:
-    """The worker's loop on a thread of this process, which starts at once."""
-    stop = threading.Event()
-    thread = threading.Thread(target=stream.run, args=(settings, stop))
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def expected(engine: Engine, view: str) -> dict[str, object]:
@@ -66,7 +54,7 @@ def expected(engine: Engine, view: str) -> dict[str, object]:
 
 def caught_up(engine: Engine) -> bool:
     """Whether the worker's durable position is the end of the log."""
-    return read_counter(engine, STREAM_COUNTER) == EventLog(engine).last_position()
+    return stream_position(engine) == EventLog(engine).last_position()
 
 
 def assert_equals_batch(settings: Settings, engine: Engine) -> None:
@@ -104,24 +92,27 @@ def test_a_killed_worker_loses_nothing(shop: Settings) -> None:
         log.append(random_events(150, seed=12, first=200), now_ms())
         process.kill()
     log.append(random_events(50, seed=13, first=350), now_ms())
-    with worker(shop):
+    with worker(shop) as process:
         eventually(lambda: caught_up(engine), within_s=90, what="the end of the log")
+        beat = stream.heartbeat_file(shop, process.pid)
+        eventually(lambda: json.loads(beat.read_text())["behind"] == 0, what="the heartbeat")
+        assert json.loads(beat.read_text())["position"] == 400
+    assert not beat.exists()
     assert_equals_batch(shop, engine)
-    beat = json.loads((shop.home / stream.HEARTBEAT_FILE).read_text())
-    assert (beat["position"], beat["behind"]) == (400, 0)
 
 
 def test_repeating_what_was_done_changes_nothing(shop: Settings) -> None:
     engine = fill(shop, random_events(150, seed=21))
     store.apply(shop)
-    follower = stream.Follower(shop)
-    while follower.follow_log():
+    worker = stream.Worker(shop)
+    worker.share()
+    while worker.log.follow():
         pass
     before = [online(shop, view, SHOPPERS) for view in (schema.RECENT_VIEW, schema.PURCHASES_VIEW)]
-    follower.position = 0  # as after a crash before the position was durable
-    while follower.follow_log():
+    worker.log.positions = dict.fromkeys(EVERY_SHARE, 0)  # as after a crash before the position was durable
+    while worker.log.follow():
         pass
-    follower.close()
+    worker.close()
     assert [online(shop, view, SHOPPERS) for view in (schema.RECENT_VIEW, schema.PURCHASES_VIEW)] == before
     assert_equals_batch(shop, engine)
 
@@ -174,24 +165,26 @@ def test_more_profiles_than_a_batch_with_one_time_are_all_written(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = fill(settings, [])
-    monkeypatch.setattr(stream, "BATCH_USERS", 4)
+    monkeypatch.setattr(profile_follower, "BATCH_USERS", 4)
     wrote_ms = now_ms()
     Users(engine).upsert([UserProfile(user_id=f"{n:02}", age=30) for n in range(11)], updated_time_ms=wrote_ms)
-    store.apply(settings)
-    follower = stream.Follower(settings)
-    written = [follower.follow_users() for _ in range(5)]
+    worker = stream.Worker(settings)
+    worker.share()
+    follower = worker.profiles
+    assert follower is not None
+    written = [follower.follow() for _ in range(5)]
     assert written == [4, 4, 3, 0, 0]
     late = [UserProfile(user_id="99", age=44)]
-    Users(engine).upsert(late, updated_time_ms=wrote_ms - stream.USERS_OVERLAP_MS // 2)  # committed late
-    assert [follower.follow_users() for _ in range(4)].count(1) == 1
-    follower.close()
+    Users(engine).upsert(late, updated_time_ms=wrote_ms - profile_follower.USERS_OVERLAP_MS // 2)  # committed late
+    assert [follower.follow() for _ in range(4)].count(1) == 1
+    worker.close()
 
 
 def test_each_event_is_online_before_the_next_one_is_written(shop: Settings) -> None:
     engine = fill(shop, [])
     log = EventLog(engine)
     with following(shop):
-        eventually(lambda: (shop.home / stream.HEARTBEAT_FILE).exists(), within_s=30, what="the worker's start")
+        eventually(lambda: stream.heartbeat_file(shop).exists(), within_s=30, what="the worker's start")
         with store.opened(shop) as feast:
             for number in range(15):
                 item = f"item {number}"
@@ -211,6 +204,7 @@ def test_the_worker_outlives_a_store_that_is_gone(
     command = [binary, "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", str(tmp_path)]
     settings = new_settings(online_store="redis", redis_url=f"127.0.0.1:{port}")
     engine = fill(settings, random_events(30, seed=41))
+    caplog.set_level("INFO")
     with ExitStack() as parts:
         with running(command, tmp_path / "redis.log"):
             eventually(lambda: _answers(port), what="Redis' first answer")
@@ -221,19 +215,18 @@ def test_the_worker_outlives_a_store_that_is_gone(
         parts.enter_context(running(command, tmp_path / "redis.log"))
         eventually(lambda: caught_up(engine), within_s=30, what="the end of the log")
         found = online(settings, schema.RECENT_VIEW, SHOPPERS)
+        eventually(lambda: "following the log again" in caplog.text, what="the end of the outage in the log")
     assert found == expected(engine, schema.RECENT_VIEW)
-    assert caplog.text.count("cannot follow the log") <= 3
+    assert caplog.text.count("cannot follow the log") == 1
+    assert caplog.text.count("following the log again") == 1
 
 
-def test_a_second_worker_waits_for_the_first(
-    new_settings: Callable[..., Settings], database_url: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    settings = new_settings(database_url=database_url)
+def test_a_second_worker_on_sqlite_waits_for_the_first(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
     engine = fill(settings, random_events(20, seed=51))
     caplog.set_level("INFO")
     with locked(settings, "stream"), following(settings):
         eventually(lambda: "another stream worker" in caplog.text, what="the message")
-        assert read_counter(engine, STREAM_COUNTER) == 0
+        assert stream_position(engine) == 0
     assert caplog.text.count("another stream worker") == 1
     engine.dispose()
 

@@ -55,7 +55,8 @@ def test_late_events_of_the_person_and_of_their_sessions_are_refused_and_others_
 
 
 def test_answers_that_waited_while_their_shopper_was_erased_are_not_stored(shop: Settings, engine: Engine) -> None:
-    queries = [ShopperQuery(user_id=user, session_id=session, now_ms=now_ms()) for user, session in (("ann", ""), ("bob", ""), ("eve", "walk"))]
+    asked = (("ann", ""), ("bob", ""), ("eve", "walk"))
+    queries = [ShopperQuery(user_id=user, session_id=session, now_ms=now_ms()) for user, session in asked]
     waiting = [
         answer_row(
             NewAnswer(

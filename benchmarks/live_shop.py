@@ -1,0 +1,105 @@
+"""A shop for a measurement: fresh databases, a gateway and stream workers, gone at the end.
+
+Two profiles: `sqlite` keeps everything in SQLite files, `postgresql+redis` has a PostgreSQL and a Redis of its own.
+Both are as durable as a shop's: every commit is flushed.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+import grpc
+import redis
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from benchmarks import postgres
+from features.settings import Settings
+from tests.conditions import eventually
+from tests.processes import environment, free_ports, required_binary, running, tail
+
+Profile = Literal["sqlite", "postgresql+redis"]
+PROFILES: tuple[Profile, ...] = ("sqlite", "postgresql+redis")
+
+START_S = 120.0
+CHANNEL = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 200)]
+
+
+class LiveShop:
+    """The processes of one shop; `parts` ends them."""
+
+    def __init__(self, settings: Settings, parts: ExitStack) -> None:
+        self.settings = settings
+        self._parts = parts
+
+    def start_gateway(self) -> subprocess.Popen[bytes]:
+        """Starts a gateway and waits until it serves."""
+        process = self._start("gateway", "server")
+        with grpc.insecure_channel(self.settings.gateway_address, CHANNEL) as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+
+            def serves() -> bool:
+                assert process.poll() is None, tail(self.settings.logs / "gateway.log")
+                return bool(stub.Check(health_pb2.HealthCheckRequest(), timeout=5).status == 1)
+
+            eventually(serves, within_s=START_S, every_s=0.05, what="the gateway's start")
+        return process
+
+    def start_worker(self) -> subprocess.Popen[bytes]:
+        """Starts a stream worker; `ready` says when it follows."""
+        return self._start("stream", "features", "stream")
+
+    def ready(self, worker: subprocess.Popen[bytes]) -> bool:
+        """Whether the worker follows the log."""
+        assert worker.poll() is None, tail(self.settings.logs / "stream.log")
+        return (self.settings.home / f"stream-{worker.pid}.json").exists()
+
+    def _start(self, name: str, *module: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", *module]
+        log = self.settings.logs / f"{name}.log"
+        return self._parts.enter_context(_until_end(command, log, environment(self.settings)))
+
+
+@contextmanager
+def live_shop(profile: Profile) -> Iterator[LiveShop]:
+    """An empty shop without processes yet."""
+    with ExitStack() as parts:
+        home = Path(parts.enter_context(TemporaryDirectory(prefix="braid-shop-")))
+        overrides = {} if profile == "sqlite" else _servers(parts)
+        ports = free_ports(4)
+        settings = Settings(
+            home=home,
+            model_repository=home / "model_repository",
+            gateway_address=f"127.0.0.1:{ports}",
+            triton_address=f"127.0.0.1:{ports + 2}",
+            **overrides,  # type: ignore[arg-type]
+        )
+        yield LiveShop(settings, parts)
+
+
+def _servers(parts: ExitStack) -> dict[str, str]:
+    binaries = postgres.installed()
+    if binaries is None:
+        raise SystemExit("PostgreSQL's binaries are missing: sudo apt-get install postgresql")
+    url = parts.enter_context(postgres.cluster(binaries, free_ports()))
+    folder = Path(parts.enter_context(TemporaryDirectory(prefix="braid-redis-")))
+    port = free_ports()
+    binary = required_binary("redis-server", "redis-server")
+    command = [binary, "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", str(folder)]
+    parts.enter_context(running(command, folder / "redis.log"))
+    with redis.Redis(port=port) as client:
+        eventually(client.ping, what="Redis' first answer")
+    return {"database_url": url, "online_store": "redis", "redis_url": f"127.0.0.1:{port}"}
+
+
+@contextmanager
+def _until_end(command: list[str], log: Path, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """`running`, for a process that may be killed before the end."""
+    with running(command, log, env=env, stop_signal=signal.SIGKILL) as process:
+        yield process

@@ -1,0 +1,114 @@
+"""What a stream worker outlives: a database that is locked or gone, a full disk, data that makes no row."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from benchmarks.equivalence import differences
+from features import schema, stream
+from features.event_log import EventLog, NewEvent
+from features.settings import Settings
+from features.shopper_rows import RowsToWrite
+from features.stream_positions import stream_position
+from tests.conditions import eventually
+from tests.features.shops import START_MS, fill, now_ms, online, random_events
+from tests.features.workers import following
+
+
+@pytest.fixture(autouse=True)
+def told(caplog: pytest.LogCaptureFixture) -> None:
+    """Everything that is logged is kept."""
+    caplog.set_level("INFO")
+
+
+@pytest.mark.timeout(120)
+def test_a_locked_online_store_is_waited_for_and_said_once(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = fill(settings, random_events(20, seed=1))
+    with following(settings):
+        eventually(lambda: stream_position(engine) == 20, within_s=30, what="the end of the log")
+        with holding(settings):
+            EventLog(engine).append(random_events(20, seed=2, first=20), now_ms())
+            eventually(lambda: "cannot follow the log" in caplog.text, within_s=40, what="the error in the log")
+        eventually(lambda: "following the log again" in caplog.text, within_s=60, what="the end of the outage")
+        eventually(lambda: stream_position(engine) == 40, within_s=30, what="the end of the log")
+    assert caplog.text.count("cannot follow the log") == caplog.text.count("following the log again") == 1
+    assert list(differences(settings)) == []
+
+
+def test_an_outage_is_said_at_its_begin_and_end_alone(caplog: pytest.LogCaptureFixture) -> None:
+    outage = stream.Outage()
+    refused = OperationalError("SELECT :shopper", {"shopper": "u:secret"}, sqlite3.OperationalError("disk is full"))
+    waits = [outage.wait_s(error) for error in (refused, OSError("no space"), ValueError("x"), *[refused] * 20)]
+    assert max(waits) <= stream.LONGEST_WAIT_S
+    outage.end()
+    outage.end()
+    assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.INFO]
+    assert "disk is full" in caplog.records[0].message
+    assert "secret" not in caplog.text
+
+
+def test_a_poisoned_event_stops_nobody_else(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    engine = fill(settings, random_events(60, seed=3))
+    poison = [event("poison", "u:secret", 10**17), event("poison again", "s:secret", 10**17)]
+    EventLog(engine).append([*poison, event("good", "u:1", START_MS)], now_ms())
+    worker = stream.Worker(settings)
+    worker.share()
+    assert worker.log.follow() == 63
+    assert set(worker.log.positions.values()) == {63}
+    assert worker.log.rows.left_out == 2
+    worker.close()
+    assert online(settings, schema.RECENT_VIEW, ["u:1", "s:1", "u:secret"])["u:secret"] is None
+    assert online(settings, schema.RECENT_VIEW, ["u:1"])["u:1"] is not None
+    assert online(settings, schema.RECENT_VIEW, ["s:1"])["s:1"] is not None
+    assert caplog.text.count("cannot be written") == 1
+    assert "secret" not in caplog.text
+
+
+def test_rows_that_an_error_interrupted_are_written_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = fill(settings, random_events(30, seed=4))
+    again: list[RowsToWrite] = []
+    write_again = stream.Worker.write_again
+
+    def watched(worker: stream.Worker, work: RowsToWrite) -> None:
+        again.append(work)
+        write_again(worker, work)
+
+    def broken(*_: object) -> None:
+        monkeypatch.undo()
+        monkeypatch.setattr(stream.Worker, "write_again", watched)
+        raise ConnectionError("cut off")
+
+    monkeypatch.setattr("features.store.write_purchases", broken)
+    with following(settings):
+        eventually(lambda: stream_position(engine) == 30, within_s=30, what="the end of the log")
+    assert len(again) == 1 and again[0].recent and again[0].purchases
+    assert list(differences(settings)) == []
+
+
+@contextmanager
+def holding(settings: Settings) -> Iterator[None]:
+    """Another writer has the online store's SQLite file."""
+    connection = sqlite3.connect(settings.home / "online.db", isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        connection.execute("ROLLBACK")
+        connection.close()
+
+
+def event(event_id: str, shopper: str, time_ms: int) -> NewEvent:
+    user, session = (shopper[2:], None) if shopper.startswith("u:") else (None, shopper[2:])
+    return NewEvent(
+        event_id=event_id, event_type=1, event_time_ms=time_ms, user_id=user, session_id=session, item_id="item-1"
+    )
