@@ -115,14 +115,16 @@ class _Manifest:
 
 def test_a_stream_worker_that_is_behind_writes_nothing_of_the_person(shop: Settings) -> None:
     engine = open_database(shop.log_url)
-    follower = stream.Follower(shop)
+    worker = stream.Worker(shop)
+    worker.share()
     more = [event_of(f"more-{n}", None if n % 2 else PERSON, f"{n % 7}", hour=n) for n in range(60)]
     EventLog(engine).append(more, now_ms())
     erase(shop, user_id=PERSON)
-    while follower.follow_log():
+    while worker.log.follow():
         pass
-    follower.follow_users()
-    follower.close()
+    assert worker.profiles is not None
+    worker.profiles.follow()
+    worker.close()
     engine.dispose()
     assert_gone(shop)
 

@@ -103,7 +103,7 @@ def test_a_share_that_is_behind_catches_up_in_its_new_owners_hands(shop: Setting
         follower = LogFollower(engine, feast, shares)
         follower.share()
         assert sorted(follower.positions.values())[:2] == [0, 80]
-        assert follower.follow() == 80
+        assert follower.follow() >= 80  # and both sides of each sign-in
         assert set(follower.positions.values()) == {EventLog(engine).last_position()}
         assert follower.follow() == 0
     engine.dispose()
