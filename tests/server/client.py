@@ -11,6 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
@@ -115,3 +116,23 @@ def refusal(call: Callable[[], object]) -> tuple[grpc.StatusCode, dict[str, str]
 def ids(results: Sequence[Any]) -> list[str]:
     """The item ids of results."""
     return [result.item_id for result in results]
+
+
+def letters(count: int) -> str:
+    """A text at or beyond a limit, which counts characters, not bytes."""
+    return "é" * count
+
+
+def in_seconds(seconds: int) -> Timestamp:
+    """A time ahead of now."""
+    now = Timestamp()
+    now.GetCurrentTime()
+    return Timestamp(seconds=now.seconds + seconds)
+
+
+def assert_refused(call: Callable[[], object], field: str) -> None:
+    """INVALID_ARGUMENT that names the field and says more than that."""
+    code, fields = refusal(call)
+    assert code == grpc.StatusCode.INVALID_ARGUMENT
+    assert field in fields, fields
+    assert len(fields[field]) > 5
