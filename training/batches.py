@@ -102,18 +102,23 @@ class Batches:
 class BatchMaker:
     """Cuts moments of a log into batches."""
 
-    def __init__(self, log: Log, *, own: bool = True, seen: int = RECENT_EVENTS) -> None:
-        """Without `own` a batch has no own items; it has at most `seen` seen items of a moment."""
+    def __init__(self, log: Log, *, own: bool = True, seen: int = RECENT_EVENTS, overlap: bool = False) -> None:
+        """Without `own` a batch has no own items; it has at most `seen` seen items of a moment.
+
+        With `overlap` the recent strand begins where the history does, else where the long strand ends.
+        """
         self.log = log
         self.seen = seen
+        self.overlap = overlap
         self.purchases = PurchaseHistory.of(log.purchases) if own else None
         self.gaps_s = event_gaps_s(log)
 
     @staticmethod
-    def of(model: FusionModel, log: Log) -> BatchMaker:
-        """Makes what a model reads and no more."""
+    def of(model: FusionModel, log: Log, *, use_long: bool = True) -> BatchMaker:
+        """Makes what a model reads and no more; without `use_long`, as for shoppers whom no job has encoded."""
         seen = RECENT_EVENTS if model.use_repeat else max(VOTERS, WINDOW) if model.use_transitions else 0
-        return BatchMaker(log, own=model.use_repeat, seen=seen)
+        overlap = model.overlap or not (model.use_long and use_long)
+        return BatchMaker(log, own=model.use_repeat, seen=seen, overlap=overlap)
 
     def ask(self, moments: Moments, trend: ItemTrend | None = None) -> Asked:
         """Looks up what the batches of these moments need; to learn from them, with the items' `trend`."""
@@ -132,6 +137,7 @@ class BatchMaker:
         batch_examples: int,
         rng: np.random.Generator | None = None,
         late_share: float = 0.0,
+        drop_long: float = 0.0,
         segment_examples: int = 1 << 30,
         weights: npt.NDArray[np.float32] | None = None,
         label_items: int = 1 << 30,
@@ -143,6 +149,7 @@ class BatchMaker:
             rng: shuffles, draws late jobs and lets moments share stretches; without it the order is fixed, every job
                 ran at midnight, and each moment sees all that it would when served.
             late_share: share of moments whose job ran late.
+            drop_long: share of moments of a shopper whom no job has encoded yet.
             weights: float32 (E,) of each moment, 1 by default.
             label_items: at most so many targets of a moment.
             learn: bool (n,), events that are learned from, for batches to learn from.
@@ -153,6 +160,9 @@ class BatchMaker:
             late = rng.random(len(through)) < late_share
             through = through - np.where(late, rng.integers(1, 8, len(through)), 0) * DAY_MS
         long_ends = np.minimum(known.log.rows_before(known.shoppers, through), asked.ends)
+        if rng is not None and drop_long:
+            dropped = rng.random(len(through)) < drop_long
+            long_ends = np.where(dropped, known.log.starts[known.shoppers], long_ends)
         return Batches(
             maker=self,
             asked=asked,
@@ -170,7 +180,9 @@ class BatchMaker:
         log, moments, ends = asked.known.log, asked.moments.take(rows), asked.ends[rows]
         shoppers, now = asked.known.shoppers[rows], moments.times_ms
         starts = log.starts[shoppers]
-        has_long, has_recent = long_ends > starts, ends > starts
+        has_long = long_ends > starts
+        since = starts if self.overlap else long_ends  # where there is no long strand, it ends at the start
+        has_recent = ends > since
         session = np.maximum(ends - log.rows_before(shoppers, now - int(SESSION_S * 1000) + 1), 0)
         unseen = ends - np.where(has_long, long_ends, starts)
         seen = pad_sequence(log.items, log.types, log.times_ms, starts, ends, now, self.seen)
@@ -184,12 +196,12 @@ class BatchMaker:
         target_at = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         context = context_codes(now, [None] * len(rows), log.vocabularies)
         return Batch(
-            history=cut_stretches(log, asked.gaps_s, shoppers, long_ends, HISTORY_EVENTS, batches.shared),
-            recent=cut_stretches(log, asked.gaps_s, shoppers, ends, RECENT_EVENTS, batches.shared),
+            history=cut_stretches(log, asked.gaps_s, starts, long_ends, HISTORY_EVENTS, batches.shared),
+            recent=cut_stretches(log, asked.gaps_s, since, ends, RECENT_EVENTS, batches.shared),
             long_mask=_column(has_long),
             long_age=_column(np.where(has_long, now - log.times_ms[np.maximum(long_ends - 1, 0)], 0) / 1000.0),
             short_mask=_column(has_recent),
-            recent_age=_column(np.where(has_recent, now - log.times_ms[np.maximum(ends - 1, 0)], 0) / 1000.0),
+            recent_age=_column(np.where(ends > starts, now - log.times_ms[np.maximum(ends - 1, 0)], 0) / 1000.0),
             session_events=_column(np.minimum(session, RECENT_EVENTS)),
             unseen_events=_column(np.minimum(unseen, RECENT_EVENTS)),
             seen_items=long_tensor(seen.items[:, seen.items.shape[1] - width :]),

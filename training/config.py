@@ -28,6 +28,8 @@ class ModelConfig:
     """One of `FUSIONS`: an adaptive gate, concatenation and a feed-forward net, or attention over the strands."""
     long: bool = True
     short: bool = True
+    overlap: bool = False
+    """Whether the short-term strand reads again what the long-term strand has read, or only what came after it."""
     content: bool = True
     """Category, brand, price and words of an item, beside its id."""
     time: bool = True

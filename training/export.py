@@ -129,7 +129,9 @@ class FusionServing(nn.Module):
         """Fused interest (B, D), long weight (B, 1), weight of each recent event (B, T), signals (B, S)."""
         length = types.shape[1]
         present = (types > 0).float()
-        count = (types > 0).sum(dim=1, keepdim=True)
+        new = (types > 0) & ((ages < long_age) | (long_mask == 0))  # the last ones: after the long strand, or all
+        read = (types > 0) if self.model.overlap else new
+        count = read.sum(dim=1, keepdim=True)
         at = torch.arange(length, device=types.device).unsqueeze(0)
         left = (at + length - count) % length  # the encoder reads left-aligned rows
         shifted = ages.gather(1, left)
@@ -140,12 +142,12 @@ class FusionServing(nn.Module):
         short, weights = self.model.short.newest(
             recent_vectors[row, left], types.gather(1, left), gaps, (count.squeeze(1) - 1).clamp(min=0)
         )
-        weights = weights.gather(1, (at + count) % length) * present
-        short_mask = present[:, -1:] * float(self.model.use_short)
+        weights = weights.gather(1, (at + count) % length) * read
+        short_mask = read[:, -1:].float() * float(self.model.use_short)
         long, short = long * long_mask, short * short_mask
         age = ages[:, -1:] * present[:, -1:]
         session = (present * (ages < self.session_s)).sum(dim=1, keepdim=True) * short_mask
-        unseen = (present * torch.maximum((ages < long_age).float(), 1.0 - long_mask)).sum(dim=1, keepdim=True)
+        unseen = new.float().sum(dim=1, keepdim=True)
         signals = gate_signals(long, short, long_mask, long_age, short_mask, age, session, unseen * short_mask)
         interest, share = self.model.interest(long, long_mask, short, signals, age, codes)
         return interest, share, weights, signals

@@ -178,6 +178,7 @@ class _Run:
             batch_examples=options.batch_examples,
             rng=np.random.default_rng([options.seed, self.epoch]),
             late_share=options.late_materialization,
+            drop_long=options.drop_long,
             segment_examples=options.segment_examples,
             weights=np.power(0.5, ages_days / options.half_life_days).astype(np.float32),
             label_items=options.label_items,

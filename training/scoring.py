@@ -47,9 +47,7 @@ def read_batch(
     seen_types, codes = batch.seen_types, batch.codes
     own_mask = torch.ones_like(long_mask)
     if drops:
-        kept = _kept(count, drops.drop_long, device)
-        own_mask = torch.maximum(kept, _kept(count, 0.5, device))
-        long_mask = long_mask * kept
+        own_mask = torch.maximum(batch.long_mask, _kept(count, 0.5, device))  # purchases come from a job as well
         kept = _kept(count, drops.drop_recent, device)
         short_mask = short_mask * kept
         seen_types = seen_types * kept.long()
@@ -98,7 +96,7 @@ class ModelScorer:
     ) -> None:
         """`maker` is the log's, where one is at hand; the rest as in `read_batch`."""
         self.model, self.device = model.to(device).eval(), device
-        self.maker = maker or BatchMaker.of(model, log)
+        self.maker = maker or BatchMaker.of(model, log, use_long=use_long)
         self.use_long, self.use_recent, self.long_weight = use_long, use_recent, long_weight
 
     def __call__(self, moments: Moments) -> npt.NDArray[np.float32]:

@@ -40,9 +40,8 @@ def event_gaps_s(log: Log) -> Floats:
     return np.maximum(gaps, 0.0).astype(np.float32)
 
 
-def cut_stretches(log: Log, gaps_s: Floats, shoppers: Longs, ends: Longs, size: int, shared: bool) -> Stretches:
-    """The newest `size` events before each end, or at least half as many of a stretch that is shared."""
-    starts = log.starts[shoppers]
+def cut_stretches(log: Log, gaps_s: Floats, starts: Longs, ends: Longs, size: int, shared: bool) -> Stretches:
+    """The newest `size` events in each [start, end), or at least half as many of a stretch that is shared."""
     stride = size // 2 if shared else 1
     windows = windows_of(ends - starts, size, stride)
     begin = starts + windows * stride

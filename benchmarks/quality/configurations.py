@@ -32,14 +32,16 @@ MANY_SESSIONS = replace(
 
 CONFIGURATIONS: dict[str, Config] = {
     "ml-1m": Config(
-        model=ModelConfig(long_layers=2, dropout=0.2, content=False, time=False, repeat=False, transitions=True),
+        model=ModelConfig(
+            long_layers=2, dropout=0.2, overlap=True, content=False, time=False, repeat=False, transitions=True
+        ),
         fit=replace(DENSE, epochs=8, batch_examples=2048, drop_long=0.05, drop_recent=0.05, drop_ids=0.0),
     ),
     "amazon-beauty": Config(
-        model=ModelConfig(heads=1, long_layers=2, dropout=0.5, repeat=False, transitions=True), fit=DENSE
+        model=ModelConfig(heads=1, long_layers=2, dropout=0.5, overlap=True, repeat=False, transitions=True), fit=DENSE
     ),
     "amazon-beauty-time": Config(
-        model=ModelConfig(heads=1, long_layers=2, dropout=0.5, repeat=False, transitions=True),
+        model=ModelConfig(heads=1, long_layers=2, dropout=0.5, overlap=True, repeat=False, transitions=True),
         fit=replace(DENSE, half_life_days=365.0),
     ),
     "diginetica": Config(
@@ -48,7 +50,7 @@ CONFIGURATIONS: dict[str, Config] = {
     "retailrocket": Config(
         model=ModelConfig(long=False, dropout=0.3, content=False, time=False, transitions=True), fit=MANY_SESSIONS
     ),
-    "online-retail": Config(fit=FitConfig(epochs=5, patience=2, max_minutes=60.0)),
+    "online-retail": Config(model=ModelConfig(overlap=True), fit=FitConfig(epochs=5, patience=2, max_minutes=60.0)),
 }
 
 

@@ -36,7 +36,7 @@ def arrive(folder: Path, arrival_ms: pl.Expr, known_ms: pl.Expr | None = None) -
 
 
 def batches_of(log: Log, moments: Moments) -> list[Batch]:
-    maker = BatchMaker(log)
+    maker = BatchMaker(log, overlap=True)
     return list(maker.batches(maker.ask(moments), batch_examples=32))
 
 

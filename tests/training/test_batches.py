@@ -23,7 +23,7 @@ def shop(offline: Path) -> tuple[Log, Moments]:
 def test_every_strand_of_every_moment_is_what_was_known_then(shop: tuple[Log, Moments]) -> None:
     log, moments = shop
     seen = 0
-    maker = BatchMaker(log)
+    maker = BatchMaker(log, overlap=True)
     for batch in maker.batches(maker.ask(moments), batch_examples=32):
         for at, row in enumerate(batch.rows):
             now, shopper = moments.times_ms[row], moments.shoppers[row]
@@ -53,6 +53,28 @@ def test_every_strand_of_every_moment_is_what_was_known_then(shop: tuple[Log, Mo
             assert targets.tolist() == moments.targets_of(row).tolist()
             seen += 1
     assert seen == len(moments)
+
+
+def test_the_recent_strand_begins_where_the_long_one_ends(shop: tuple[Log, Moments]) -> None:
+    log, moments = shop
+    maker = BatchMaker(log)
+    asked = maker.ask(moments)
+    rng = np.random.default_rng(1)
+    lengths = set()
+    for batch in maker.batches(asked, batch_examples=32, rng=rng, late_share=0.3, drop_long=0.3):
+        for at, row in enumerate(batch.rows):
+            shopper = moments.shoppers[row]
+            known = log.items[log.starts[shopper] : log.rows_before(moments.shoppers, moments.times_ms)[row]].tolist()
+            history = batch.history.items[batch.history.row[at], : batch.history.last[at] + 1].tolist()
+            recent = batch.recent.items[batch.recent.row[at], : batch.recent.last[at] + 1].tolist()
+            history, recent = history * bool(batch.long_mask[at]), recent * bool(batch.short_mask[at])
+            unseen = known[len(known) - int(batch.unseen_events[at]) :]
+            assert recent == unseen[len(unseen) - len(recent) :] and len(recent) >= min(len(unseen), RECENT_EVENTS // 2)
+            if len(unseen) < RECENT_EVENTS:
+                assert history == known[: len(known) - len(unseen)][-len(history) :] or not history
+                assert bool(history) == (len(unseen) < len(known))
+            lengths.add((bool(history), bool(recent)))
+    assert lengths == {(True, True), (False, True)}
 
 
 def test_late_jobs_end_the_long_strand_earlier_and_leave_the_recent_one(shop: tuple[Log, Moments]) -> None:
