@@ -95,9 +95,8 @@ def sizes(most: int) -> list[int]:
 
 def grow(shop: LiveShop, size: int) -> Cost:
     """Fills the log to a size and measures."""
+    fill(shop.settings, size)
     engine = open_database(shop.settings.log_url)
-    last = EventLog(engine).last_position()
-    fill(shop.settings, last, size)
     advance_counter(engine, STREAM_COUNTER, EventLog(engine).last_position())
     gateway, worker = shop.start_gateway(), shop.start_worker()
     eventually(lambda: shop.ready(worker), within_s=300, what="the worker's start")
@@ -145,9 +144,10 @@ def new_batch(draw: random.Random, shoppers: list[str]) -> events_pb.WriteEvents
     return request
 
 
-def fill(settings: Settings, first: int, size: int) -> None:
+def fill(settings: Settings, size: int) -> None:
     """Adds events in bulk until the log holds `size`."""
     engine = open_database(settings.log_url)
+    first = EventLog(engine).last_position()
     with tqdm(total=size - first, desc=f"filling to {size:,}", unit="event", mininterval=0.5) as progress:
         load_events(engine, Tombstones(settings), made_up(first, size), progress.update)
     engine.dispose()
