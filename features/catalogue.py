@@ -14,11 +14,11 @@ from typing import Any, Final, cast
 
 import polars as pl
 from sqlalchemy import Connection, Engine, String, Table, bindparam, func, select, type_coerce, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from features.content import CATALOGUE_COLUMNS
+from features.counters import add_to_counter
 from features.database.engine import upsert
-from features.database.models import Counter, Item
+from features.database.models import Item
 
 FRAME_COLUMNS: Final[dict[str, pl.DataType]] = CATALOGUE_COLUMNS | {
     "stock": pl.Int64(),
@@ -154,11 +154,7 @@ class Catalogue:
 
 def next_revisions(connection: Connection, count: int) -> int:
     """The first of `count` new revisions; other writers of the catalogue wait until this transaction ends."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(Counter).values(name=_COUNTER, value=count)
-    statement = statement.on_conflict_do_update(index_elements=["name"], set_={"value": Counter.value + count})
-    last = connection.execute(statement.returning(Counter.value)).scalar_one()
-    return int(last) - count + 1
+    return add_to_counter(connection, _COUNTER, count) - count + 1
 
 
 def _present(connection: Connection, item_ids: Sequence[str]) -> set[str]:

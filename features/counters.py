@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sqlalchemy import Engine, func, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Engine, func, select
 
+from features.database.engine import insert_into
 from features.database.models import Counter
 
 
@@ -25,11 +25,17 @@ def advance_counters(engine: Engine, values: Mapping[str, int]) -> None:
     """`advance_counter` for several in one transaction, in one order everywhere: no two writers wait for each other."""
     if not values:
         return
-    dialect = postgresql if engine.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(Counter).values([{"name": name, "value": values[name]} for name in sorted(values)])
+    statement = insert_into(engine, Counter).values([{"name": name, "value": values[name]} for name in sorted(values)])
     greatest = func.greatest if engine.dialect.name == "postgresql" else func.max
     statement = statement.on_conflict_do_update(
         index_elements=["name"], set_={"value": greatest(Counter.value, statement.excluded.value)}
     )
     with engine.begin() as connection:
         connection.execute(statement)
+
+
+def add_to_counter(connection: Connection, name: str, count: int) -> int:
+    """The counter after `count` was added; who else adds to it waits until this transaction ends."""
+    statement = insert_into(connection, Counter).values(name=name, value=count)
+    statement = statement.on_conflict_do_update(index_elements=["name"], set_={"value": Counter.value + count})
+    return int(connection.execute(statement.returning(Counter.value)).scalar_one())

@@ -63,14 +63,18 @@ def create_indexes(connection: Connection) -> None:
         index.create(connection, checkfirst=True)
 
 
+def insert_into(bind: Engine | Connection, model: type[DeclarativeBase]) -> postgresql.Insert | sqlite.Insert:
+    """The database's own insertion, which can say what is done with a row that is there already."""
+    return postgresql.insert(model) if bind.dialect.name == "postgresql" else sqlite.insert(model)
+
+
 def upsert(
     connection: Connection, model: type[DeclarativeBase], rows: Sequence[dict[str, Any]], *, key: Sequence[str]
 ) -> None:
     """Inserts rows, or overwrites every given column of the ones that exist. Rows must have equal keys."""
     if not rows:
         return
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    statement = insert(model)
+    statement = insert_into(connection, model)
     changes = {name: statement.excluded[name] for name in rows[0] if name not in key}
     connection.execute(statement.on_conflict_do_update(index_elements=list(key), set_=changes), list(rows))
 

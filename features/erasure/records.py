@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from sqlalchemy import Connection, Engine, delete, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase
 
-from features.counters import advance_counter, read_counter
-from features.database.models import Answer, Counter, Event, SignIn, User
+from features.counters import add_to_counter, advance_counter, read_counter
+from features.database.engine import insert_into
+from features.database.models import Answer, Event, SignIn, User
 from features.erasure.tombstones import Tombstones
 
 TABLES: Final[tuple[type[DeclarativeBase], ...]] = (Event, SignIn, Answer, User)
@@ -135,18 +135,13 @@ def _remember(connection: Connection, person: Person) -> None:
         {"session_id": session, "shopper": f"u:{person.user_id}", "through_ms": 0, "position": 0}
         for session in person.sessions
     ]
-    connection.execute(_dialect(connection).insert(SignIn).on_conflict_do_nothing(), rows)
+    connection.execute(insert_into(connection, SignIn).on_conflict_do_nothing(), rows)
 
 
 def _count(connection: Connection, table: type[DeclarativeBase], deleted: int) -> None:
     """Notes in the same transaction that rows were deleted whose bytes are still to be got rid of."""
     if deleted:
-        statement = _dialect(connection).insert(Counter).values(name=f"{_DELETED}{table.__tablename__}", value=1)
-        connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"value": Counter.value + 1}))
-
-
-def _dialect(connection: Connection) -> Any:
-    return postgresql if connection.dialect.name == "postgresql" else sqlite
+        add_to_counter(connection, f"{_DELETED}{table.__tablename__}", 1)
 
 
 def _parts(values: Sequence[T]) -> Iterator[Sequence[T]]:

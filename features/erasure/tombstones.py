@@ -16,9 +16,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from sqlalchemy import Connection, Engine, func, select, text
-from sqlalchemy.dialects import postgresql, sqlite
 
-from features.database.engine import DatabaseError
+from features.database.engine import DatabaseError, insert_into
 from features.database.models import Counter, Tombstone
 from features.settings import Settings
 
@@ -89,8 +88,7 @@ class Tombstones:
         self._load(connection, first=not any_erased(connection))
         now_ms = time.time_ns() // 1_000_000
         rows = [{"shopper_hash": self.hash_of(key), "erased_time_ms": now_ms} for key in keys]
-        dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-        connection.execute(dialect.insert(Tombstone).on_conflict_do_nothing(), rows)
+        connection.execute(insert_into(connection, Tombstone).on_conflict_do_nothing(), rows)
 
     def hash_of(self, key: str) -> str:
         """The hash under which a shopper's key is erased, once the key was loaded."""
@@ -103,8 +101,7 @@ class Tombstones:
             return
         key = self._read_key(make=first)
         if first:
-            dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-            known = dialect.insert(Counter).values(name=KEY_CHECK, value=_check_value(key))
+            known = insert_into(connection, Counter).values(name=KEY_CHECK, value=_check_value(key))
             connection.execute(known.on_conflict_do_nothing(index_elements=["name"]))
         self.load_with(connection.scalar(select(Counter.value).where(Counter.name == KEY_CHECK)))
 
