@@ -20,14 +20,13 @@ from sqlalchemy import Engine, String, cast, func, select
 
 from features.database.models import Answer, Event, Item
 from features.rate import Rate
-from features.schema import EventType
+from features.schema import EventType, Tier
 
 ATTRIBUTION_DAYS: Final = 7.0
 
 Dimension = Literal["release", "placement", "tier"]
 DIMENSIONS: Final[tuple[Dimension, ...]] = ("release", "placement", "tier")
-TIERS: Final = {1: "full", 2: "recent", 3: "segment", 4: "popular"}
-"""Names of `braid.v1.Tier`."""
+TIERS: Final = {int(tier): tier.name.lower() for tier in Tier}
 
 _WINDOW_MS: Final = int(ATTRIBUTION_DAYS * 86_400_000)
 _CHUNK_ANSWERS: Final = 50_000

@@ -163,9 +163,10 @@ class EventLog:
 
     def _erased(self, connection: Connection, rows: dict[str, tuple[Any, ...]]) -> set[str]:
         """Ids of the events whose shopper or session was erased; none is until the transaction ends."""
-        keys = {event_id: {row[_SHOPPER], f"s:{row[_SESSION]}"} for event_id, row in rows.items()}
-        refused = refused_by(self._tombstones, connection, set().union(*keys.values()))
-        return {event_id for event_id, named in keys.items() if not named.isdisjoint(refused)}
+        refused = refused_by(self._tombstones, connection, (key for row in rows.values() for key in _keys(row)))
+        if not refused:
+            return set()
+        return {event_id for event_id, row in rows.items() if not refused.isdisjoint(_keys(row))}
 
     def read_after(self, position: int, limit: int) -> pl.DataFrame:
         """At most `limit` events above `position`, ascending; columns `EVENT_COLUMNS`."""
@@ -265,6 +266,11 @@ def _row(event: NewEvent, arrival_time_ms: int) -> tuple[Any, ...]:
         event.query or None,
         event.attribution_token or None,
     )
+
+
+def _keys(row: tuple[Any, ...]) -> tuple[str, str]:
+    """Whom a row of `_row` names: its shopper, and the session beside a person."""
+    return row[_SHOPPER], f"s:{row[_SESSION]}"
 
 
 def _frame(rows: Sequence[Any], columns: dict[str, pl.DataType]) -> pl.DataFrame:

@@ -44,6 +44,18 @@ SEQUENCE_TYPES: Final[tuple[EventType, ...]] = (
 EVENT_TYPE_CODES: Final = 8
 """Size of an embedding over event types; 0 is padding."""
 
+# --- answers
+
+
+class Tier(IntEnum):
+    """Which step of the ladder answered; the numbers are stored with the answer and are those of `braid.v1.Tier`."""
+
+    FULL = 1
+    RECENT = 2
+    SEGMENT = 3
+    POPULAR = 4
+
+
 # --- indices
 
 PADDING: Final = -1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import os
 
-from server.queries import Tier
+from features.schema import Tier
 
 
 def new_token(release: int, tier: Tier) -> str:

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from features.schema import RECENT_EVENTS, EventType
+from features.schema import RECENT_EVENTS, EventType, Tier
 from features.shopper import ShopperEvent, ShopperQuery
 from server.catalogue_index import CatalogueIndex, Rows
 from server.deadline import Deadline
 from server.errors import ModelUnavailable
 from server.hydrate import fusion_request, no_candidates
 from server.loaded_release import LoadedRelease
-from server.queries import Interest, Interests, Tier
+from server.queries import Interest, Interests
 from server.shop import Shop
 from server.triton import FusionAnswer
 

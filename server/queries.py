@@ -5,17 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from features.schema import DEFAULT_PAGE_SIZE
+from features.schema import DEFAULT_PAGE_SIZE, Tier
 from features.shopper import ShopperQuery
-
-
-class Tier(IntEnum):
-    """Which step of the ladder answered; the numbers are those of `braid.v1.Tier`."""
-
-    FULL = 1
-    RECENT = 2
-    SEGMENT = 3
-    POPULAR = 4
 
 
 class Strand(IntEnum):

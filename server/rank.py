@@ -7,16 +7,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from features.answers import NewAnswer
-from features.schema import PADDING
+from features.schema import PADDING, Tier
 from features.shopper import Shopper, ShopperQuery
-from server.attribution import new_token
 from server.catalogue_index import Rows
 from server.deadline import Deadline
 from server.errors import ModelUnavailable
 from server.hydrate import fusion_request
 from server.loaded_release import LoadedRelease
-from server.queries import Ranking, Tier
+from server.queries import Ranking
 from server.selection import Floats, scores_of
 from server.shop import Shop
 from server.triton import FusionRequest
@@ -61,27 +59,13 @@ def _answer(
     request: FusionRequest | None,
 ) -> Ranking:
     """The answer, remembered without a page: how the caller arranges the items is not known here."""
-    release = request.release if request else 0
-    token = new_token(release, tier)
-    shop.recorder.record(
-        NewAnswer(
-            attribution_token=token,
-            query=query,
-            placement="",
-            options={"ranked_item_ids": list(item_ids)},
-            release=release,
-            tier=tier,
-            item_ids=(),
-            stored=shopper.stored,
-            inputs=request.shopper_inputs if request else None,
-        )
-    )
+    answer = shop.remember(query, shopper, tier, request, options={"ranked_item_ids": list(item_ids)})
     return Ranking(
         scores=scores.tolist(),
         unknown=unknown,
         tier=tier,
-        release=release,
-        attribution_token=token,
+        release=answer.release,
+        attribution_token=answer.attribution_token,
         long_term_stale=shopper.interest_stale,
     )
 

@@ -14,17 +14,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from features.answers import NewAnswer
-from features.schema import TOP_ITEMS
+from features.schema import TOP_ITEMS, Tier
 from features.shopper import Shopper
-from server.attribution import new_token
 from server.catalogue_index import Mask, Rows
 from server.deadline import Deadline
 from server.errors import ModelUnavailable
 from server.filters import allowed, removed_counts
 from server.hydrate import fusion_request, no_candidates
 from server.loaded_release import LoadedRelease
-from server.queries import Reason, Recommendation, RecommendQuery, Strand, Tier
+from server.queries import Reason, Recommendation, RecommendQuery, Strand
 from server.selection import best_rows, explain, spread_out
 from server.shop import Shop
 from server.triton import FusionRequest
@@ -158,34 +156,28 @@ class _Page:
         shopper = self._shopper
         item_ids = [self._shop.index.item_ids[row] for row in rows]
         short = rows.size < self._query.page_size
-        release = request.release if request else 0
-        token = new_token(release, tier)
-        self._shop.recorder.record(
-            NewAnswer(
-                attribution_token=token,
-                query=self._query.shopper,
-                placement=self._query.placement,
-                options=_options(self._query),
-                release=release,
-                tier=tier,
-                item_ids=item_ids,
-                stored=shopper.stored,
-                inputs=request.shopper_inputs if request else None,
-            )
+        answer = self._shop.remember(
+            self._query.shopper,
+            shopper,
+            tier,
+            request,
+            options=_options(self._query),
+            placement=self._query.placement,
+            item_ids=item_ids,
         )
         return Recommendation(
             item_ids=item_ids,
             scores=scores.tolist(),
             reasons=reasons,
             tier=tier,
-            release=release,
+            release=answer.release,
             long_term_weight=long_term_weight,
             last_event_ms=shopper.last_event_ms,
-            encoded_through_ms=shopper.interest.encoded_through_ms if release and shopper.interest else None,
+            encoded_through_ms=shopper.interest.encoded_through_ms if request and shopper.interest else None,
             filter_counts=removed_counts(self._shop.index, self._sellable, self._query.filter, self._purchased)
             if short
             else [],
-            attribution_token=token,
+            attribution_token=answer.attribution_token,
             long_term_stale=shopper.interest_stale,
         )
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from features.schema import OWN_ITEMS
+from features.answers import NewAnswer
+from features.schema import OWN_ITEMS, Tier
 from features.shopper import Shopper, ShopperFeatures, ShopperQuery, merge
 from server.answer_recorder import AnswerRecorder
+from server.attribution import new_token
 from server.catalogue_index import CatalogueIndex
 from server.deadline import Deadline
 from server.errors import FeaturesUnavailable
@@ -23,6 +26,7 @@ from server.popularity import PopularItems
 from server.purchase_history import PurchaseHistory
 from server.queries import ItemFilter
 from server.release_follower import ReleaseFollower
+from server.triton import FusionRequest
 
 LOG = logging.getLogger(__name__)
 
@@ -53,6 +57,38 @@ class Shop:
         if shopper.interest_stale:
             STALE_INTERESTS.inc()
         return shopper
+
+    def remember(
+        self,
+        query: ShopperQuery,
+        shopper: Shopper,
+        tier: Tier,
+        request: FusionRequest | None,
+        *,
+        options: Mapping[str, Any],
+        placement: str = "",
+        item_ids: Sequence[str] = (),
+    ) -> NewAnswer:
+        """Names an answer and has it recorded.
+
+        Args:
+            request: what went to the model; None where none answered.
+            options, placement, item_ids: as in `NewAnswer`.
+        """
+        release = request.release if request else 0
+        answer = NewAnswer(
+            attribution_token=new_token(release, tier),
+            query=query,
+            placement=placement,
+            options=options,
+            release=release,
+            tier=tier,
+            item_ids=item_ids,
+            stored=shopper.stored,
+            inputs=request.shopper_inputs if request else None,
+        )
+        self.recorder.record(answer)
+        return answer
 
     async def bought_item_ids(
         self, shopper: Shopper, query: ShopperQuery, item_filter: ItemFilter, deadline: Deadline

@@ -72,7 +72,7 @@ class Tombstones:
         if not any_erased(connection):
             return set()
         self._load(connection)
-        by_hash = {self.hash_of(key): key for key in keys}
+        by_hash = {self.hash_of(key): key for key in set(keys)}
         on_sqlite = connection.dialect.name == "sqlite"
         hashes = json.dumps(list(by_hash)) if on_sqlite else list(by_hash)
         found = connection.scalars(_AMONG_SQLITE if on_sqlite else _AMONG_POSTGRESQL, {"hashes": hashes})
