@@ -72,8 +72,8 @@ def main(
     measured: list[Measured] = []
     with ExitStack() as servers:
         urls = {database.split(":")[0]: database} if database else {"sqlite": ""}
-        if not database and (binaries := postgres.installed()):
-            urls["postgresql"] = servers.enter_context(postgres.cluster(binaries, free_port()))
+        if not database and postgres.installed():
+            urls["postgresql"] = servers.enter_context(postgres.cluster())
         for name, url in urls.items():
             with gateway(url) as (address, pid):
                 measured += uvloop.run(measure(name, address, pid, seconds))

@@ -84,10 +84,9 @@ def live_shop(profile: Profile) -> Iterator[LiveShop]:
 
 
 def _servers(parts: ExitStack) -> dict[str, str]:
-    binaries = postgres.installed()
-    if binaries is None:
+    if not postgres.installed():
         raise SystemExit("PostgreSQL's binaries are missing: sudo apt-get install postgresql")
-    url = parts.enter_context(postgres.cluster(binaries, free_ports()))
+    url = parts.enter_context(postgres.cluster())
     folder = Path(parts.enter_context(TemporaryDirectory(prefix="braid-redis-")))
     port = free_ports()
     binary = required_binary("redis-server", "redis-server")

@@ -17,7 +17,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
-from features import store
+from features import outage, store
 from features.database.engine import open_database
 from features.locks import LockTaken, locked
 from features.log_follower import LogFollower
@@ -54,7 +54,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    outage = Outage()
+    retries = Retries()
     unsure = RowsToWrite()
     waiting = False
     while not stop.is_set():
@@ -67,41 +67,43 @@ def run(settings: Settings, stop: threading.Event) -> None:
             stop.wait(0.5)
             continue
         except Exception as error:  # whatever a database or store raises: the worker outlives it
-            stop.wait(outage.wait_s(error))
+            stop.wait(retries.wait_s(error))
             continue
         try:
             worker.write_again(unsure)
             unsure = RowsToWrite()
-            worker.follow(stop, outage)
+            worker.follow(stop, retries)
         except Exception as error:
             unsure = unsure.joined(worker.log.in_hand)
-            stop.wait(outage.wait_s(error))
+            stop.wait(retries.wait_s(error))
         finally:
             with suppress(Exception):  # what is broken may not even close
                 worker.close()
     logger.info("stopped")
 
 
-class Outage:
-    """Says once that something fails and once that it works again, whatever else is the matter in between."""
+class Retries:
+    """Says once that something fails and once that it works again, and waits longer after each attempt in between."""
 
     def __init__(self) -> None:
-        self._since_s: float | None = None
+        self._told = outage.Outage(
+            logger,
+            "cannot follow the log, trying again",
+            "following the log again",
+            ended_level=logging.INFO,
+        )
         self._wait_s = FIRST_WAIT_S
 
     def wait_s(self, error: Exception) -> float:
         """Seconds until the next attempt."""
-        if self._since_s is None:
-            self._since_s = time.monotonic()
-            logger.error("cannot follow the log, trying again: %s: %s", type(error).__name__, _reason(error))
+        self._told.begins(f"{type(error).__name__}: {_reason(error)}")
         self._wait_s = min(2 * self._wait_s, LONGEST_WAIT_S)
         return self._wait_s
 
     def end(self) -> None:
         """Everything works, and has for a while."""
-        if self._since_s is not None:
-            logger.info("following the log again, after %.1f s", time.monotonic() - self._since_s)
-        self._since_s, self._wait_s = None, FIRST_WAIT_S
+        self._told.ends()
+        self._wait_s = FIRST_WAIT_S
 
 
 class Worker:
@@ -134,7 +136,7 @@ class Worker:
             with locked(self._settings, "online-rows", engine=self._engine):
                 self.log.rows.write(work)
 
-    def follow(self, stop: threading.Event, outage: Outage) -> None:
+    def follow(self, stop: threading.Event, retries: Retries) -> None:
         """Follows until `stop` is set; raises what a database or store does."""
         self.share()
         logger.info("following the log from position %d", min(self.log.positions.values(), default=0))
@@ -158,7 +160,7 @@ class Worker:
                 self.write_heartbeat()
                 beat_s = now_s
             if now_s - began_s >= SETTLED_S:
-                outage.end()
+                retries.end()
             if events:
                 wait_s = POLL_S
             else:

@@ -15,10 +15,10 @@ from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from features.database.engine import DatabaseError
 from features.erasure.tombstones import Tombstones
 from features.event_log import EventLog, NewEvent, Outcome
+from features.outage import Outage
 from server.coalescer import Coalescer
 from server.deadline import Deadline
 from server.errors import DeadlinePassed, Overloaded, Unavailable
-from server.outage import Outage
 
 LOG = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class EventWriter:
         self._budget_s = budget_s
         self._held = 0
         self._freed = asyncio.Event()
-        self._outage = Outage("the event log cannot be written", "the event log is written again")
+        self._outage = Outage(LOG, "the event log cannot be written", "the event log is written again")
         self._arrival_ms = 0
         self._refused = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="event-log")

@@ -14,11 +14,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from features.catalogue import Catalogue, CatalogueItem
 from features.database.engine import DatabaseError
 from features.erasure.tombstones import Tombstones
+from features.outage import Outage
 from features.users import ErasedUsers, UserProfile, Users
 from server.catalogue_follower import CatalogueFollower
 from server.deadline import Deadline
 from server.errors import DeadlinePassed, InvalidRequest, Unavailable, Violation
-from server.outage import Outage
 
 LOG = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class ShopRecords:
         self._users = Users(engine, tombstones)
         self._follower = follower
         self._budget_s = budget_s
-        self._outage = Outage("catalogue and users do not answer", "catalogue and users answer again")
+        self._outage = Outage(LOG, "catalogue and users do not answer", "catalogue and users answer again")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="shop-writer")
         self._reader = ThreadPoolExecutor(2, thread_name_prefix="shop-reader")
 

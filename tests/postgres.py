@@ -29,20 +29,22 @@ class Cluster:
     """Of the database `postgres`."""
 
 
-def new_cluster(folder: Path) -> Cluster:
-    """An empty cluster in a folder that every user may enter."""
+def new_cluster(folder: Path, *, durable: bool = False) -> Cluster:
+    """An empty cluster in a folder that every user may enter; it flushes nothing unless it is `durable`."""
     initdb = required_binary("initdb", "postgresql", *FOLDERS)
     postgres = required_binary("postgres", "postgresql", *FOLDERS)
     as_user: list[str] = []
     if os.geteuid() == 0:  # PostgreSQL refuses to run as root
         as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", "--"]
         shutil.chown(folder, "postgres", "postgres")
-    flags = ["-U", "braid", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C"]
+    flags = ["-U", "braid", "--auth=trust", "--encoding=UTF8", "--locale=C", *([] if durable else ["--no-sync"])]
     command = [*as_user, initdb, "-D", str(folder / "data"), *flags]
     made = subprocess.run(command, capture_output=True, text=True, cwd=folder)
     assert made.returncode == 0, f"initdb failed: {made.stderr}"
     port = free_ports()
-    options = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "port": str(port), "fsync": "off"}
+    options = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "port": str(port)}
+    if not durable:
+        options["fsync"] = "off"
     flags = [part for option, value in options.items() for part in ("-c", f"{option}={value}")]
     return Cluster(
         command=[*as_user, postgres, "-D", str(folder / "data"), *flags],

@@ -44,7 +44,7 @@ def test_a_locked_online_store_is_waited_for_and_said_once(
 
 
 def test_an_outage_is_said_at_its_begin_and_end_alone(caplog: pytest.LogCaptureFixture) -> None:
-    outage = stream.Outage()
+    outage = stream.Retries()
     refused = OperationalError("SELECT :shopper", {"shopper": "u:secret"}, sqlite3.OperationalError("disk is full"))
     waits = [outage.wait_s(error) for error in (refused, OSError("no space"), ValueError("x"), *[refused] * 20)]
     assert max(waits) <= stream.LONGEST_WAIT_S

@@ -5,18 +5,20 @@ from __future__ import annotations
 import logging
 import time
 
-LOG = logging.getLogger(__name__)
-
 
 class Outage:
     """Whether a part is gone.
 
     Args:
+        logger: that of the part's module.
         begun: the line when it goes; the cause comes behind it.
         ended: the line when it is back; its duration comes behind it.
+        ended_level: of that line.
     """
 
-    def __init__(self, begun: str, ended: str) -> None:
+    def __init__(self, logger: logging.Logger, begun: str, ended: str, *, ended_level: int = logging.WARNING) -> None:
+        self._logger = logger
+        self._ended_level = ended_level
         self._begun = begun
         self._ended = ended
         self._since_s: float | None = None
@@ -25,10 +27,10 @@ class Outage:
         """The part failed."""
         if self._since_s is None:
             self._since_s = time.monotonic()
-            LOG.error("%s: %s", self._begun, cause)
+            self._logger.error("%s: %s", self._begun, cause)
 
     def ends(self) -> None:
         """The part worked."""
         if self._since_s is not None:
-            LOG.warning("%s, after %.1f s", self._ended, time.monotonic() - self._since_s)
+            self._logger.log(self._ended_level, "%s, after %.1f s", self._ended, time.monotonic() - self._since_s)
             self._since_s = None
