@@ -13,12 +13,9 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,22 +24,20 @@ import grpc
 import numpy as np
 import typer
 import uvloop
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import postgres, record
 from benchmarks.empty_server import METHOD
-from benchmarks.latency import BenchmarkError, empty_server, free_port
+from benchmarks.latency import empty_server
+from benchmarks.live_shop import fresh_shop
 from braid.v1 import event_pb2 as pb
 from braid.v1 import event_pb2_grpc
-from features.settings import ROOT
 
 BATCH = 100
 SINGLE_CALLS, BATCH_CALLS = 64, 8
 """Calls in flight."""
 TARGETS = {"single events": 800, "batches of 100": 5_000, "stream of 100s": 5_000}
-START_WITHIN_S = 60.0
 console = Console(highlight=False)
 Send = Callable[[pb.WriteEventsRequest], Awaitable[Any]]
 
@@ -75,38 +70,12 @@ def main(
         if not database and postgres.installed():
             urls["postgresql"] = servers.enter_context(postgres.cluster())
         for name, url in urls.items():
-            with gateway(url) as (address, pid):
-                measured += uvloop.run(measure(name, address, pid, seconds))
+            with fresh_shop({"database_url": url} if url else {}) as shop:
+                process = shop.start_gateway()
+                measured += uvloop.run(measure(name, shop.settings.gateway_address, process.pid, seconds))
     show(measured)
     figures = {"seconds": seconds, "measured": [asdict(row) for row in measured]}
     console.print(f"{record.write('ingestion', figures)}")
-
-
-@contextmanager
-def gateway(database_url: str) -> Iterator[tuple[str, int]]:
-    """A gateway on a fresh shop, serving; yields its address and process id. Its log goes to stderr if it fails."""
-    address = f"127.0.0.1:{free_port()}"
-    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="braid-ingestion-") as home:
-        variables = {
-            "BRAID_HOME": home,
-            "BRAID_MODEL_REPOSITORY": f"{home}/model_repository",
-            "BRAID_GATEWAY_ADDRESS": address,
-            "BRAID_TRITON_ADDRESS": f"127.0.0.1:{free_port()}",
-        }
-        variables |= {"BRAID_DATABASE_URL": database_url} if database_url else {}
-        with subprocess.Popen([sys.executable, "-m", "server"], cwd=ROOT, env=os.environ | variables) as process:
-            try:
-                with grpc.insecure_channel(address) as channel:
-                    check = health_pb2_grpc.HealthStub(channel).Check
-                    end_s = time.monotonic() + START_WITHIN_S
-                    serving = health_pb2.HealthCheckResponse.SERVING
-                    while check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=30).status != serving:
-                        if process.poll() is not None or time.monotonic() > end_s:
-                            raise BenchmarkError("The gateway does not serve; its log is above")
-                        time.sleep(0.05)
-                yield address, process.pid
-            finally:
-                process.terminate()
 
 
 async def measure(database: str, address: str, pid: int, seconds: float) -> list[Measured]:

@@ -69,9 +69,15 @@ class LiveShop:
 @contextmanager
 def live_shop(profile: Profile) -> Iterator[LiveShop]:
     """An empty shop without processes yet."""
+    with ExitStack() as servers, fresh_shop({} if profile == "sqlite" else _servers(servers)) as shop:
+        yield shop
+
+
+@contextmanager
+def fresh_shop(overrides: dict[str, str]) -> Iterator[LiveShop]:
+    """An empty shop on a disk, without processes yet; its settings but for home and addresses are `overrides`."""
     with ExitStack() as parts:
-        home = Path(parts.enter_context(TemporaryDirectory(prefix="braid-shop-")))
-        overrides = {} if profile == "sqlite" else _servers(parts)
+        home = Path(parts.enter_context(TemporaryDirectory(dir="/var/tmp", prefix="braid-shop-")))
         ports = free_ports(4)
         settings = Settings(
             home=home,

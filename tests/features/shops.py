@@ -12,12 +12,15 @@ from sqlalchemy import Engine
 
 from features.catalogue import Catalogue, CatalogueItem
 from features.database.engine import open_database
+from features.erasure.tombstones import Tombstones
 from features.event_log import EventLog, NewEvent
 from features.schema import EventType
 from features.settings import Settings
 from features.store import FeatureStore, opened
 
 START_MS = 1_700_000_000_000
+NOBODY_ERASED = Tombstones(Settings())
+"""For writers to a shop from which nobody was erased."""
 HOUR_MS = 3_600_000
 
 

@@ -14,11 +14,10 @@ from features.answer_report import Line, Rate, report
 from features.answers import NewAnswer, answer_row, append_answers
 from features.catalogue import Catalogue, CatalogueItem
 from features.database.engine import open_database
-from features.erasure.tombstones import Tombstones
 from features.event_log import EventLog, NewEvent
 from features.schema import EventType
-from features.settings import Settings
 from features.shopper import ShopperQuery
+from tests.features.shops import NOBODY_ERASED
 
 T_MS = 1_790_000_000_000
 DAY_MS = 86_400_000
@@ -75,7 +74,7 @@ def fill(engine: Engine) -> None:
         answer("after", "i9", at_ms=T_MS + DAY_MS),
     ]
     with engine.begin() as connection:
-        append_answers(connection, Tombstones(Settings()), [answer_row(one) for one in answers])
+        append_answers(connection, NOBODY_ERASED, [answer_row(one) for one in answers])
     EventLog(engine).append(
         [
             event(0, IMPRESSION, "i3", "first"),  # the shop's act

@@ -24,23 +24,21 @@ from features.answer_features import OtherSchema, decode, encode
 from features.answers import NewAnswer, answer_row, append_answers, shopper_query
 from features.database.engine import open_database
 from features.database.models import Answer
-from features.erasure.tombstones import Tombstones
 from features.fusion_inputs import SHOPPER_INPUTS
 from features.release import read_release
 from features.schema import UNKNOWN, EventType
-from features.settings import ROOT, Settings
+from features.settings import ROOT
 from features.shopper import Context, ShopperEvent, ShopperQuery
 from server.answer_recorder import AnswerRecorder
 from tests.conditions import eventually
 from tests.conftest import NewSettings
+from tests.features.shops import NOBODY_ERASED
 from tests.processes import environment, free_ports
 from tests.server.client import Client, RunningGateway, gateway, ids, new_event
 
 DIM = 5
 NOW_MS = 1_790_000_000_000
 DAY_MS = 86_400_000
-NOBODY = Tombstones(Settings())
-"""Of a shop from which nobody was erased."""
 
 
 def inputs(seed: int = 0) -> list[np.ndarray[Any, Any]]:
@@ -114,7 +112,7 @@ def test_features_of_another_schema_are_refused() -> None:
 
 
 def test_answers_are_recorded_as_they_were_and_those_that_wait_at_the_end_too(engine: Engine) -> None:
-    recorder = AnswerRecorder(engine, NOBODY, max_answers=100, retention_days=1e6)
+    recorder = AnswerRecorder(engine, NOBODY_ERASED, max_answers=100, retention_days=1e6)
     answers = [answer(seed) for seed in range(30)]
     answers.append(answer(inputs=None, release=0, tier=4, stored=False))
     for one in answers:
@@ -137,7 +135,7 @@ def test_answers_are_recorded_as_they_were_and_those_that_wait_at_the_end_too(en
 
 
 def test_a_locked_database_fills_the_queue_and_no_more(settings_engine: Engine) -> None:
-    recorder = AnswerRecorder(settings_engine, NOBODY, max_answers=3, retention_days=1e6)
+    recorder = AnswerRecorder(settings_engine, NOBODY_ERASED, max_answers=3, retention_days=1e6)
     before, written = dropped("queue"), recorded()
     sent = 0
     with locked(settings_engine):
@@ -156,7 +154,7 @@ def test_a_failing_database_drops_what_is_counted_and_says_so_once(
     with engine.begin() as connection:
         connection.execute(text("ALTER TABLE answers RENAME TO away"))
     with caplog.at_level(logging.INFO, "server.answer_recorder"):
-        recorder = AnswerRecorder(engine, NOBODY, max_answers=100, retention_days=1e6)
+        recorder = AnswerRecorder(engine, NOBODY_ERASED, max_answers=100, retention_days=1e6)
         for turn in range(1, 4):
             recorder.record(answer())
             eventually(lambda turn=turn: dropped("database") == before + turn, what="the drop")  # type: ignore[misc]
@@ -173,8 +171,8 @@ def test_a_failing_database_drops_what_is_counted_and_says_so_once(
 def test_answers_past_the_retention_are_deleted_however_many_they_are(engine: Engine) -> None:
     with engine.begin() as connection:
         old = [answer_row(answer(inputs=None, now_ms=NOW_MS - 400 * DAY_MS)) for _ in range(2_500)]
-        append_answers(connection, NOBODY, [*old, answer_row(answer(now_ms=2**41))])
-    recorder = AnswerRecorder(engine, NOBODY, max_answers=1, retention_days=30)
+        append_answers(connection, NOBODY_ERASED, [*old, answer_row(answer(now_ms=2**41))])
+    recorder = AnswerRecorder(engine, NOBODY_ERASED, max_answers=1, retention_days=30)
     eventually(lambda: count(engine) == 1, what="the deletion of old answers")
     recorder.close()
 

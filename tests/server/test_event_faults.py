@@ -22,7 +22,6 @@ from sqlalchemy import Engine, text
 
 from braid.v1 import event_pb2 as pb
 from features.database.engine import open_database
-from features.erasure.tombstones import Tombstones
 from features.event_log import EventLog, NewEvent, Outcome, lock_writers
 from features.settings import Settings
 from server.deadline import Deadline
@@ -31,6 +30,7 @@ from server.event_writer import EventWriter
 from tests import postgres
 from tests.conditions import eventually
 from tests.conftest import NewSettings
+from tests.features.shops import NOBODY_ERASED
 from tests.server.client import RunningGateway, gateway, new_event
 
 VIEW = pb.EVENT_TYPE_VIEW
@@ -164,13 +164,9 @@ def test_requests_that_are_no_messages_are_refused_and_told_once(new_settings: N
         assert under_test.client.write(new_event(VIEW, "i", user_id="u")) == [STORED]
 
 
-NOBODY = Tombstones(Settings())
-"""Of a shop from which nobody was erased."""
-
-
 @pytest.fixture
 def writer(engine: Engine) -> Iterator[EventWriter]:
-    writer = EventWriter(engine, NOBODY, max_events=1_000, budget_s=30)
+    writer = EventWriter(engine, NOBODY_ERASED, max_events=1_000, budget_s=30)
     yield writer
     writer.close()
 
@@ -211,7 +207,7 @@ async def test_an_event_that_the_database_refuses_is_refused_alone(
 
 async def test_a_nul_that_postgresql_refuses_is_refused_alone(postgres_url: str) -> None:
     engine = open_database(postgres_url)
-    writer = EventWriter(engine, NOBODY, max_events=10, budget_s=30)
+    writer = EventWriter(engine, NOBODY_ERASED, max_events=10, budget_s=30)
     events = [event("a"), replace(event("b"), item_id="\0"), event("c"), event("a")]
     outcomes = await writer.write(events, Deadline())
     assert outcomes == [Outcome.STORED, Outcome.REFUSED, Outcome.STORED, Outcome.DUPLICATE]
@@ -223,7 +219,7 @@ async def test_a_full_database_file_stores_all_of_a_batch_or_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine = open_database(f"sqlite:///{tmp_path / 'braid.db'}")
-    writer = EventWriter(engine, NOBODY, max_events=10_000, budget_s=30)
+    writer = EventWriter(engine, NOBODY_ERASED, max_events=10_000, budget_s=30)
     with engine.connect() as connection:  # the pool's one connection, which the writer takes next
         pages = connection.execute(text("PRAGMA page_count")).scalar_one()
         connection.execute(text(f"PRAGMA max_page_count = {pages + 20}"))
