@@ -117,8 +117,7 @@ class BatchMaker:
     def of(model: FusionModel, log: Log, *, use_long: bool = True) -> BatchMaker:
         """Makes what a model reads and no more; without `use_long`, as for shoppers whom no job has encoded."""
         seen = RECENT_EVENTS if model.use_repeat else max(VOTERS, WINDOW) if model.use_transitions else 0
-        overlap = model.overlap or not (model.use_long and use_long)
-        return BatchMaker(log, own=model.use_repeat, seen=seen, overlap=overlap)
+        return BatchMaker(log, own=model.use_repeat, seen=seen, overlap=model.overlap or not use_long)
 
     def ask(self, moments: Moments, trend: ItemTrend | None = None) -> Asked:
         """Looks up what the batches of these moments need; to learn from them, with the items' `trend`."""

@@ -107,7 +107,8 @@ class FusionModel(nn.Module):
 
     def __init__(self, config: ModelConfig, tower: ItemTower, vocabularies: CodeVocabularies) -> None:
         super().__init__()
-        self.use_long, self.use_short, self.overlap = config.long, config.short, config.overlap
+        self.use_long, self.use_short = config.long, config.short
+        self.overlap = config.overlap or not config.long  # without a long strand, nothing was read before
         self.use_repeat, self.use_transitions = config.repeat, config.transitions
         self.tower = tower
         self.long = Encoder(config, config.long_layers)

@@ -20,7 +20,7 @@ from training.scoring import read_batch
 def serving_inputs(model: FusionModel, log: Log, moments: Moments) -> dict[str, npt.NDArray[Any]]:
     """`schema.FUSION_INPUTS` by name for B moments, and `expected_scores` (B, N), what training says."""
     model.eval()
-    maker = BatchMaker(log, overlap=model.overlap or not model.use_long)
+    maker = BatchMaker(log, overlap=model.overlap)
     (batch,) = maker.batches(maker.ask(moments), batch_examples=len(moments))
     with torch.inference_mode():
         expected = read_batch(model, batch).logits()
