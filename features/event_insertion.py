@@ -65,5 +65,6 @@ def insert_events(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> se
                 start += size
         new = set(json.loads(connection.exec_driver_sql(_SQLITE_ADDED, (before,)).scalar_one()))
     if new and any(row[_SESSION] for row in rows):
-        sign_in(connection.exec_driver_sql, before)
+        placeholder = "%s" if connection.dialect.name == "postgresql" else "?"
+        sign_in(lambda statement: connection.exec_driver_sql(statement, (before,)), placeholder)
     return new

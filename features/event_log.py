@@ -17,7 +17,7 @@ import polars as pl
 from sqlalchemy import Connection, Engine, String, cast, func, select, text
 
 from features.database.models import Event, SignIn
-from features.erasure.tombstones import Tombstones, refused_by
+from features.erasure.tombstones import HOLD_LOCK, Tombstones, erased_by
 from features.event_insertion import INSERTED, insert_events
 from features.schema import OWN_ITEMS, SEQUENCE_TYPES, EventType, shopper_key
 from features.sign_ins import INDEX_PLANS
@@ -111,9 +111,10 @@ class Outcome(IntEnum):
 
 
 def lock_writers(connection: Connection) -> None:
-    """Makes this transaction the only writer of the log until it ends; call it before any other statement."""
+    """Makes this transaction the only writer of the log, and holds (`hold`), until it ends; call it first."""
     if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({WRITER_LOCK}), {INDEX_PLANS}")
+        locks = f"pg_advisory_xact_lock({WRITER_LOCK}), pg_advisory_xact_lock_shared({HOLD_LOCK})"
+        connection.exec_driver_sql(f"SELECT {locks}, {INDEX_PLANS}")
     else:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
@@ -163,10 +164,10 @@ class EventLog:
 
     def _erased(self, connection: Connection, rows: dict[str, tuple[Any, ...]]) -> set[str]:
         """Ids of the events whose shopper or session was erased; none is until the transaction ends."""
-        refused = refused_by(self._tombstones, connection, (key for row in rows.values() for key in _keys(row)))
-        if not refused:
+        erased = erased_by(self._tombstones, connection, (key for row in rows.values() for key in _keys(row)))
+        if not erased:
             return set()
-        return {event_id for event_id, row in rows.items() if not refused.isdisjoint(_keys(row))}
+        return {event_id for event_id, row in rows.items() if not erased.isdisjoint(_keys(row))}
 
     def read_after(self, position: int, limit: int) -> pl.DataFrame:
         """At most `limit` events above `position`, ascending; columns `EVENT_COLUMNS`."""

@@ -41,11 +41,13 @@ INDEX_PLANS: Final = ", ".join(
 read the whole log for a handful of sessions."""
 
 
-def sign_in(execute: Callable[[str], object], before: int, *, join: bool = True) -> None:
+def sign_in(execute: Callable[[str], object], before: int | str, *, join: bool = True) -> None:
     """Signs in the sessions of the events above the position `before`, and gives the persons what is theirs.
 
     Args:
         execute: runs one SQL statement in the transaction that added the events.
+        before: the position, or the placeholder of the one parameter that `execute` gives to each statement: a text
+            that stays the same is planned once.
         join: False where no session that signs in has an anonymous event, as in a log without its index.
     """
     execute(_SIGN_IN.format(before=before))

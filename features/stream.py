@@ -119,7 +119,9 @@ class Worker:
         self._shares = join(settings)
         try:
             store.apply(settings)
-            self._engine = open_database(settings.log_url)
+            # A statement is a transaction, and no round trip asks or ends anything: half of a pass was waiting.
+            engine = open_database(settings.log_url, pre_ping=False)
+            self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
             self._store = store.open_store(settings)
         except BaseException:
             self._shares.close()

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, select
 
 from features.database.engine import upsert
 from features.database.models import User
-from features.erasure.tombstones import Tombstones, refused_by
+from features.erasure.tombstones import Tombstones, erased_by, hold
 
 USER_COLUMNS: Final[dict[str, pl.DataType]] = {
     "user_id": pl.String(),
@@ -69,8 +69,9 @@ class Users:
         # Sorted, so that two writers take the rows' locks in one order.
         rows = {user.user_id: asdict(user) | {"updated_time_ms": moment} for user in users}
         with self._engine.begin() as connection:
-            if refused := refused_by(self._tombstones, connection, [f"u:{user_id}" for user_id in rows]):
-                raise ErasedUsers({key[2:] for key in refused})
+            hold(connection)
+            if erased := erased_by(self._tombstones, connection, [f"u:{user_id}" for user_id in rows]):
+                raise ErasedUsers({key[2:] for key in erased})
             upsert(connection, User, [rows[key] for key in sorted(rows)], key=["user_id"])
 
     def get(self, user_id: str) -> UserProfile | None:

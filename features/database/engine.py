@@ -22,17 +22,22 @@ class DatabaseError(Exception):
     """The database cannot be used; the message says what to do."""
 
 
-def open_database(url: str) -> Engine:
+def open_database(url: str, *, pre_ping: bool = True) -> Engine:
     """An engine on a migrated database.
 
     SQLite: WAL, `synchronous=FULL` (an acknowledged event survives a power loss), secure deletion, 30 s busy wait.
     Errors do not show a statement's parameters: they are people's.
 
+    Args:
+        pre_ping: asks a server whether a connection still stands each time before it is used; who opens everything
+            anew after an error does without.
+
     Raises:
         DatabaseError: the URL cannot be read.
     """
     try:
-        engine = create_engine(_with_driver(url), pool_pre_ping=not url.startswith("sqlite"), hide_parameters=True)
+        asks = pre_ping and not url.startswith("sqlite")
+        engine = create_engine(_with_driver(url), pool_pre_ping=asks, hide_parameters=True)
     except ArgumentError:
         raise DatabaseError(
             f"BRAID_DATABASE_URL={url!r} is no SQLAlchemy URL; example: postgresql://user@host/name"

@@ -153,15 +153,14 @@ def hold(connection: Connection, *, alone: bool = False) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")  # Python would begin with the first change, after the look
 
 
-def refused_by(tombstones: Tombstones | None, connection: Connection, keys: Iterable[str]) -> set[str]:
-    """`Tombstones.refused`, for writers to which none may have been given.
+def erased_by(tombstones: Tombstones | None, connection: Connection, keys: Iterable[str]) -> set[str]:
+    """`Tombstones.erased`, for writers that hold and to which no tombstones may have been given.
 
     Raises:
         DatabaseError: none was given, and persons were erased.
     """
     if tombstones is not None:
-        return tombstones.refused(connection, keys)
-    hold(connection)
+        return tombstones.erased(connection, keys)
     if any_erased(connection):
         raise DatabaseError("persons were erased from this shop; a writer must be given its Tombstones to tell who")
     return set()
