@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import resource
+import signal
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from sqlalchemy.exc import OperationalError
@@ -16,9 +21,10 @@ from features.event_log import EventLog, NewEvent
 from features.settings import Settings
 from features.shopper_rows import RowsToWrite
 from features.stream_positions import stream_position
+from tests import postgres
 from tests.conditions import eventually
 from tests.features.shops import START_MS, fill, now_ms, online, random_events
-from tests.features.workers import following
+from tests.features.workers import following, workers
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +47,54 @@ def test_a_locked_online_store_is_waited_for_and_said_once(
         eventually(lambda: stream_position(engine) == 40, within_s=30, what="the end of the log")
     assert caplog.text.count("cannot follow the log") == caplog.text.count("following the log again") == 1
     assert list(differences(settings)) == []
+
+
+@pytest.mark.timeout(180)
+def test_postgresql_that_crashes_and_comes_back(
+    new_settings: Callable[..., Settings], caplog: pytest.LogCaptureFixture
+) -> None:
+    with TemporaryDirectory(prefix="braid-postgres-") as name, ExitStack() as crashing:
+        cluster = postgres.new_cluster(Path(name))
+        crashing.enter_context(postgres.serving(cluster, stop_signal=signal.SIGQUIT))
+        settings = new_settings(database_url=cluster.url)
+        engine = fill(settings, random_events(30, seed=5))
+        with following(settings):
+            eventually(lambda: stream_position(engine) == 30, within_s=30, what="the end of the log")
+            crashing.close()
+            eventually(lambda: "cannot follow the log" in caplog.text, within_s=30, what="the error in the log")
+            crashing.enter_context(postgres.serving(cluster))
+            engine.dispose()
+            log = EventLog(engine)
+            log.append(random_events(30, seed=6, first=30), now_ms())
+            eventually(lambda: stream_position(engine) == log.last_position(), within_s=30, what="the end of the log")
+            eventually(lambda: "following the log again" in caplog.text, within_s=30, what="the end of the outage")
+        assert list(differences(settings)) == []
+        engine.dispose()
+    assert caplog.text.count("cannot follow the log") == caplog.text.count("following the log again") == 1
+
+
+@pytest.mark.timeout(120)
+def test_a_disk_that_takes_no_more(settings: Settings) -> None:
+    """A limit on the size of the worker's files stands in for a full disk."""
+    engine = fill(settings, random_events(20, seed=7))
+    with workers(settings, 1) as running:
+        eventually(lambda: stream_position(engine) == 20, within_s=60, what="the end of the log")
+        pid = running.pids[0]
+        _, most = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (64 * 1024, most))
+        EventLog(engine).append(random_events(2_000, seed=8, first=20), now_ms())
+        time_ms = now_ms()
+        eventually(lambda: heartbeat_ms(settings, pid) < now_ms() - 3_000, within_s=60, what="the worker's outage")
+        assert stream_position(engine) < 2_020
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (most, most))
+        eventually(lambda: stream_position(engine) == 2_020, within_s=60, what="the end of the log")
+        assert heartbeat_ms(settings, pid) > time_ms
+    assert list(differences(settings)) == []
+
+
+def heartbeat_ms(settings: Settings, pid: int) -> int:
+    """When the worker last said how it is."""
+    return int(json.loads(stream.heartbeat_file(settings, pid).read_text())["time_ms"])
 
 
 def test_an_outage_is_said_at_its_begin_and_end_alone(caplog: pytest.LogCaptureFixture) -> None:

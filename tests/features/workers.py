@@ -35,6 +35,11 @@ class Workers:
         self._settings = settings
         self._running = [self._start() for _ in range(count)]
 
+    @property
+    def pids(self) -> list[int]:
+        """Their processes."""
+        return [process.pid for process in self._running if process.pid]
+
     def kill(self, number: int) -> None:
         """Kills one and starts another in its place."""
         _kill(self._running[number])
