@@ -54,11 +54,6 @@ def generated_releases(folder: Path) -> list[GeneratedRelease]:
     return sorted(releases, key=lambda release: release.release)
 
 
-def offline_file(offline: Path, view: str) -> Path:
-    """Where the offline rows of a view lie: a Parquet file, or a folder of them for a release's vectors."""
-    return offline / (view if view.startswith("user_interest_v") else f"{view}.parquet")
-
-
 project = Project(name="braid", description="Recommendations that braid long-term and momentary interest")
 shopper = Entity(
     name=schema.SHOPPER,
@@ -147,7 +142,7 @@ def declare(settings: Settings) -> list[Any]:
 
 def _source(offline: Path, view: str) -> FileSource:
     return FileSource(
-        name=f"{view}_rows", path=str(offline_file(offline, view).absolute()), timestamp_field=EVENT_TIMESTAMP
+        name=f"{view}_rows", path=str(schema.offline_file(offline, view).absolute()), timestamp_field=EVENT_TIMESTAMP
     )
 
 

@@ -1,22 +1,20 @@
 """Long-term vectors of a release: `python -m features materialize [--release N]`.
 
-Each shopper's newest events go through the release's own encoder, which `python -m training encode` runs as a process
-of its own (this package knows no torch), and the vectors into the view `user_interest_vN`, online and offline. Only
-shoppers with events since the last run are encoded; a release that is being published is encoded whole. A run that
-was cut short goes on where it stopped.
+Each shopper's newest events go through the release's own encoder (`features.interest_encoder`), and the vectors into
+the view `user_interest_vN`, online and offline. Only shoppers with events since the last run are encoded; a release
+that is being published is encoded whole. A run that was cut short goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 import zlib
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import polars as pl
 import pyarrow.parquet as pq
@@ -24,20 +22,22 @@ from rich.console import Console
 from rich.progress import Progress
 from sqlalchemy import Engine, select
 
-from features import store
 from features.counters import advance_counter, read_counter
-from features.database.engine import DatabaseError, open_database
+from features.database.engine import open_database
 from features.database.models import Event
-from features.definitions import offline_file
 from features.erasure.survivors import Survivors
 from features.event_log import EventLog
+from features.interest_encoder import InterestEncoder, MaterializeError
 from features.locks import locked
 from features.release import ReleaseError, read_manifest
 from features.releases import ReleaseTable
 from features.rows import interest_rows, recent_rows
-from features.schema import ENCODER_FILE, FUSION_MODEL, HISTORY_EVENTS, interest_view, shopper_key
-from features.settings import ROOT, Settings
+from features.schema import ENCODER_FILE, FUSION_MODEL, HISTORY_EVENTS, interest_view, offline_file, shopper_key
+from features.settings import Settings
 from features.touched import sign_ins_after
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
 
 CHUNK_SHOPPERS: Final = 20_000
 """Shoppers in one call of the encoder; what a run that is cut short may have to do again."""
@@ -45,10 +45,6 @@ GROUP_SHOPPERS: Final = 5_000
 """Histories in memory at once."""
 RUN_FILE: Final = "run.json"
 _HISTORY: Final = ("shopper", "item_ids", "event_types", "event_times_ms", "log_position")
-
-
-class MaterializeError(DatabaseError):
-    """The vectors cannot be made; the message says what to do."""
 
 
 def materialized_counter(release: int) -> str:
@@ -94,18 +90,40 @@ def materialize(settings: Settings, release: int | None = None, folder: Path | N
 def _materialize(settings: Settings, engine: Engine, release: int, files: Path, *, whole: bool) -> int:
     work = settings.home / "materialize" / str(release)
     work.mkdir(parents=True, exist_ok=True)
-    survivors = Survivors(settings, engine)
     run = _run(settings, engine, release, files, work, whole=whole)
+    shoppers = _shoppers(engine, run)
+    if shoppers:
+        with closing(InterestEncoder(files)) as encoder:
+            encoded = _encode(settings, engine, release, run, shoppers, encoder)
+    else:
+        encoded = 0
+    advance_counter(engine, materialized_counter(release), run.through)
+    shutil.rmtree(work)
+    Console(stderr=True, soft_wrap=True).print(
+        f"Release {release}: {encoded:,} shoppers encoded, through position {run.through:,}", highlight=False
+    )
+    return encoded
+
+
+def _encode(
+    settings: Settings, engine: Engine, release: int, run: Run, shoppers: Sequence[str], encoder: InterestEncoder
+) -> int:
+    """Encodes the shoppers and writes their vectors; returns how many have one."""
+    from features import store  # Feast takes a second to import, in which the encoder starts
+
+    work = settings.home / "materialize" / str(release)
+    survivors = Survivors(settings, engine)
+    histories, vectors = work / "histories.parquet", work / "vectors.parquet"
     encoded = 0
-    console = Console(stderr=True, soft_wrap=True)
-    with Progress(console=console, transient=True) as progress, store.opened(settings) as feast:
-        shoppers = _shoppers(engine, run)
+    with (
+        Progress(console=Console(stderr=True, soft_wrap=True), transient=True) as progress,
+        store.opened(settings) as feast,
+    ):
         task = progress.add_task(f"encoding for release {release}", total=len(shoppers))
         for start in range(0, len(shoppers), CHUNK_SHOPPERS):
             chunk = shoppers[start : start + CHUNK_SHOPPERS]
-            histories, vectors = work / "histories.parquet", work / "vectors.parquet"
             if write_histories(EventLog(engine), chunk, histories):
-                _encode(files, histories, vectors)
+                encoder.encode(histories, vectors)
                 part = f"part-{run.through:012d}-{zlib.crc32(chunk[-1].encode()):08x}.parquet"
                 with locked(settings, "erasure", engine=engine):
                     rows = survivors.among(_vectors(histories, vectors))
@@ -116,9 +134,6 @@ def _materialize(settings: Settings, engine: Engine, release: int, files: Path, 
             run = replace(run, done=chunk[-1])
             (work / RUN_FILE).write_text(json.dumps(asdict(run)))
             progress.advance(task, len(chunk))
-    advance_counter(engine, materialized_counter(release), run.through)
-    shutil.rmtree(work)
-    console.print(f"Release {release}: {encoded:,} shoppers encoded, through position {run.through:,}", highlight=False)
     return encoded
 
 
@@ -168,22 +183,15 @@ def _shoppers(engine: Engine, run: Run) -> list[str]:
     return sorted(shoppers)
 
 
-def _delete_emptied(settings: Settings, engine: Engine, feast: store.FeatureStore, shoppers: Sequence[str]) -> None:
+def _delete_emptied(settings: Settings, engine: Engine, feast: FeatureStore, shoppers: Sequence[str]) -> None:
     """Deletes what is left online of the sessions whose events have all gone over to a person."""
+    from features import store
+
     sessions = [shopper for shopper in shoppers if shopper.startswith(shopper_key(None, "?")[:-1])]
     if sessions:
         with locked(settings, "online-rows", engine=engine):  # so that none of them gets its first event meanwhile
             acted = set(EventLog(engine).recent_of(sessions, 1)["shopper"])
             store.delete_shoppers(feast, [session for session in sessions if session not in acted])
-
-
-def _encode(files: Path, histories: Path, vectors: Path) -> None:
-    command = [sys.executable, "-m", "training", "encode"]
-    command += ["--release-dir", str(files), "--histories", str(histories), "--vectors", str(vectors)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = (done.stderr.strip() or "no message").splitlines()[-1]
-        raise MaterializeError(f"the encoder of {files} failed ({done.returncode}): {last}; run: {' '.join(command)}")
 
 
 def _vectors(histories: Path, vectors: Path) -> pl.DataFrame:

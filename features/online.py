@@ -19,7 +19,6 @@ from sqlalchemy import ColumnElement, Engine, select
 from features import schema, store
 from features.counters import advance_counter
 from features.database.models import Event, User
-from features.definitions import offline_file
 from features.erasure.survivors import Survivors
 from features.locks import locked
 from features.rows import profile_rows
@@ -47,13 +46,15 @@ def write_online(settings: Settings, engine: Engine, through: int, survivors: Su
     with store.opened(settings) as feast:
         _write_profiles(settings, engine, feast, progress)
         _write_sessions_left(settings, engine, feast, through)
-        store.write_item_statistics(feast, pl.read_parquet(offline_file(settings.offline, schema.ITEM_STATISTICS_VIEW)))
+        store.write_item_statistics(
+            feast, pl.read_parquet(schema.offline_file(settings.offline, schema.ITEM_STATISTICS_VIEW))
+        )
         views: dict[str, Callable[[store.FeatureStore, pl.DataFrame], None]] = {
             schema.RECENT_VIEW: store.write_recent,
             schema.PURCHASES_VIEW: store.write_purchases,
         }
         for view, write in views.items():
-            file = pq.ParquetFile(offline_file(settings.offline, view))
+            file = pq.ParquetFile(schema.offline_file(settings.offline, view))
             task = progress.add_task(f"writing {view} online", total=file.metadata.num_rows)
             for batch in file.iter_batches(batch_size=_WRITE_ROWS):
                 rows = pl.DataFrame(pl.from_arrow(batch))

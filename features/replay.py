@@ -17,11 +17,10 @@ import numpy as np
 import polars as pl
 
 from features.answers import shopper_query
-from features.definitions import offline_file
 from features.fusion_inputs import SHOPPER_INPUTS, shopper_inputs
 from features.point_in_time import OfflineEvents
 from features.release import ReleaseFiles
-from features.schema import CONTENT_TOKENS, OWN_ITEMS, UNKNOWN, interest_view
+from features.schema import CONTENT_TOKENS, OWN_ITEMS, UNKNOWN, interest_view, offline_file
 from features.shopper import LongInterest, Profile, Purchase, Shopper, ShopperEvent, ShopperFeatures, merge
 from features.transform import Array, Ints
 

@@ -12,6 +12,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from enum import IntEnum
+from pathlib import Path
 from typing import Final, Literal
 
 # --- events
@@ -117,6 +118,11 @@ INTEREST_FEATURES: Final[tuple[str, ...]] = ("vector", "encoded_through_ms", "en
 def interest_view(release: int) -> str:
     """The feature view that holds a release's long-term vectors."""
     return f"user_interest_v{release}"
+
+
+def offline_file(offline: Path, view: str) -> Path:
+    """Where the offline rows of a view lie: a Parquet file, or a folder of them for a release's vectors."""
+    return offline / (view if view.startswith("user_interest_v") else f"{view}.parquet")
 
 
 def feature_service(release: int) -> str:

@@ -129,7 +129,7 @@ def apply(settings: Settings) -> None:
             for view in store.list_feature_views():
                 if view.name not in names:
                     gone += [view, view.batch_source]
-                    shutil.rmtree(definitions.offline_file(settings.offline, view.name), ignore_errors=True)
+                    shutil.rmtree(schema.offline_file(settings.offline, view.name), ignore_errors=True)
             store.apply(declared, objects_to_delete=gone, partial=False)
 
 
@@ -259,7 +259,7 @@ def _make_empty_sources(offline: Path) -> None:
     """Rows before the first build: none, in files that Feast can read."""
     offline.mkdir(parents=True, exist_ok=True)
     for view, columns in ROWS.items():
-        path = definitions.offline_file(offline, view)
+        path = schema.offline_file(offline, view)
         if not path.exists():
             pl.DataFrame(schema=columns).write_parquet(path)
 

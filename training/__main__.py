@@ -137,21 +137,6 @@ def evaluate(
 
 
 @app.command()
-def encode(
-    release_dir: Annotated[Path, typer.Option(help="Folder of the release's fusion model.")],
-    histories: Annotated[Path, typer.Option(help="Parquet: shopper, item_ids, event_types, event_times_ms.")],
-    vectors: Annotated[Path, typer.Option(help="Parquet to write: shopper, vector.")],
-    threads: Threads = 2,
-) -> None:
-    """Encodes histories into long-term vectors with the encoder of a release."""
-    from training.encode import encode as encode_histories
-
-    torch.set_num_threads(threads)
-    with clear_errors():
-        encode_histories(release_dir, histories, vectors)
-
-
-@app.command()
 def publish(
     run: RunFolder = None,
     why: Annotated[str, typer.Option(help="Kept in the release table.")] = "published",

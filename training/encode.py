@@ -1,10 +1,15 @@
-"""Long-term vectors of many shoppers, by the encoder of one release; `features.materialize` calls it as a process.
+"""Long-term vectors of many shoppers, by the encoder of one release: `features.interest_encoder` runs it as a process.
 
-python -m training encode --release-dir model_repository/fusion/3 --histories in.parquet --vectors out.parquet
+    echo '["in.parquet", "out.parquet"]' | python -m training.encode model_repository/fusion/3
+
+Each line of the input names the histories to read and the vectors to write; a line of the output says that they are
+written, and how many.
 """
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,41 +26,51 @@ BATCH = 64
 _OUT = pa.schema([("shopper", pa.string()), ("vector", pa.list_(pa.float32()))])
 
 
-def encode(release_dir: Path, histories: Path, vectors: Path, *, chunk_rows: int = 10_000) -> int:
-    """Reads histories and writes their vectors; shoppers without events get none.
-
-    Args:
-        histories: Parquet with shopper, item_ids list<str>, event_types list<i32>, event_times_ms list<i64>, ascending.
-        vectors: Parquet that is written, with shopper and vector list<f32>.
-
-    Returns:
-        Number of vectors.
+class Encoder:
+    """A release's encoder and its items.
 
     Raises:
-        ReleaseError: the release is unusable or the histories lack a column.
+        ReleaseError: the release is unusable.
     """
-    manifest = read_manifest(release_dir)
-    for name in (ENCODER_FILE, ITEMS_FILE):
-        verify_file(release_dir, manifest, name)
-    encoder = load_module(release_dir / ENCODER_FILE)
-    index = pl.read_parquet(release_dir / ITEMS_FILE, columns=["item_id"]).with_columns(
-        item=pl.int_range(pl.len(), dtype=pl.Int32)
-    )
-    file = pq.ParquetFile(histories)
-    columns = ["shopper", "item_ids", "event_types", "event_times_ms"]
-    if missing := [name for name in columns if name not in file.schema_arrow.names]:
-        raise ReleaseError(f"{histories} lacks the columns {', '.join(missing)}")
-    written = 0
-    with pq.ParquetWriter(vectors, _OUT) as writer:
-        for chunk in file.iter_batches(batch_size=chunk_rows, columns=columns):
-            frame = pl.DataFrame(pl.from_arrow(chunk)).filter(pl.col("item_ids").list.len() > 0)
-            found = _encode_chunk(encoder, frame, index)
-            flat = pa.array(found.reshape(-1))
-            offsets = pa.array(np.arange(0, flat.__len__() + 1, found.shape[1], dtype=np.int32))
-            lists = pa.ListArray.from_arrays(offsets, flat)
-            writer.write_table(pa.table([frame["shopper"].to_arrow().cast(pa.string()), lists], schema=_OUT))
-            written += frame.height
-    return written
+
+    def __init__(self, release_dir: Path) -> None:
+        manifest = read_manifest(release_dir)
+        for name in (ENCODER_FILE, ITEMS_FILE):
+            verify_file(release_dir, manifest, name)
+        self._module = load_module(release_dir / ENCODER_FILE)
+        self._index = pl.read_parquet(release_dir / ITEMS_FILE, columns=["item_id"]).with_columns(
+            item=pl.int_range(pl.len(), dtype=pl.Int32)
+        )
+
+    def encode(self, histories: Path, vectors: Path, *, chunk_rows: int = 10_000) -> int:
+        """Reads histories and writes their vectors; shoppers without events get none.
+
+        Args:
+            histories: Parquet with shopper, item_ids list<str>, event_types list<i32>, event_times_ms list<i64>,
+                ascending.
+            vectors: Parquet that is written, with shopper and vector list<f32>.
+
+        Returns:
+            Number of vectors.
+
+        Raises:
+            ReleaseError: the histories lack a column.
+        """
+        file = pq.ParquetFile(histories)
+        columns = ["shopper", "item_ids", "event_types", "event_times_ms"]
+        if missing := [name for name in columns if name not in file.schema_arrow.names]:
+            raise ReleaseError(f"{histories} lacks the columns {', '.join(missing)}")
+        written = 0
+        with pq.ParquetWriter(vectors, _OUT) as writer:
+            for chunk in file.iter_batches(batch_size=chunk_rows, columns=columns):
+                frame = pl.DataFrame(pl.from_arrow(chunk)).filter(pl.col("item_ids").list.len() > 0)
+                found = _encode_chunk(self._module, frame, self._index)
+                flat = pa.array(found.reshape(-1))
+                offsets = pa.array(np.arange(0, flat.__len__() + 1, found.shape[1], dtype=np.int32))
+                lists = pa.ListArray.from_arrays(offsets, flat)
+                writer.write_table(pa.table([frame["shopper"].to_arrow().cast(pa.string()), lists], schema=_OUT))
+                written += frame.height
+        return written
 
 
 def _encode_chunk(encoder: torch.jit.ScriptModule, frame: pl.DataFrame, index: pl.DataFrame) -> np.ndarray:
@@ -94,3 +109,17 @@ def _encode_chunk(encoder: torch.jit.ScriptModule, frame: pl.DataFrame, index: p
     restored = np.empty_like(vectors)
     restored[order] = vectors
     return restored
+
+
+def main() -> None:
+    """Answers each line of the input; an error ends it, the last line on stderr saying why."""
+    try:
+        encoder = Encoder(Path(sys.argv[1]))
+        for line in sys.stdin:
+            print(encoder.encode(*map(Path, json.loads(line))), flush=True)
+    except ReleaseError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -17,6 +17,7 @@ from features import materialize as job
 from features import schema, store
 from features.counters import read_counter
 from features.event_log import EventLog, NewEvent
+from features.interest_encoder import InterestEncoder
 from features.materialize import MaterializeError, materialize, materialized_counter, write_histories
 from features.release import Manifest
 from features.settings import Settings
@@ -122,15 +123,15 @@ def test_a_release_being_published_is_encoded_whole_even_if_its_number_was_used(
 def test_a_run_that_was_cut_short_goes_on_where_it_stopped(shop: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = fill(shop, random_events(150, seed=3))
     monkeypatch.setattr(job, "CHUNK_SHOPPERS", 3)
-    encode, calls = job._encode, []
+    encode, calls = InterestEncoder.encode, []
 
-    def failing_later(files: Path, histories: Path, out: Path) -> None:
+    def failing_later(encoder: InterestEncoder, histories: Path, out: Path) -> None:
         calls.append(pl.read_parquet(histories)["shopper"].to_list())
         if len(calls) == 2:
             raise KeyboardInterrupt
-        encode(files, histories, out)
+        encode(encoder, histories, out)
 
-    monkeypatch.setattr(job, "_encode", failing_later)
+    monkeypatch.setattr(InterestEncoder, "encode", failing_later)
     with pytest.raises(KeyboardInterrupt):
         materialize(shop, RELEASE)
     assert read_counter(engine, materialized_counter(RELEASE)) == 0
@@ -144,15 +145,15 @@ def test_a_run_that_was_cut_short_goes_on_where_it_stopped(shop: Settings, monke
 def test_a_run_of_another_encoder_is_not_continued(shop: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = fill(shop, random_events(100, seed=4))
     monkeypatch.setattr(job, "CHUNK_SHOPPERS", 3)
-    encode, calls = job._encode, []
+    encode, calls = InterestEncoder.encode, []
 
-    def failing(files: Path, histories: Path, out: Path) -> None:
+    def failing(encoder: InterestEncoder, histories: Path, out: Path) -> None:
         calls.append(histories)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        encode(files, histories, out)
+        encode(encoder, histories, out)
 
-    monkeypatch.setattr(job, "_encode", failing)
+    monkeypatch.setattr(InterestEncoder, "encode", failing)
     folder = shop.model_repository / schema.FUSION_MODEL / str(RELEASE)
     with pytest.raises(KeyboardInterrupt):
         materialize(shop, RELEASE, folder)
@@ -211,7 +212,7 @@ def test_what_is_missing_or_wrong_is_said_in_one_line(shop: Settings, tmp_path: 
         materialize(shop, RELEASE, tmp_path / "broken")
     shutil.copytree(tmp_path / "broken", tmp_path / "torn")
     (tmp_path / "torn" / schema.ENCODER_FILE).write_bytes(b"not a module")
-    changed = r"torn failed \(2\): .*encoder.pt is not the file that was published"
+    changed = r"torn failed \(1\): .*encoder.pt is not the file that was published"
     with pytest.raises(MaterializeError, match=changed) as failure:
         materialize(shop, RELEASE, tmp_path / "torn")
     assert "\n" not in str(failure.value)

@@ -25,7 +25,7 @@ from features.store import open_store
 from tests.training.shops import visits
 from training.batches import BatchMaker
 from training.dataset import read_log
-from training.encode import encode
+from training.encode import Encoder
 from training.gate import GateError, check_candidate
 from training.publish import publish, write_candidate
 from training.trained import TrainedModel, load_trained
@@ -168,7 +168,7 @@ def test_vectors_of_the_job_are_those_that_training_saw(trained: TrainedModel, o
         for row, (shopper, end) in enumerate(zip(last.shoppers, ends, strict=True))
     ]
     pl.DataFrame(histories).write_parquet(tmp_path / "in.parquet")
-    encode(tmp_path / "fusion", tmp_path / "in.parquet", tmp_path / "out.parquet", chunk_rows=7)
+    Encoder(tmp_path / "fusion").encode(tmp_path / "in.parquet", tmp_path / "out.parquet", chunk_rows=7)
     found = dict(pl.read_parquet(tmp_path / "out.parquet").iter_rows())
     with torch.inference_mode():
         vectors, _ = trained.model.tower()
