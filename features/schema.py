@@ -158,6 +158,11 @@ MAX_BATCH_EVENTS: Final = 1_000
 MAX_BATCH_ITEMS: Final = 1_000
 MAX_BATCH_USERS: Final = 1_000
 MAX_CLOCK_SKEW_S: Final = 300
+MAX_BATCH_RULES: Final = 100
+MAX_RULES: Final = 1_000
+MAX_BOOSTS_AT_ONCE: Final = 4
+"""Boosts that hold for one placement at a time: the model is asked once for each of their sums, 16 at the most."""
+MAX_BOOST: Final = 10.0
 
 # --- tensors
 

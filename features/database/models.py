@@ -1,4 +1,4 @@
-"""The tables: event log, sign-ins, answers, tombstones, catalogue, users, item statistics, releases.
+"""The tables: event log, sign-ins, answers, tombstones, catalogue, users, placement rules, item statistics, releases.
 
 SQLAlchemy 2, typed, SQLite and PostgreSQL.
 
@@ -62,12 +62,16 @@ class Answer(Base):
     """What was answered to one request, and what the model saw."""
 
     __tablename__ = "answers"
+    __table_args__ = (
+        Index("answers_by_shopper", "shopper", "answered_time_ms"),
+        Index("answers_by_session", "session_id", "answered_time_ms"),
+    )
 
     attribution_token: Mapped[str] = mapped_column(String(64), primary_key=True)
     answered_time_ms: Mapped[int] = mapped_column(BigInteger, index=True)
-    shopper: Mapped[str] = mapped_column(String(130), index=True)
+    shopper: Mapped[str] = mapped_column(String(130))
     """`schema.shopper_key` of the request."""
-    session_id: Mapped[str | None] = mapped_column(String(128), index=True)
+    session_id: Mapped[str | None] = mapped_column(String(128))
     placement: Mapped[str] = mapped_column(String(64))
     release: Mapped[int]
     """0 where no model answered."""
@@ -124,6 +128,26 @@ class User(Base):
     attributes: Mapped[dict[str, Any]] = mapped_column(JSON)
     updated_time_ms: Mapped[int] = mapped_column(BigInteger, index=True)
     """Followed by the stream worker, which keeps the online profiles current."""
+
+
+class PlacementRule(Base):
+    """What the shop's people decided about a placement: `features.placement_rules`."""
+
+    __tablename__ = "placement_rules"
+
+    rule_id: Mapped[str] = mapped_column(String(128), primary_key=True)
+    placement: Mapped[str] = mapped_column(String(64))
+    """Empty: everywhere."""
+    action: Mapped[str] = mapped_column(String(8))
+    """block, pin or boost."""
+    items: Mapped[dict[str, Any]] = mapped_column(JSON)
+    """The selector's fields that are set."""
+    position: Mapped[int]
+    """Of a pin; else 0."""
+    amount: Mapped[float]
+    """Of a boost; else 0."""
+    start_time_ms: Mapped[int | None] = mapped_column(BigInteger)
+    end_time_ms: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class ItemStatistic(Base):
