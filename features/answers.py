@@ -40,6 +40,11 @@ class NewAnswer:
     inputs: Sequence[Array] | None
     """The arrays of `fusion_inputs.SHOPPER_INPUTS` that went to the model; None where none answered."""
 
+    @property
+    def shopper(self) -> str:
+        """Key of whom it is for."""
+        return shopper_key(self.query.user_id, self.query.session_id)
+
 
 def answer_row(answer: NewAnswer) -> dict[str, Any]:
     """The row of the table."""
@@ -54,7 +59,7 @@ def answer_row(answer: NewAnswer) -> dict[str, Any]:
     return {
         "attribution_token": answer.attribution_token,
         "answered_time_ms": query.now_ms,
-        "shopper": shopper_key(query.user_id, query.session_id),
+        "shopper": answer.shopper,
         "session_id": query.session_id or None,
         "placement": answer.placement,
         "release": answer.release,

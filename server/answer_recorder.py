@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from collections.abc import Collection
 from threading import Event, Thread
 from typing import Any, Literal
 
@@ -42,6 +43,8 @@ class AnswerRecorder:
         self._retention_ms = retention_days * _DAY_MS
         self._max_answers = max_answers
         self._waiting: deque[NewAnswer] = deque()
+        self._unwritten: deque[NewAnswer] = deque()  # in the order of `_waiting`, until the database has them
+        self._taken = self._settled = 0  # answers taken from the requests; of them, written or dropped by the thread
         self._ending = Event()
         self._dropped = 0  # of this outage
         self._connection: Connection | None = None
@@ -51,14 +54,35 @@ class AnswerRecorder:
     def record(self, answer: NewAnswer) -> None:
         """Takes an answer, or drops it; returns at once, without waking the thread."""
         if len(self._waiting) < self._max_answers:
+            self._taken += 1
+            self._unwritten.append(answer)
             self._waiting.append(answer)
+            self._forget_settled()
         else:
             self._drop(1, "queue", "too many wait for the database")
+
+    def unwritten_item_ids(self, shoppers: Collection[str], session_id: str, since_ms: int) -> set[str]:
+        """Items of answers to one of the shoppers or in the session that the database does not have yet.
+
+        Ask before the database: what is written in between is then found twice, and not missed.
+        """
+        self._forget_settled()
+        return {
+            item_id
+            for answer in self._unwritten
+            if answer.query.now_ms >= since_ms
+            and (answer.shopper in shoppers or (session_id and answer.query.session_id == session_id))
+            for item_id in answer.item_ids
+        }
 
     def close(self) -> None:
         """Writes what waits, for at most `DRAIN_S`, and ends the thread."""
         self._ending.set()
         self._thread.join(DRAIN_S)
+
+    def _forget_settled(self) -> None:
+        while len(self._unwritten) > self._taken - self._settled:
+            self._unwritten.popleft()
 
     def _run(self) -> None:
         rows: list[dict[str, Any]] = []
@@ -84,6 +108,8 @@ class AnswerRecorder:
             self._disconnect()
             self._drop(len(rows), "database", repr(error))
             return
+        finally:
+            self._settled += len(rows)
         ANSWERS_RECORDED.inc(len(rows))
         if self._dropped and 2 * len(self._waiting) < self._max_answers:
             LOG.info("answers are recorded again; %d were not", self._dropped)

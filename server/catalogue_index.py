@@ -115,8 +115,10 @@ class CatalogueIndex:
 
     def of_brands(self, brands: Iterable[str]) -> Mask:
         """Rows of one of the brands."""
-        codes = [self._brands[brand] for brand in brands if brand in self._brands]
-        return np.isin(self.columns.brand, codes)
+        chosen = np.zeros(len(self._brands) + 1, np.bool_)
+        chosen[[self._brands[brand] for brand in brands if brand in self._brands]] = True
+        of_one: Mask = chosen[self.columns.brand]
+        return of_one
 
     def upper_nodes(self, levels: int) -> Rows:
         """For each node, the node of the first `levels` of its path, int32 (nodes,)."""

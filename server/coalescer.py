@@ -45,11 +45,17 @@ class Coalescer(Generic[Request, Answer]):
 
     def send(self, request: Request) -> asyncio.Future[Answer]:
         """Puts a request in line; once its answer is cancelled, a request not yet sent is not sent any more."""
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting[answer] = request
-        answer.add_done_callback(self._forget)
+        return self.send_all([request])[0]
+
+    def send_all(self, requests: Sequence[Request]) -> list[asyncio.Future[Answer]]:
+        """`send` for several: as far as they fit, they go together."""
+        loop = asyncio.get_running_loop()
+        answers: list[asyncio.Future[Answer]] = [loop.create_future() for _ in requests]
+        for answer, request in zip(answers, requests, strict=True):
+            self._waiting[answer] = request
+            answer.add_done_callback(self._forget)
         self._start()
-        return answer
+        return answers
 
     def _forget(self, answer: asyncio.Future[Answer]) -> None:
         self._waiting.pop(answer, None)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import numpy as np
+from collections.abc import Iterator, Sequence
 
 from server.catalogue_index import CatalogueIndex, Mask, Rows
 from server.queries import ItemFilter
 
 CATALOG = "catalog"
 """What `filter_counts` calls the items that no request of this kind may show."""
+
+Excluded = Sequence[tuple[str, Rows]]
+"""The field of the filter and the rows that it leaves out of one answer; -1 is none."""
 
 
 class Sellable:
@@ -36,25 +37,73 @@ class Sellable:
 
 def allowed(index: CatalogueIndex, sellable: Mask, item_filter: ItemFilter, purchased: Rows) -> Mask:
     """Rows that the request may show; `sellable` itself where the request filters nothing."""
+    mask = attribute_mask(index, sellable, item_filter)
+    for _, rows in excluded(index, item_filter, purchased):
+        mask = without(mask, rows)
+    return mask
+
+
+def attribute_mask(index: CatalogueIndex, sellable: Mask, item_filter: ItemFilter) -> Mask:
+    """What `allowed` keeps by the attributes of the items, whoever the shopper is."""
     mask = sellable
-    for _, kept in _steps(index, item_filter, purchased):
+    for _, kept in _steps(index, item_filter):
         mask = mask & kept
     return mask
 
 
+def excluded(
+    index: CatalogueIndex, item_filter: ItemFilter, purchased: Rows, shown: Rows | None = None
+) -> list[tuple[str, Rows]]:
+    """Rows that single fields leave out by name."""
+    found = []
+    if item_filter.exclude_item_ids:
+        found.append(("exclude_item_ids", index.rows(item_filter.exclude_item_ids)))
+    if item_filter.exclude_purchased:
+        found.append(("exclude_purchased", purchased))
+    if item_filter.exclude_shown_today and shown is not None:
+        found.append(("exclude_shown_today", shown))
+    return found
+
+
+def without(mask: Mask, rows: Rows) -> Mask:
+    """The mask without some rows; itself where there are none."""
+    rows = rows[(rows >= 0) & (rows < mask.size)]
+    if not rows.size:
+        return mask
+    left = mask.copy()
+    left[rows] = False
+    return left
+
+
 def removed_counts(
-    index: CatalogueIndex, sellable: Mask, item_filter: ItemFilter, purchased: Rows
+    index: CatalogueIndex,
+    sellable: Mask,
+    item_filter: ItemFilter,
+    left_out: Excluded,
+    blocks: Sequence[tuple[str, Mask]] = (),
 ) -> list[tuple[str, int]]:
-    """(field, items it took) for every field that took some; an item is counted at the first that takes it."""
+    """(field, items it took) for every field that took some; an item is counted at the first that takes it.
+
+    Args:
+        left_out: as `excluded` gives it.
+        blocks: name and rows of each block of the placement.
+    """
     counts = [(CATALOG, int(sellable.size - sellable.sum()))]
     mask = sellable
-    for field, kept in _steps(index, item_filter, purchased):
+    for name, blocked in blocks:
+        counts.append((name, int((mask & blocked).sum())))
+        mask = mask & ~blocked
+    for field, kept in _steps(index, item_filter):
         counts.append((field, int((mask & ~kept).sum())))
         mask = mask & kept
+    for field, rows in left_out:
+        left = without(mask, rows)
+        counts.append((field, int(mask.sum() - left.sum())))
+        mask = left
     return [(field, count) for field, count in counts if count]
 
 
-def _steps(index: CatalogueIndex, item_filter: ItemFilter, purchased: Rows) -> Iterator[tuple[str, Mask]]:
+def _steps(index: CatalogueIndex, item_filter: ItemFilter) -> Iterator[tuple[str, Mask]]:
     if item_filter.keep_categories:
         yield "keep_categories", index.in_categories(item_filter.keep_categories)
     if item_filter.drop_categories:
@@ -69,13 +118,3 @@ def _steps(index: CatalogueIndex, item_filter: ItemFilter, purchased: Rows) -> I
         yield "max_price", index.columns.price <= item_filter.max_price
     if item_filter.in_stock_only:
         yield "in_stock_only", index.columns.in_stock
-    if item_filter.exclude_item_ids:
-        yield "exclude_item_ids", _without(index, index.rows(item_filter.exclude_item_ids))
-    if item_filter.exclude_purchased:
-        yield "exclude_purchased", _without(index, purchased)
-
-
-def _without(index: CatalogueIndex, rows: Rows) -> Mask:
-    mask = np.ones(len(index), np.bool_)
-    mask[rows[rows >= 0]] = False
-    return mask

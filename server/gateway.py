@@ -18,6 +18,8 @@ from braid.v1 import (
     catalog_pb2_grpc,
     event_pb2,
     event_pb2_grpc,
+    placement_pb2,
+    placement_pb2_grpc,
     recommendation_pb2,
     recommendation_pb2_grpc,
     user_pb2,
@@ -34,20 +36,24 @@ from server.election import Election
 from server.eraser import Eraser
 from server.event_writer import EventWriter
 from server.feature_reader import FeatureReader
+from server.filter_masks import FilterMasks
 from server.filters import Sellable
 from server.infer import Model
 from server.metrics import serve_metrics
+from server.placement_rules import PlacementRules
 from server.popularity import PopularItems
 from server.purchase_history import PurchaseHistory
 from server.release_follower import ReleaseFollower
 from server.services.calls import CallLimit
 from server.services.catalog import CatalogService
 from server.services.events import EventService
+from server.services.placement import PlacementService
 from server.services.recommendation import RecommendationService
 from server.services.users import UserService
 from server.settings import GatewaySettings
 from server.shop import Shop
 from server.shop_records import ShopRecords
+from server.shown_history import ShownHistory
 from server.triton import Triton
 
 LOG = logging.getLogger(__name__)
@@ -59,6 +65,7 @@ SERVICES = tuple(
         (event_pb2, "EventService"),
         (catalog_pb2, "CatalogService"),
         (user_pb2, "UserService"),
+        (placement_pb2, "PlacementService"),
     )
 )
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
@@ -90,6 +97,7 @@ class Gateway:
         breaker = Breaker("triton")
         self._features = FeatureReader(settings, own.feature_budget_ms / 1000)
         self._catalogue = CatalogueFollower(self._engine, index, self._triton, self._threads)
+        self._rules = PlacementRules(self._engine, index, self._threads)
         self._popular = PopularItems(self._engine, index, self._threads)
         self._election = Election(settings.home / "triton.lock")
         self._releases = ReleaseFollower(
@@ -106,14 +114,18 @@ class Gateway:
         self._recorder = AnswerRecorder(
             self._engine, tombstones, max_answers=own.max_queued_answers, retention_days=own.answer_retention_days
         )
+        sellable = Sellable(index)
         self.shop = Shop(
             index=index,
-            sellable=Sellable(index),
+            sellable=sellable,
+            masks=FilterMasks(index, sellable),
+            rules=self._rules,
             popular=self._popular,
             features=self._features,
             releases=self._releases,
             model=Model(self._triton, breaker, budget_s=own.model_budget_ms / 1000),
             history=PurchaseHistory(self._engine, self._threads),
+            shown=ShownHistory(self._engine, self._threads),
             recorder=self._recorder,
             feature_budget_s=own.feature_budget_ms / 1000,
         )
@@ -122,7 +134,7 @@ class Gateway:
         self._events = EventWriter(self._engine, tombstones, max_events=own.max_queued_events, budget_s=write_budget_s)
         self._eraser = Eraser(settings)
         self._event_service = EventService(self._events, self._eraser, self._limit)
-        self._records = ShopRecords(self._engine, tombstones, self._catalogue, budget_s=write_budget_s)
+        self._records = ShopRecords(self._engine, tombstones, self._catalogue, self._rules, budget_s=write_budget_s)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._server = grpc.aio.server(
             options=[
@@ -149,6 +161,7 @@ class Gateway:
             (event_pb2_grpc.add_EventServiceServicer_to_server, self._event_service),
             (catalog_pb2_grpc.add_CatalogServiceServicer_to_server, CatalogService(self._records, limit)),
             (user_pb2_grpc.add_UserServiceServicer_to_server, UserService(self._records, limit)),
+            (placement_pb2_grpc.add_PlacementServiceServicer_to_server, PlacementService(self._records, limit)),
         )
         for add, service in services:
             add(service, self._server)
@@ -168,6 +181,7 @@ class Gateway:
         LOG.info("listening on %s", address)
         for work in (
             self._catalogue.follow(),
+            self._rules.follow(),
             self._popular.follow(),
             self._features.follow(),
             self._releases.follow(),
@@ -203,8 +217,9 @@ class Gateway:
             ) from None
 
     async def _announce(self) -> None:
-        """SERVING once the catalogue and what is popular are here and the wanted release, if any, is warm."""
+        """SERVING once catalogue, rules and what is popular are here and the wanted release, if any, is warm."""
         await self._catalogue.loaded.wait()
+        await self._rules.loaded.wait()
         await self._popular.loaded.wait()
         await self._features.opened.wait()
         await self._releases.settled.wait()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from server.breaker import Breaker
 from server.deadline import Deadline
 from server.errors import ModelUnavailable
@@ -31,7 +29,7 @@ class Model:
             if len(requests) == 1:
                 answers = [await self._triton.fuse(requests[0], left_s)]
             else:
-                answers = await asyncio.gather(*(self._triton.fuse(request, left_s) for request in requests))
+                answers = await self._triton.fuse_all(requests, left_s)
         except ModelUnavailable as error:
             if error.reason != "slow" or left_s == self._budget_s:  # else a hurried caller's fault
                 self._breaker.failed(str(error))

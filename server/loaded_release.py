@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,10 @@ from features.content import CATALOGUE_COLUMNS, content_codes
 from features.release import ReleaseFiles
 from features.schema import CONTENT_TOKENS, UNKNOWN
 from server.catalogue_index import CatalogueIndex, Mask, Rows
+
+MOST_BYTES = 8 << 20
+"""Packed masks kept, the least recently used leave first."""
+LEAST_KEPT = 8
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
@@ -77,7 +82,7 @@ class LoadedRelease:
         """New items whose content the item tower has not seen yet."""
         self._index_of_row = np.full(max(len(index), 1), UNKNOWN, np.int32)
         self._index_of_row[self.rows] = np.arange(self.rows.size, dtype=np.int32)
-        self._bits: dict[int, bytes] = {}
+        self._bits: OrderedDict[int, bytes] = OrderedDict()
 
     def indices(self, rows: Rows) -> Ints:
         """Item indices of catalogue rows, int32 (n,); `UNKNOWN` for rows that the release does not know, or -1."""
@@ -119,16 +124,31 @@ class LoadedRelease:
             stamp: names a mask that many requests share, so that it is packed once.
         """
         if stamp is not None and stamp in self._bits:
+            self._bits.move_to_end(stamp)
             return self._bits[stamp]
         mine = mask[self.rows]
         bits = b"\0" if mine.all() else np.packbits(mine, bitorder="little").tobytes()
         if bits == b"\0" and not mine.any():
             bits = b"\0\0"  # none of at most eight items; one zero byte would mean all
         if stamp is not None:
-            if len(self._bits) > 8:
-                self._bits.clear()
             self._bits[stamp] = bits
+            while len(self._bits) > max(LEAST_KEPT, MOST_BYTES // max(self.rows.size // 8, 1)):
+                self._bits.popitem(last=False)
         return bits
+
+    def bits_without(self, bits: bytes, rows: Rows) -> bytes:
+        """The tensor `allowed` with some catalogue rows taken out."""
+        indices = self.indices(rows)
+        indices = indices[indices >= 0]
+        if not indices.size:
+            return bits
+        if bits == b"\0":
+            bits = np.packbits(np.ones(self.rows.size, np.bool_), bitorder="little").tobytes()
+        packed = np.frombuffer(bits, np.uint8)
+        left = np.zeros(max(packed.size, 2), np.uint8)  # one zero byte would mean all
+        left[: packed.size] = packed
+        np.bitwise_and.at(left, indices >> 3, ~(np.uint8(1) << (indices & 7).astype(np.uint8)))
+        return left.tobytes()
 
     def content_codes(self, items: Sequence[CatalogueItem]) -> Ints:
         """Content of items in this release's vocabulary, int32 (n, CONTENT_TOKENS)."""

@@ -33,6 +33,7 @@ class ItemFilter:
     exclude_purchased: bool = False
     repurchase_window_ms: int | None = None
     allow_age_restricted: bool = False
+    exclude_shown_today: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +62,10 @@ class Recommendation:
 
     item_ids: list[str]
     scores: list[float]
-    reasons: list[Reason]
-    """Empty unless asked for."""
+    reasons: list[Reason | None]
+    """None unless asked for, and for what a rule put there."""
+    pinned: list[bool]
+    """Whether a rule of the placement put the item there."""
     tier: Tier
     release: int
     long_term_weight: float | None

@@ -7,7 +7,7 @@ answer is empty only where filter or catalogue leave nothing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -16,14 +16,15 @@ import numpy.typing as npt
 
 from features.schema import TOP_ITEMS, Tier
 from features.shopper import Shopper
-from server.catalogue_index import Mask, Rows
+from server.catalogue_index import Rows
 from server.deadline import Deadline
 from server.errors import ModelUnavailable
-from server.filters import allowed, removed_counts
+from server.filters import Excluded, removed_counts, without
 from server.hydrate import fusion_request, no_candidates
 from server.loaded_release import LoadedRelease
+from server.placement_rules import lay_out, placed_pins
 from server.queries import Reason, Recommendation, RecommendQuery, Strand
-from server.selection import best_rows, explain, spread_out
+from server.selection import best_rows, completed, explain, in_one_order, spread_out
 from server.shop import Shop
 from server.triton import FusionRequest
 
@@ -37,7 +38,8 @@ async def recommend(shop: Shop, query: RecommendQuery, deadline: Deadline) -> Re
     while True:
         release = shop.releases.current
         shopper = await shop.shopper(query.shopper, release.number if release else 0, deadline)
-        page = await _Page.of(shop, query, shopper, deadline)
+        left_out = await shop.left_out(shopper, query.shopper, query.filter, deadline)
+        page = _Page(shop, query, shopper, left_out)
         if release is None or not shopper.known or not page.mask.any():
             return page.popular(release)
         try:
@@ -45,65 +47,64 @@ async def recommend(shop: Shop, query: RecommendQuery, deadline: Deadline) -> Re
         except ModelUnavailable as error:
             if shop.releases.current is release:
                 LOG.debug("answering without the model: %s", error)
-                return page.popular(release)
+                return _Page(shop, query, shopper, left_out).popular(release)  # the catalogue may have grown meanwhile
         # The release was replaced meanwhile; ask its successor.
 
 
 class _Page:
-    """One answer in the making."""
+    """One answer in the making, by the catalogue and the rules of the moment when it is made."""
 
-    def __init__(
-        self, shop: Shop, query: RecommendQuery, shopper: Shopper, purchased: Rows, sellable: Mask, stamp: int
-    ) -> None:
+    def __init__(self, shop: Shop, query: RecommendQuery, shopper: Shopper, left_out: Excluded) -> None:
         self._shop = shop
         self._query = query
         self._shopper = shopper
-        self._purchased = purchased
-        self._sellable = sellable
-        self.mask = allowed(shop.index, sellable, query.filter, purchased)
+        self._left_out = left_out
+        self._gone = np.concatenate([np.zeros(0, np.int32), *(rows for _, rows in left_out)])
+        rules = shop.rules.at(query.placement, query.shopper.now_ms)
+        shared = shop.masks.of(query.shopper.now_ms, query.filter, rules)
+        self._parts = shared.parts
+        self.mask = without(shared.mask, self._gone)
         """Rows of the catalogue that may be shown."""
-        self._stamp = stamp if self.mask is sellable else None
-
-    @staticmethod
-    async def of(shop: Shop, query: RecommendQuery, shopper: Shopper, deadline: Deadline) -> _Page:
-        bought: Sequence[str] = ()
-        if query.filter.exclude_purchased:
-            bought = await shop.bought_item_ids(shopper, query.shopper, query.filter, deadline)
-        sellable, stamp = shop.sellable.mask(
-            query.shopper.now_ms, allow_age_restricted=query.filter.allow_age_restricted
-        )
-        return _Page(shop, query, shopper, shop.index.rows(bought), sellable, stamp)
+        self._pins = placed_pins(rules.pins, shop.index, self.mask, query.page_size) if rules.pins else []
 
     async def by_model(self, release: LoadedRelease, deadline: Deadline) -> Recommendation:
         """From the fusion of both strands, or of the recent events alone."""
         shopper, index = self._shopper, self._shop.index
-        bits = release.allowed_bits(self.mask, self._stamp)
-        strands = [(True, True)]
+        bits = [release.bits_without(release.allowed_bits(part.mask, part.stamp), self._gone) for part in self._parts]
+        asked = [(part_bits, True, True) for part_bits in bits]
         if self._query.explain:
-            strands += [(True, False), (False, True)]
+            asked += [(bits[0], True, False), (bits[0], False, True)]
         requests = [
             fusion_request(
                 shopper,
                 release,
                 index,
-                allowed=bits,
+                allowed=part_bits,
                 candidates=no_candidates(),
                 long_term=long_term,
                 recent=recent,
             )
-            for long_term, recent in strands
+            for part_bits, long_term, recent in asked
         ]
         answers = await self._shop.model.fuse(*requests, deadline=deadline)
-        rows, scores = best_rows(answers[0], release, self.mask)
-        places = self._spread(rows, scores, release)
-        rows, scores = rows[places], scores[places]
+        found = [
+            (part.boost, *best_rows(answer, release, without(part.mask, self._gone)))
+            for part, answer in zip(self._parts, answers, strict=False)
+        ]
+        rows, scores, boosts = self._chosen(*in_one_order(found), release)
+        reasons: list[Reason | None] = []
+        if self._query.explain:
+            strands = (answers[0], *answers[len(bits) :])
+            reasons.extend(explain(rows, scores, shopper, release, index, *strands))
+        mask = without(self.mask, self._pinned_rows)
+        rows, scores = completed(rows, scores + boosts, self._query.page_size, mask, answers[0], release)
         return self._answer(
             rows,
             scores,
             tier=Tier.FULL if shopper.interest else Tier.RECENT,
             request=requests[0],
             long_term_weight=float(answers[0].long_weight[0]),
-            reasons=explain(rows, scores, shopper, release, index, *answers) if self._query.explain else [],
+            reasons=reasons,
         )
 
     def popular(self, release: LoadedRelease | None) -> Recommendation:
@@ -111,22 +112,39 @@ class _Page:
         index = self._shop.index
         country = self._shopper.profile.country
         page_category = self._query.shopper.context.page_category
-        rows, scores, chosen = self._shop.popular.current.best(
-            f"country:{country}" if country else "",
-            index.in_category(page_category) if page_category else None,
-            self.mask,
-            TOP_ITEMS if self._query.diversity else self._query.page_size,
-        )
-        places = self._spread(rows, scores, release)
-        rows, scores = rows[places], scores[places]
+        found, chosen = [], False
+        for part in self._parts:
+            rows, scores, by_segment = self._shop.popular.current.best(
+                f"country:{country}" if country else "",
+                index.in_category(page_category) if page_category else None,
+                without(part.mask, self._gone),
+                TOP_ITEMS if self._query.diversity else self._query.page_size + len(self._pins),
+            )
+            found.append((part.boost, rows, scores))
+            chosen = chosen or by_segment
+        rows, scores, boosts = self._chosen(*in_one_order(found), release)
         return self._answer(
             rows,
-            scores,
+            scores + boosts,
             tier=Tier.SEGMENT if chosen else Tier.POPULAR,
             request=None,
             long_term_weight=None,
             reasons=[Reason(Strand.POPULAR)] * rows.size if self._query.explain else [],
         )
+
+    @property
+    def _pinned_rows(self) -> Rows:
+        return np.array([row for _, row in self._pins], np.int32)
+
+    def _chosen(
+        self, rows: Rows, scores: Floats, boosts: Floats, release: LoadedRelease | None
+    ) -> tuple[Rows, Floats, Floats]:
+        """What fills a page, without what is pinned."""
+        if self._pins:
+            own = ~np.isin(rows, self._pinned_rows)
+            rows, scores, boosts = rows[own], scores[own], boosts[own]
+        places = self._spread(rows, scores + boosts, release)
+        return rows[places], scores[places], boosts[places]
 
     def _spread(self, rows: Rows, scores: Floats, release: LoadedRelease | None) -> npt.NDArray[np.int64]:
         similar_to: Callable[[int], Floats]
@@ -151,11 +169,14 @@ class _Page:
         tier: Tier,
         request: FusionRequest | None,
         long_term_weight: float | None,
-        reasons: list[Reason],
+        reasons: list[Reason | None],
     ) -> Recommendation:
         shopper = self._shopper
-        item_ids = [self._shop.index.item_ids[row] for row in rows]
-        short = rows.size < self._query.page_size
+        page = lay_out(rows.size, [position for position, _ in self._pins], self._query.page_size)
+        pinned = [is_pin for is_pin, _ in page]
+        shown = [self._pins[place][1] if is_pin else int(rows[place]) for is_pin, place in page]
+        item_ids = [self._shop.index.item_ids[row] for row in shown]
+        explained = dict(enumerate(reasons))
         answer = self._shop.remember(
             self._query.shopper,
             shopper,
@@ -167,19 +188,25 @@ class _Page:
         )
         return Recommendation(
             item_ids=item_ids,
-            scores=scores.tolist(),
-            reasons=reasons,
+            scores=[0.0 if is_pin else float(scores[place]) for is_pin, place in page],
+            reasons=[None if is_pin else explained.get(place) for is_pin, place in page],
+            pinned=pinned,
             tier=tier,
             release=answer.release,
             long_term_weight=long_term_weight,
             last_event_ms=shopper.last_event_ms,
             encoded_through_ms=shopper.interest.encoded_through_ms if request and shopper.interest else None,
-            filter_counts=removed_counts(self._shop.index, self._sellable, self._query.filter, self._purchased)
-            if short
-            else [],
+            filter_counts=self._filter_counts() if len(page) < self._query.page_size else [],
             attribution_token=answer.attribution_token,
             long_term_stale=shopper.interest_stale,
         )
+
+    def _filter_counts(self) -> list[tuple[str, int]]:
+        shop, query = self._shop, self._query
+        now_ms = query.shopper.now_ms
+        sellable, _ = shop.sellable.mask(now_ms, allow_age_restricted=query.filter.allow_age_restricted)
+        blocks = shop.rules.at(query.placement, now_ms).blocks
+        return removed_counts(shop.index, sellable, query.filter, self._left_out, blocks)
 
 
 def _options(query: RecommendQuery) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -19,20 +19,51 @@ MAX_REASONS = 3
 
 
 def best_rows(answer: FusionAnswer, release: LoadedRelease, mask: Mask) -> tuple[Rows, Floats]:
-    """Catalogue rows and scores, best first: the model's best and the allowed items younger than the release."""
+    """Catalogue rows and scores, best first: the model's best and the allowed items younger than the release.
+
+    Rows that came into the catalogue after the mask was made are not allowed.
+    """
     items = answer.top_items[answer.top_items >= 0]
     rows, scores = release.rows[items], answer.top_scores[answer.top_items >= 0]
     keep = mask[rows]
     rows, scores = rows[keep], scores[keep]
     new = release.new
     if new.rows.size:
-        shown = mask[new.rows]
+        shown = new.rows < mask.size
+        shown[shown] = mask[new.rows[shown]]
         if shown.any():
             new_scores = new.vectors[shown] @ answer.interest + new.biases[shown]
             rows, scores = np.concatenate([rows, new.rows[shown]]), np.concatenate([scores, new_scores])
             order = np.argsort(-scores, kind="stable")
             rows, scores = rows[order], scores[order]
     return rows, scores
+
+
+def in_one_order(parts: Sequence[tuple[float, Rows, Floats]]) -> tuple[Rows, Floats, Floats]:
+    """Rows, scores and boosts, best sum of both first, of parts that have one boost each and are in order themselves.
+
+    Whoever is among the best k of all is among the best k of its part, so the best k of each are enough.
+    """
+    rows, scores = (np.concatenate([part[place] for part in parts]) for place in (1, 2))
+    boosts = np.concatenate([np.full(part[1].size, part[0], np.float32) for part in parts])
+    if len(parts) > 1:
+        order = np.argsort(-(scores + boosts), kind="stable")
+        rows, scores, boosts = rows[order], scores[order], boosts[order]
+    return rows, scores, boosts
+
+
+def completed(
+    rows: Rows, scores: Floats, count: int, mask: Mask, answer: FusionAnswer, release: LoadedRelease
+) -> tuple[Rows, Floats]:
+    """Fills up to `count` with allowed rows that have no vector yet, a moment after they came: last, newest first."""
+    if rows.size >= count:
+        return rows, scores
+    missing = mask.copy()
+    missing[rows] = False
+    more = np.flatnonzero(missing)[::-1][: count - rows.size].astype(np.int32)
+    average = float(release.mean_vector @ answer.interest) + release.mean_bias
+    last = min(average, float(scores[-1])) if scores.size else average
+    return np.concatenate([rows, more]), np.concatenate([scores, np.full(more.size, last, np.float32)])
 
 
 def scores_of(answer: FusionAnswer, release: LoadedRelease, rows: Rows) -> Floats:

@@ -19,16 +19,21 @@ from server.catalogue_index import CatalogueIndex
 from server.deadline import Deadline
 from server.errors import FeaturesUnavailable
 from server.feature_reader import FeatureReader
-from server.filters import Sellable
+from server.filter_masks import FilterMasks
+from server.filters import Excluded, Sellable, excluded
 from server.infer import Model
 from server.metrics import STALE_INTERESTS
+from server.placement_rules import PlacementRules
 from server.popularity import PopularItems
 from server.purchase_history import PurchaseHistory
 from server.queries import ItemFilter
 from server.release_follower import ReleaseFollower
+from server.shown_history import ShownHistory
 from server.triton import FusionRequest
 
 LOG = logging.getLogger(__name__)
+
+_DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,11 +42,14 @@ class Shop:
 
     index: CatalogueIndex
     sellable: Sellable
+    masks: FilterMasks
+    rules: PlacementRules
     popular: PopularItems
     features: FeatureReader
     releases: ReleaseFollower
     model: Model
     history: PurchaseHistory
+    shown: ShownHistory
     recorder: AnswerRecorder
     feature_budget_s: float
 
@@ -103,3 +111,27 @@ class Shop:
         window_ms = item_filter.repurchase_window_ms
         since_ms = -(2**62) if window_ms is None else query.now_ms - window_ms
         return [item_id for item_id, time_ms in bought.items() if time_ms >= since_ms]
+
+    async def shown_item_ids(self, query: ShopperQuery, deadline: Deadline) -> set[str]:
+        """What `exclude_shown_today` leaves out: what was answered since the shopper's last midnight."""
+        local_ms = query.now_ms if query.context.local_time_ms is None else query.context.local_time_ms
+        since_ms = query.now_ms - local_ms % _DAY_MS
+        found = self.recorder.unwritten_item_ids(query.keys, query.session_id, since_ms)
+        left_s = deadline.left_s(self.feature_budget_s)
+        try:
+            found |= await self.shown.shown_item_ids(query.keys, query.session_id, since_ms, left_s)
+        except (SQLAlchemyError, asyncio.TimeoutError) as error:
+            LOG.warning("what was shown today is unknown for one answer: %r", error)
+        return found
+
+    async def left_out(
+        self, shopper: Shopper, query: ShopperQuery, item_filter: ItemFilter, deadline: Deadline
+    ) -> Excluded:
+        """What the filter leaves out by name for this shopper."""
+        bought: Sequence[str] = ()
+        shown: Sequence[str] = ()
+        if item_filter.exclude_purchased:
+            bought = await self.bought_item_ids(shopper, query, item_filter, deadline)
+        if item_filter.exclude_shown_today:
+            shown = list(await self.shown_item_ids(query, deadline))
+        return excluded(self.index, item_filter, self.index.rows(bought), self.index.rows(shown))

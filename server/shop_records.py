@@ -1,4 +1,4 @@
-"""Reads and writes of catalogue and users, each in a thread of its kind so that the event loop never waits."""
+"""Reads and writes of catalogue, users and placement rules, in threads, so that the event loop never waits."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from features.catalogue import Catalogue, CatalogueItem
 from features.database.engine import DatabaseError
 from features.erasure.tombstones import Tombstones
 from features.outage import Outage
+from features.placement_rules import Rule, RuleTable, TooManyRules
 from features.users import ErasedUsers, UserProfile, Users
 from server.catalogue_follower import CatalogueFollower
 from server.deadline import Deadline
 from server.errors import DeadlinePassed, InvalidRequest, Unavailable, Violation
+from server.placement_rules import PlacementRules
 
 LOG = logging.getLogger(__name__)
 
@@ -26,14 +28,24 @@ T = TypeVar("T")
 
 
 class ShopRecords:
-    """The database behind CatalogService and UserService."""
+    """The database behind CatalogService, UserService and PlacementService."""
 
-    def __init__(self, engine: Engine, tombstones: Tombstones, follower: CatalogueFollower, *, budget_s: float) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        tombstones: Tombstones,
+        follower: CatalogueFollower,
+        placement_rules: PlacementRules,
+        *,
+        budget_s: float,
+    ) -> None:
         self._catalogue = Catalogue(engine)
         self._users = Users(engine, tombstones)
+        self._rules = RuleTable(engine)
         self._follower = follower
+        self._placement_rules = placement_rules
         self._budget_s = budget_s
-        self._outage = Outage(LOG, "catalogue and users do not answer", "catalogue and users answer again")
+        self._outage = Outage(LOG, "the shop's records do not answer", "the shop's records answer again")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="shop-writer")
         self._reader = ThreadPoolExecutor(2, thread_name_prefix="shop-reader")
 
@@ -79,6 +91,28 @@ class ShopRecords:
         """One profile, or None."""
         return await self._run(self._reader, lambda: self._users.get(user_id), deadline)
 
+    async def upsert_rules(self, rules: Sequence[Rule], deadline: Deadline) -> None:
+        """Durable, and in this process's answers, when it returns.
+
+        Raises:
+            InvalidRequest: the shop would have too many; nothing was written.
+        """
+        try:
+            await self._run(self._writer, lambda: self._rules.upsert(rules), deadline)
+        except TooManyRules as error:
+            raise InvalidRequest([Violation("rules", str(error))]) from None
+        await self._follow_rules()
+
+    async def delete_rules(self, rule_ids: Sequence[str], deadline: Deadline) -> int:
+        """How many were there; they change no answer of this process when it returns."""
+        count = await self._run(self._writer, lambda: self._rules.delete(rule_ids), deadline)
+        await self._follow_rules()
+        return count
+
+    async def rules(self, after: str, limit: int, placement: str, deadline: Deadline) -> list[Rule]:
+        """A page of the rules by id."""
+        return await self._run(self._reader, lambda: self._rules.list(after, limit, placement), deadline)
+
     def close(self) -> None:
         """Ends the threads after the work under way."""
         for threads in (self._writer, self._reader):
@@ -89,6 +123,12 @@ class ShopRecords:
             await self._follower.refresh()
         except SQLAlchemyError as error:  # it is written; the follower takes it in when the database answers
             LOG.warning("the catalogue in memory is not up to date: %s", error)
+
+    async def _follow_rules(self) -> None:
+        try:
+            await self._placement_rules.refresh()
+        except SQLAlchemyError as error:
+            LOG.warning("the placement rules in memory are not up to date: %s", error)
 
     async def _run(self, threads: ThreadPoolExecutor, work: Callable[[], T], deadline: Deadline) -> T:
         timeout_s = deadline.left_s(self._budget_s)

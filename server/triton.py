@@ -92,16 +92,40 @@ class Triton:
         Raises:
             ModelUnavailable: Triton failed, or did not answer in `timeout_s`.
         """
+        try:
+            return await self._pipe(request).submit(request, timeout_s)
+        except asyncio.TimeoutError:
+            raise ModelUnavailable(f"no answer from Triton within {timeout_s:.3f} s", reason="slow") from None
+
+    async def fuse_all(self, requests: Sequence[FusionRequest], timeout_s: float) -> list[FusionAnswer]:
+        """`fuse` for several, in order; those of one shape go together.
+
+        Raises:
+            ModelUnavailable: as `fuse`, for any of them.
+        """
+        if timeout_s <= 0:
+            raise ModelUnavailable("no time left to ask Triton", reason="slow")
+        by_shape: dict[tuple[int, int, int], list[int]] = {}
+        for place, request in enumerate(requests):
+            by_shape.setdefault(request.shape_class, []).append(place)
+        answers: dict[int, asyncio.Future[FusionAnswer]] = {}
+        for places in by_shape.values():
+            pipe = self._pipe(requests[places[0]])
+            answers |= zip(places, pipe.send_all([requests[place] for place in places]), strict=True)
+        try:
+            in_order = (answers[place] for place in range(len(requests)))
+            return await asyncio.wait_for(asyncio.gather(*in_order), timeout_s)
+        except asyncio.TimeoutError:
+            raise ModelUnavailable(f"no answer from Triton within {timeout_s:.3f} s", reason="slow") from None
+
+    def _pipe(self, request: FusionRequest) -> Coalescer[FusionRequest, FusionAnswer]:
         key = request.shape_class
         pipe = self._pipes.get(key)
         if pipe is None:
             if len(self._pipes) > 64:  # shapes of releases that are gone
                 self._pipes.clear()
             pipe = self._pipes[key] = Coalescer(self.fuse_batch, max_batch=self._max_batch)
-        try:
-            return await pipe.submit(request, timeout_s)
-        except asyncio.TimeoutError:
-            raise ModelUnavailable(f"no answer from Triton within {timeout_s:.3f} s", reason="slow") from None
+        return pipe
 
     async def fuse_batch(self, requests: Sequence[FusionRequest]) -> list[FusionAnswer]:
         """Answers to requests of one shape class in one call.

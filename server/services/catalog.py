@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-
 from braid.v1 import catalog_pb2 as pb
 from braid.v1 import catalog_pb2_grpc
 from features.catalogue import CatalogueItem
-from features.schema import MAX_ATTRIBUTES, MAX_BATCH_ITEMS, MAX_ID_CHARS, MAX_TEXT_CHARS
+from features.schema import MAX_ATTRIBUTES, MAX_BATCH_ITEMS, MAX_TEXT_CHARS
 from server.deadline import Deadline
 from server.errors import NotFound
 from server.services.calls import CallLimit, answers
 from server.services.fields import Fields
+from server.services.page_tokens import page_token, read_page_token
 from server.services.shopper_fields import MAX_PRICE, page_size
 from server.shop_records import ShopRecords
 
@@ -61,10 +59,10 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
         """A page of the catalogue."""
         fields = Fields()
         size = page_size(fields, request.page_size, DEFAULT_LIST_SIZE, MAX_LIST_SIZE)
-        after = _read_token(fields, request.page_token)
+        after = read_page_token(fields, request.page_token, "ListItems")
         fields.done()
         items = await self._records.items(after, size + 1, deadline)
-        token = _token(items[size - 1].item_id) if len(items) > size else ""
+        token = page_token(items[size - 1].item_id) if len(items) > size else ""
         return pb.ListItemsResponse(items=[_message(item) for item in items[:size]], next_page_token=token)
 
     @answers
@@ -108,17 +106,3 @@ def _message(item: CatalogueItem) -> pb.Item:
     if item.launch_time_ms is not None:
         message.launch_time.FromMilliseconds(item.launch_time_ms)
     return message
-
-
-def _token(item_id: str) -> str:
-    return base64.urlsafe_b64encode(item_id.encode()).decode()
-
-
-def _read_token(fields: Fields, token: str) -> str:
-    fields.text("page_token", token, 8 * MAX_ID_CHARS)
-    try:
-        after = base64.b64decode(token, altchars=b"-_", validate=True).decode()
-    except (binascii.Error, ValueError):
-        fields.refuse("page_token", "is none that ListItems gave; leave it empty for the first page")
-        return ""
-    return fields.text("page_token", after)

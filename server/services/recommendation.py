@@ -46,8 +46,8 @@ class RecommendationService(recommendation_pb2_grpc.RecommendationServiceService
         answer = await recommend(self._shop, query, deadline)
         response = pb.RecommendResponse(
             results=[
-                pb.RecommendResponse.Result(item_id=item_id, score=score)
-                for item_id, score in zip(answer.item_ids, answer.scores, strict=True)
+                pb.RecommendResponse.Result(item_id=item_id, score=score, pinned=pinned)
+                for item_id, score, pinned in zip(answer.item_ids, answer.scores, answer.pinned, strict=True)
             ],
             attribution_token=answer.attribution_token,
             release=answer.release,
@@ -61,10 +61,11 @@ class RecommendationService(recommendation_pb2_grpc.RecommendationServiceService
             ],
             long_term_stale=answer.long_term_stale,
         )
-        for result, reason in zip(response.results, answer.reasons, strict=False):
-            result.reason.CopyFrom(
-                pb.RecommendResponse.Reason(strand=f"STRAND_{reason.strand.name}", because_item_ids=reason.because)
-            )
+        for result, reason in zip(response.results, answer.reasons, strict=True):
+            if reason is not None:
+                result.reason.CopyFrom(
+                    pb.RecommendResponse.Reason(strand=f"STRAND_{reason.strand.name}", because_item_ids=reason.because)
+                )
         return response
 
     @answers
@@ -96,6 +97,8 @@ class RecommendationService(recommendation_pb2_grpc.RecommendationServiceService
         kept = item_filter(fields.within("filter"), request.filter)
         if kept.exclude_purchased:
             fields.refuse("filter.exclude_purchased", "is not allowed here: SimilarItems knows no shopper")
+        if kept.exclude_shown_today:
+            fields.refuse("filter.exclude_shown_today", "is not allowed here: SimilarItems knows no shopper")
         fields.done()
         answer = similar_items(self._shop, request.item_id, size, kept, now_ms())
         return pb.SimilarItemsResponse(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from braid.v1 import event_pb2, recommendation_pb2
+from braid.v1 import event_pb2, placement_pb2, recommendation_pb2
 from features.event_log import NewEvent
 from features.schema import (
     DEFAULT_PAGE_SIZE,
@@ -102,10 +102,12 @@ def page_size(fields: Fields, value: int, default: int = DEFAULT_PAGE_SIZE, most
 
 def item_filter(fields: Fields, message: recommendation_pb2.Filter) -> ItemFilter:
     """What may be shown."""
-    least = fields.number("min_price", message.min_price, 0.0, MAX_PRICE) if message.HasField("min_price") else None
-    most = fields.number("max_price", message.max_price, 0.0, MAX_PRICE) if message.HasField("max_price") else None
-    if least is not None and most is not None and least > most:
-        fields.refuse("min_price", f"is {least:g}, above max_price {most:g}")
+    least, most = price_range(fields, message)
+    for kind in ("categories", "brands"):
+        kept = {value.strip("/") for value in getattr(message, f"keep_{kind}")}
+        for number, value in enumerate(getattr(message, f"drop_{kind}")):
+            if value.strip("/") in kept:
+                fields.refuse(f"drop_{kind}[{number}]", f"is in keep_{kind} as well; take it out of one of them")
     return ItemFilter(
         keep_categories=fields.texts("keep_categories", message.keep_categories, MAX_FILTER_VALUES, MAX_TEXT_CHARS),
         drop_categories=fields.texts("drop_categories", message.drop_categories, MAX_FILTER_VALUES, MAX_TEXT_CHARS),
@@ -120,7 +122,19 @@ def item_filter(fields: Fields, message: recommendation_pb2.Filter) -> ItemFilte
         if message.HasField("repurchase_window")
         else None,
         allow_age_restricted=message.allow_age_restricted,
+        exclude_shown_today=message.exclude_shown_today,
     )
+
+
+def price_range(
+    fields: Fields, message: recommendation_pb2.Filter | placement_pb2.ItemSelector
+) -> tuple[float | None, float | None]:
+    """Least and highest price, None where not set."""
+    least = fields.number("min_price", message.min_price, 0.0, MAX_PRICE) if message.HasField("min_price") else None
+    most = fields.number("max_price", message.max_price, 0.0, MAX_PRICE) if message.HasField("max_price") else None
+    if least is not None and most is not None and least > most:
+        fields.refuse("min_price", f"is {least:g}, above max_price {most:g}")
+    return least, most
 
 
 def _context(fields: Fields, message: recommendation_pb2.Context) -> Context:

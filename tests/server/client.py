@@ -20,6 +20,7 @@ from braid.v1 import (
     catalog_pb2_grpc,
     event_pb2,
     event_pb2_grpc,
+    placement_pb2_grpc,
     recommendation_pb2,
     recommendation_pb2_grpc,
     user_pb2_grpc,
@@ -40,6 +41,7 @@ class Client:
         self.recommendations = recommendation_pb2_grpc.RecommendationServiceStub(self.channel)
         self.events = event_pb2_grpc.EventServiceStub(self.channel)
         self.catalog = catalog_pb2_grpc.CatalogServiceStub(self.channel)
+        self.placements = placement_pb2_grpc.PlacementServiceStub(self.channel)
         self.users = user_pb2_grpc.UserServiceStub(self.channel)
         self._health = health_pb2_grpc.HealthStub(self.channel)
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from features.catalogue import CatalogueItem
 from server.catalogue_index import CatalogueIndex
-from server.filters import Sellable, allowed, removed_counts
+from server.filters import Sellable, allowed, excluded, removed_counts
 from server.queries import ItemFilter
 
 NOW_MS = 1_000_000
@@ -92,7 +92,7 @@ def test_a_filter_keeps_exactly_what_the_contract_says(
         if sellable_by_hand(item, wanted) and kept_by_hand(item, wanted, bought)
     }
     assert shown == expected
-    counts = removed_counts(index, sellable, wanted, purchased)
+    counts = removed_counts(index, sellable, wanted, excluded(index, wanted, purchased))
     assert sum(count for _, count in counts) == len(latest) - len(expected)
     assert len(counts) == len(dict(counts))
 

@@ -1,0 +1,82 @@
+"""Masks that requests share: what a filter keeps by attributes is worked out once, until catalogue or rules change."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from itertools import count
+
+from server.catalogue_index import CatalogueIndex, Mask
+from server.filters import Sellable, attribute_mask
+from server.placement_rules import RulesInForce
+from server.queries import ItemFilter
+
+MOST_BYTES = 32 << 20
+"""Masks kept, the least recently used leave first."""
+LEAST_KEPT = 8
+
+
+@dataclass(frozen=True, slots=True)
+class MaskPart:
+    """Rows that may be shown and whose boosts have one sum. The mask is read-only; `stamp` names it for ever."""
+
+    boost: float
+    mask: Mask
+    stamp: int
+
+
+@dataclass(frozen=True, slots=True)
+class SharedMask:
+    """Rows that may be shown, and the same in parts by boost, none of them empty but where all is."""
+
+    mask: Mask
+    parts: tuple[MaskPart, ...]
+
+
+class FilterMasks:
+    """One object a process; used in one thread."""
+
+    def __init__(self, index: CatalogueIndex, sellable: Sellable) -> None:
+        self._index = index
+        self._sellable = sellable
+        self._stamps = count(1)
+        self._known: OrderedDict[tuple[object, ...], SharedMask] = OrderedDict()
+
+    def of(self, now_ms: int, item_filter: ItemFilter, rules: RulesInForce) -> SharedMask:
+        """What filter and rules allow but for what the filter leaves out by name."""
+        sellable, stamp = self._sellable.mask(now_ms, allow_age_restricted=item_filter.allow_age_restricted)
+        key = (
+            stamp,
+            rules.stamp,
+            item_filter.keep_categories,
+            item_filter.drop_categories,
+            item_filter.keep_brands,
+            item_filter.drop_brands,
+            item_filter.min_price,
+            item_filter.max_price,
+            item_filter.in_stock_only,
+        )
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = self._make(sellable, item_filter, rules)
+            most = max(LEAST_KEPT, MOST_BYTES // max(sellable.size, 1))
+            while len(self._known) > most:
+                self._known.popitem(last=False)
+        else:
+            self._known.move_to_end(key)
+        return found
+
+    def _make(self, sellable: Mask, item_filter: ItemFilter, rules: RulesInForce) -> SharedMask:
+        mask = sellable
+        for _, blocked in rules.blocks:
+            mask = mask & ~blocked
+        mask = attribute_mask(self._index, mask, item_filter)
+        if rules.place is None:
+            return SharedMask(mask, (MaskPart(rules.sums[0], mask, next(self._stamps)),))
+        masks = [mask & (rules.place == place) for place in range(len(rules.sums))]
+        parts = [
+            MaskPart(boost, part, next(self._stamps))
+            for boost, part in zip(rules.sums, masks, strict=True)
+            if part.any()
+        ]
+        return SharedMask(mask, tuple(parts) or (MaskPart(0.0, mask, next(self._stamps)),))
