@@ -51,6 +51,10 @@ class LiveShop:
             eventually(serves, within_s=START_S, every_s=0.05, what="the gateway's start")
         return process
 
+    def start_triton(self) -> subprocess.Popen[bytes]:
+        """Starts Triton; a gateway waits for it."""
+        return self._start("triton", "deploy.embedded.triton")
+
     def start_worker(self) -> subprocess.Popen[bytes]:
         """Starts a stream worker; `ready` says when it follows."""
         return self._start("stream", "features", "stream")
