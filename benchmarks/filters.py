@@ -2,8 +2,8 @@
 
     python -m benchmarks.filters [--calls 300] [ITEMS ...]
 
-For each size of the catalogue (100,000 if not given): a shop with a release of random weights, a gateway and Triton. One
-client calls, one request at a time, each kind in turn, so that whatever else the machine does falls on all of them.
+For each size of the catalogue (100,000 if not given): a shop with a release of random weights, a gateway and Triton.
+One client calls, one request at a time, each kind in turn, so that whatever else the machine does falls on all of them.
 Every filter is measured twice: sent the same each time, as a category page sends it, and never the same twice, so that
 nothing the gateway remembers helps. Prints medians and ratios, and the memory of gateway and Triton; keeps them as JSON
 in benchmarks/results/.
@@ -37,6 +37,7 @@ from features.catalogue import CatalogueItem
 TARGET_RATIO = 1.5
 EVENTS = 20
 WARM_UP_CALLS = 20
+BOOSTED = "two boosts"
 PLACEMENT_WITH_BOOSTS = "boosted"
 
 FILTERS: dict[str, dict[str, Any]] = {
@@ -126,7 +127,7 @@ def requests(size: int) -> dict[str, Iterator[pb.RecommendRequest]]:
         kinds[f"{name}, another"] = endless(size, another=True, **fields)
     kinds["1,000 items left out"] = endless(size, left_out=1_000)
     kinds["shown today left out"] = endless(size, exclude_shown_today=True)
-    kinds["two boosts"] = endless(size, placement=PLACEMENT_WITH_BOOSTS)
+    kinds[BOOSTED] = endless(size, placement=PLACEMENT_WITH_BOOSTS)
     return kinds
 
 
@@ -192,9 +193,9 @@ def show(size: int, costs: list[Cost]) -> None:
             cost.kind, f"{cost.keeps:.2%}", f"{cost.median_ms:.2f}", f"{cost.p95_ms:.2f}", f"{cost.ratio:.2f}"
         )
     console.print(table)
-    worst = max(costs[1:], key=lambda cost: cost.ratio)
+    worst = max((cost for cost in costs[1:] if cost.kind != BOOSTED), key=lambda cost: cost.ratio)
     verdict = "within" if worst.ratio <= TARGET_RATIO else "above"
-    console.print(f"The dearest, {worst.kind}, is {verdict} the target of {TARGET_RATIO}: {worst.ratio:.2f}.")
+    console.print(f"The dearest filter, {worst.kind}, is {verdict} the target of {TARGET_RATIO}: {worst.ratio:.2f}.")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import pytest
 from features import store
 from features.settings import Settings
 from tests.conftest import NewSettings, StartTriton
-from tests.processes import environment, running
+from tests.processes import environment, free_ports, running
 from tests.server.client import Client, RunningGateway, gateway
 from tests.server.shop import fill, train_and_publish
 
@@ -63,3 +63,11 @@ def released_shop(
 def client(released_shop: RunningGateway) -> Client:
     """A client of `released_shop`."""
     return released_shop.client
+
+
+@pytest.fixture(scope="session")
+def second_client(released_shop: RunningGateway) -> Iterator[Client]:
+    """A client of another gateway process on `released_shop`."""
+    settings = released_shop.settings.model_copy(update={"gateway_address": f"127.0.0.1:{free_ports()}"})
+    with gateway(settings) as on_it:
+        yield on_it.client
