@@ -37,6 +37,8 @@ from features.catalogue import CatalogueItem
 TARGET_RATIO = 1.5
 EVENTS = 20
 WARM_UP_CALLS = 20
+MODEL_BUDGET_MS = 10_000
+"""A million items on a processor take longer than a shop would wait."""
 BOOSTED = "two boosts"
 PLACEMENT_WITH_BOOSTS = "boosted"
 
@@ -86,7 +88,7 @@ def measured(shop: LiveShop, size: int, calls: int) -> tuple[list[Cost], dict[st
     store.apply(shop.settings)
     fill_and_publish(shop.settings, size)
     triton = shop.start_triton()
-    gateway = shop.start_gateway()
+    gateway = shop.start_gateway(model_budget_ms=str(MODEL_BUDGET_MS))
     with grpc.insecure_channel(shop.settings.gateway_address) as channel:
         put_boosts(channel)
         recommend = recommendation_pb2_grpc.RecommendationServiceStub(channel).Recommend

@@ -27,7 +27,7 @@ from tests.processes import environment, free_ports, required_binary, running, t
 Profile = Literal["sqlite", "postgresql+redis"]
 PROFILES: tuple[Profile, ...] = ("sqlite", "postgresql+redis")
 
-START_S = 120.0
+START_S = 600.0
 CHANNEL = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 200)]
 
 
@@ -38,9 +38,10 @@ class LiveShop:
         self.settings = settings
         self._parts = parts
 
-    def start_gateway(self) -> subprocess.Popen[bytes]:
-        """Starts a gateway and waits until it serves."""
-        process = self._start("gateway", "server")
+    def start_gateway(self, **variables: str) -> subprocess.Popen[bytes]:
+        """Starts a gateway and waits until it serves; `variables` are BRAID_GATEWAY_ ones, in lower case."""
+        own = {f"BRAID_GATEWAY_{name.upper()}": value for name, value in variables.items()}
+        process = self._start("gateway", "server", **own)
         with grpc.insecure_channel(self.settings.gateway_address, CHANNEL) as channel:
             stub = health_pb2_grpc.HealthStub(channel)
 
@@ -64,10 +65,10 @@ class LiveShop:
         assert worker.poll() is None, tail(self.settings.logs / "stream.log")
         return (self.settings.home / f"stream-{worker.pid}.json").exists()
 
-    def _start(self, name: str, *module: str) -> subprocess.Popen[bytes]:
+    def _start(self, name: str, *module: str, **variables: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", *module]
         log = self.settings.logs / f"{name}.log"
-        return self._parts.enter_context(_until_end(command, log, environment(self.settings)))
+        return self._parts.enter_context(_until_end(command, log, environment(self.settings, **variables)))
 
 
 @contextmanager

@@ -11,9 +11,8 @@ from server.filters import Sellable, attribute_mask
 from server.placement_rules import RulesInForce
 from server.queries import ItemFilter
 
-MOST_BYTES = 32 << 20
+MOST_BYTES = 64 << 20
 """Masks kept, the least recently used leave first."""
-LEAST_KEPT = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +31,11 @@ class SharedMask:
     mask: Mask
     parts: tuple[MaskPart, ...]
 
+    @property
+    def size_bytes(self) -> int:
+        """Of all its masks."""
+        return self.mask.nbytes + sum(part.mask.nbytes for part in self.parts if part.mask is not self.mask)
+
 
 class FilterMasks:
     """One object a process; used in one thread."""
@@ -41,6 +45,7 @@ class FilterMasks:
         self._sellable = sellable
         self._stamps = count(1)
         self._known: OrderedDict[tuple[object, ...], SharedMask] = OrderedDict()
+        self._bytes = 0
 
     def of(self, now_ms: int, item_filter: ItemFilter, rules: RulesInForce) -> SharedMask:
         """What filter and rules allow but for what the filter leaves out by name."""
@@ -59,9 +64,9 @@ class FilterMasks:
         found = self._known.get(key)
         if found is None:
             found = self._known[key] = self._make(sellable, item_filter, rules)
-            most = max(LEAST_KEPT, MOST_BYTES // max(sellable.size, 1))
-            while len(self._known) > most:
-                self._known.popitem(last=False)
+            self._bytes += found.size_bytes
+            while self._bytes > MOST_BYTES and len(self._known) > 1:
+                self._bytes -= self._known.popitem(last=False)[1].size_bytes
         else:
             self._known.move_to_end(key)
         return found

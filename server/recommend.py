@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -211,5 +211,6 @@ class _Page:
 
 def _options(query: RecommendQuery) -> dict[str, Any]:
     """What the request asked for beyond shopper and placement, fields that were not set left out."""
-    chosen = {name: value for name, value in asdict(query.filter).items() if value not in (None, False, ())}
+    named = ((field.name, getattr(query.filter, field.name)) for field in fields(query.filter))
+    chosen = {name: value for name, value in named if value not in (None, False, ())}
     return {"filter": chosen, "page_size": query.page_size, "diversity": query.diversity}

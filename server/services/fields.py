@@ -58,7 +58,8 @@ class Fields:
         """At most `most` strings, none empty."""
         if self.count(name, values, most):
             for number, value in enumerate(values):
-                self.text(f"{name}[{number}]", value, limit, required=True)
+                if not 0 < len(value) <= limit or "\0" in value:
+                    self.text(f"{name}[{number}]", value, limit, required=True)
         return tuple(values)
 
     def count(self, name: str, values: Sequence[object], most: int, least: int = 0) -> bool:

@@ -241,7 +241,7 @@ def page_by_hand(case: Case, query: RecommendQuery, rules: list[Rule], allowed: 
     return page
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(cases(), FILTERS, BOOSTS, BLOCKS, PINS, st.integers(1, 100), st.integers(0, 2_400), st.integers(0, 2_400))
 def test_the_best_allowed_come_back_whatever_filter_and_rules_say(
     case: Case,
