@@ -159,16 +159,17 @@ def endless(
 
 def put_boosts(channel: grpc.Channel) -> None:
     """Two boosts whose items overlap: three sums beside none."""
+    items = {
+        "category": (placement_pb2.ItemSelector(categories=["top 1"]), 0.5),
+        "brand": (placement_pb2.ItemSelector(brands=["brand 1", "brand 2"]), -0.7),
+    }
     rules = [
         placement_pb2.Rule(
             rule_id=rule_id,
             placement=PLACEMENT_WITH_BOOSTS,
-            boost=placement_pb2.Rule.Boost(items=placement_pb2.ItemSelector(**fields), amount=amount),
+            boost=placement_pb2.Rule.Boost(items=selector, amount=amount),
         )
-        for rule_id, fields, amount in (
-            ("category", {"categories": ["top 1"]}, 0.5),
-            ("brand", {"brands": ["brand 1", "brand 2"]}, -0.7),
-        )
+        for rule_id, (selector, amount) in items.items()
     ]
     placement_pb2_grpc.PlacementServiceStub(channel).UpsertRules(placement_pb2.UpsertRulesRequest(rules=rules))
 

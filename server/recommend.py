@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from features.schema import TOP_ITEMS, Tier
 from features.shopper import Shopper
-from server.catalogue_index import Rows
+from server.allowed_rows import allowed_rows
+from server.catalogue_index import Mask, Rows
 from server.deadline import Deadline
 from server.errors import ModelUnavailable
 from server.filters import Excluded, removed_counts, without
@@ -24,7 +25,7 @@ from server.hydrate import fusion_request, no_candidates
 from server.loaded_release import LoadedRelease
 from server.placement_rules import lay_out, placed_pins
 from server.queries import Reason, Recommendation, RecommendQuery, Strand
-from server.selection import best_rows, completed, explain, in_one_order, spread_out
+from server.selection import completed, explain, spread_out
 from server.shop import Shop
 from server.triton import FusionRequest
 
@@ -59,43 +60,38 @@ class _Page:
         self._query = query
         self._shopper = shopper
         self._left_out = left_out
-        self._gone = np.concatenate([np.zeros(0, np.int32), *(rows for _, rows in left_out)])
         rules = shop.rules.at(query.placement, query.shopper.now_ms)
-        shared = shop.masks.of(query.shopper.now_ms, query.filter, rules)
-        self._parts = shared.parts
-        self.mask = without(shared.mask, self._gone)
+        self._allowed = allowed_rows(shop.masks.of(query.shopper.now_ms, query.filter, rules), left_out)
+        self.mask = self._allowed.mask
         """Rows of the catalogue that may be shown."""
         self._pins = placed_pins(rules.pins, shop.index, self.mask, query.page_size) if rules.pins else []
 
     async def by_model(self, release: LoadedRelease, deadline: Deadline) -> Recommendation:
         """From the fusion of both strands, or of the recent events alone."""
         shopper, index = self._shopper, self._shop.index
-        bits = [release.bits_without(release.allowed_bits(part.mask, part.stamp), self._gone) for part in self._parts]
-        asked = [(part_bits, True, True) for part_bits in bits]
+        requests = self._allowed.requests(shopper, release, index)
+        strands = []
         if self._query.explain:
-            asked += [(bits[0], True, False), (bits[0], False, True)]
-        requests = [
-            fusion_request(
-                shopper,
-                release,
-                index,
-                allowed=part_bits,
-                candidates=no_candidates(),
-                long_term=long_term,
-                recent=recent,
-            )
-            for part_bits, long_term, recent in asked
-        ]
-        answers = await self._shop.model.fuse(*requests, deadline=deadline)
-        found = [
-            (part.boost, *best_rows(answer, release, without(part.mask, self._gone)))
-            for part, answer in zip(self._parts, answers, strict=False)
-        ]
-        rows, scores, boosts = self._chosen(*in_one_order(found), release)
+            bits = self._allowed.bits(release)[0]
+            strands = [
+                fusion_request(
+                    shopper,
+                    release,
+                    index,
+                    allowed=bits,
+                    candidates=no_candidates(),
+                    long_term=long_term,
+                    recent=not long_term,
+                )
+                for long_term in (True, False)
+            ]
+        answers = await self._shop.model.fuse(*requests, *strands, deadline=deadline)
+        found = self._allowed.best(answers[: len(requests)], release)
+        rows, scores, boosts = self._chosen(*found, release)
         reasons: list[Reason | None] = []
         if self._query.explain:
-            strands = (answers[0], *answers[len(bits) :])
-            reasons.extend(explain(rows, scores, shopper, release, index, *strands))
+            alone = answers[len(requests) :]
+            reasons.extend(explain(rows, scores, shopper, release, index, answers[0], *alone))
         mask = without(self.mask, self._pinned_rows)
         rows, scores = completed(rows, scores + boosts, self._query.page_size, mask, answers[0], release)
         return self._answer(
@@ -112,17 +108,14 @@ class _Page:
         index = self._shop.index
         country = self._shopper.profile.country
         page_category = self._query.shopper.context.page_category
-        found, chosen = [], False
-        for part in self._parts:
-            rows, scores, by_segment = self._shop.popular.current.best(
-                f"country:{country}" if country else "",
-                index.in_category(page_category) if page_category else None,
-                without(part.mask, self._gone),
-                TOP_ITEMS if self._query.diversity else self._query.page_size + len(self._pins),
-            )
-            found.append((part.boost, rows, scores))
-            chosen = chosen or by_segment
-        rows, scores, boosts = self._chosen(*in_one_order(found), release)
+        category = index.in_category(page_category) if page_category else None
+        count = TOP_ITEMS if self._query.diversity else self._query.page_size + len(self._pins)
+
+        def best(mask: Mask) -> tuple[Rows, Floats, bool]:
+            return self._shop.popular.current.best(f"country:{country}" if country else "", category, mask, count)
+
+        rows, scores, boosts, chosen = self._allowed.most_popular(best)
+        rows, scores, boosts = self._chosen(rows, scores, boosts, release)
         return self._answer(
             rows,
             scores + boosts,

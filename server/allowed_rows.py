@@ -1,0 +1,72 @@
+"""The rows that one answer may show, in parts that have one sum of boosts each; asked for in one batch.
+
+The model returns its best 256 of what it is allowed, by its own scores. Within a part all boosts are alike, so the best
+of a part are among them; the best of all are then among the best of the parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from features.shopper import Shopper
+from server.catalogue_index import CatalogueIndex, Mask, Rows
+from server.filter_masks import SharedMask
+from server.filters import without
+from server.hydrate import fusion_request, no_candidates
+from server.loaded_release import LoadedRelease
+from server.selection import Floats, best_rows, in_one_order
+from server.triton import FusionAnswer, FusionRequest
+
+
+@dataclass(frozen=True, slots=True)
+class AllowedRows:
+    """What filter and rules allow, without the rows that this answer leaves out by name."""
+
+    shared: SharedMask
+    left_out: Rows
+
+    @property
+    def mask(self) -> Mask:
+        """All of it."""
+        return without(self.shared.mask, self.left_out)
+
+    def bits(self, release: LoadedRelease) -> list[bytes]:
+        """The tensor `allowed` of each part."""
+        return [
+            release.bits_without(release.allowed_bits(part.mask, part.stamp), self.left_out)
+            for part in self.shared.parts
+        ]
+
+    def requests(self, shopper: Shopper, release: LoadedRelease, index: CatalogueIndex) -> list[FusionRequest]:
+        """One for each part, all of one shape."""
+        return [
+            fusion_request(shopper, release, index, allowed=bits, candidates=no_candidates())
+            for bits in self.bits(release)
+        ]
+
+    def best(self, answers: Sequence[FusionAnswer], release: LoadedRelease) -> tuple[Rows, Floats, Floats]:
+        """Rows, scores and boosts, best sum of both first, from the answers to `requests`."""
+        return in_one_order(
+            [
+                (part.boost, *best_rows(answer, release, without(part.mask, self.left_out)))
+                for part, answer in zip(self.shared.parts, answers, strict=True)
+            ]
+        )
+
+    def most_popular(self, best: Callable[[Mask], tuple[Rows, Floats, bool]]) -> tuple[Rows, Floats, Floats, bool]:
+        """Rows, scores and boosts, best sum of both first, and whether `best` says yes of a part.
+
+        Args:
+            best: the most popular rows of a mask and their scores, whatever else is in the mask.
+        """
+        found = [(part.boost, *best(without(part.mask, self.left_out))) for part in self.shared.parts]
+        in_order = in_one_order([(boost, rows, scores) for boost, rows, scores, _ in found])
+        return (*in_order, any(chosen for *_, chosen in found))
+
+
+def allowed_rows(shared: SharedMask, left_out: Sequence[tuple[str, Rows]]) -> AllowedRows:
+    """Of a shared mask and what single fields leave out."""
+    return AllowedRows(shared, np.concatenate([np.zeros(0, np.int32), *(rows for _, rows in left_out)]))
