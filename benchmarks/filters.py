@@ -3,7 +3,8 @@
     python -m benchmarks.filters [--calls 300] [ITEMS ...]
 
 For each size of the catalogue (100,000 if not given): a shop with a release of random weights, a gateway and Triton.
-One client calls, one request at a time, each kind in turn, so that whatever else the machine does falls on all of them.
+One client calls, one request at a time, each kind once a round in an order drawn anew: whatever else the machine does,
+and what the call before left behind, falls on all of them.
 Every filter is measured twice: sent the same each time, as a category page sends it, and never the same twice, so that
 nothing the gateway remembers helps. Prints medians and ratios, and the memory of gateway and Triton; keeps them as JSON
 in benchmarks/results/.
@@ -94,9 +95,11 @@ def measured(shop: LiveShop, size: int, calls: int) -> tuple[list[Cost], dict[st
         recommend = recommendation_pb2_grpc.RecommendationServiceStub(channel).Recommend
         kinds = requests(size)
         seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
+        order, draw = list(kinds), random.Random(0)
         for number in range(WARM_UP_CALLS + calls):
-            for kind, made in kinds.items():
-                request = next(made)
+            draw.shuffle(order)
+            for kind in order:
+                request = next(kinds[kind])
                 begin_s = time.perf_counter()
                 answer = recommend(request, timeout=60)
                 if number >= WARM_UP_CALLS:
