@@ -2,11 +2,17 @@
 
 popularity = sum over events of weight(type) * 0.5 ** (age / POPULARITY_HALF_LIFE_DAYS), ages counted from the newest
 event, so that an old data set works like a running shop.
+
+Segments are the whole shop (""), the top category, and every combination of the country and the device that the
+shopper's attributes name (`country`, and `device` among the free ones: events say neither) with the part of the day,
+in UTC, in which the event happened.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Final
 
@@ -27,9 +33,17 @@ POPULARITY_WEIGHTS: Final[dict[EventType, float]] = {
 }
 SEGMENT_ITEMS: Final = 500
 """Items kept in each segment but the whole shop, most popular first."""
+SEGMENT_EVENTS: Final = 20
+"""A combination with fewer events is left out: it says no more than what it is made of."""
+TIME_OF_DAY: Final = "time:"
+PARTS_OF_DAY: Final[tuple[str, ...]] = ("night", "morning", "afternoon", "evening")
+"""Six hours each, from midnight UTC on."""
 
 _MAX_SEGMENT_CHARS: Final = 128
 _DAY_MS: Final = 86_400_000.0
+_PART_MS: Final = 86_400_000 // len(PARTS_OF_DAY)
+_TRAITS: Final = ("country", "device", "time")
+_FIGURES: Final = ("views", "carts", "purchases", "popularity")
 _INSERT_ROWS: Final = 10_000
 
 STATISTICS_COLUMNS: Final[dict[str, pl.DataType]] = {
@@ -42,14 +56,16 @@ STATISTICS_COLUMNS: Final[dict[str, pl.DataType]] = {
 }
 
 
-def country_segment(country: str) -> str:
-    """The segment of shoppers from `country`."""
-    return f"country:{country}"[:_MAX_SEGMENT_CHARS]
+def segments(country: str, device: str, time_ms: int) -> list[str]:
+    """The segments of a shopper at a moment, from wide to narrow: country, device in it, part of the day in both.
 
-
-def category_segment(top_category: str) -> str:
-    """The segment of items whose category path begins with `top_category`."""
-    return f"category:{top_category}"[:_MAX_SEGMENT_CHARS]
+    What is empty is left out; so is a segment whose name is too long for the table.
+    """
+    parts = [f"country:{country}"] if country else []
+    parts += [f"device:{device}"] if device else []
+    parts.append(TIME_OF_DAY + PARTS_OF_DAY[time_ms // _PART_MS % len(PARTS_OF_DAY)])
+    names = ["|".join(parts[: count + 1]) for count in range(len(parts))]
+    return [name for name in names if len(name) <= _MAX_SEGMENT_CHARS]
 
 
 def item_statistics(
@@ -60,7 +76,7 @@ def item_statistics(
     Args:
         events: a Parquet file or frame with shopper, item_id, event_type, event_time_ms.
         items: the catalogue, with item_id and category_path; items that it lacks are left out unless it is empty.
-        users: shopper and country.
+        users: shopper, country and device.
         at_ms: the moment; later events do not count. The newest event's time if not given.
     """
     source = pl.scan_parquet(events) if isinstance(events, Path) else events
@@ -71,22 +87,20 @@ def item_statistics(
         at_ms = counted.select(pl.col("event_time_ms").max()).collect().item()
     if at_ms is None:
         return pl.DataFrame(schema=STATISTICS_COLUMNS)
-    by_country = _by_country(counted.filter(pl.col("event_time_ms") <= at_ms), users, at_ms)
+    cells = _cells(counted.filter(pl.col("event_time_ms") <= at_ms), users, at_ms)
     if items.height:
-        by_country = by_country.join(items.select("item_id"), on="item_id", how="semi")
-    shop = by_country.group_by("item_id").agg(pl.exclude("country").sum()).with_columns(segment=pl.lit(""))
-    countries = by_country.filter(pl.col("country").is_not_null()).with_columns(
-        segment=pl.format("country:{}", "country").str.head(_MAX_SEGMENT_CHARS)
-    )
+        cells = cells.join(items.select("item_id"), on="item_id", how="semi")
+    shop = cells.group_by("item_id").agg(pl.col(_FIGURES).sum()).with_columns(segment=pl.lit(""))
+    of_shoppers = pl.concat([_segment(cells, traits) for count in (1, 2, 3) for traits in combinations(_TRAITS, count)])
     top = items.select("item_id", pl.col("category_path").list.first().alias("top")).drop_nulls()
     categories = shop.join(top, on="item_id").with_columns(
         segment=pl.format("category:{}", "top").str.head(_MAX_SEGMENT_CHARS)
     )
     # Sums of floats depend on the order of threads; what is equal should compare equal.
-    shop, countries, categories = (
-        part.with_columns(pl.col("popularity").round_sig_figs(12)) for part in (shop, countries, categories)
+    shop, of_shoppers, categories = (
+        part.with_columns(pl.col("popularity").round_sig_figs(12)) for part in (shop, of_shoppers, categories)
     )
-    parts = [shop, _most_popular(countries), _most_popular(categories)]
+    parts = [shop, _most_popular(of_shoppers), _most_popular(categories)]
     statistics = pl.concat(
         [part.select(pl.col(name).cast(kind) for name, kind in STATISTICS_COLUMNS.items()) for part in parts]
     )
@@ -112,17 +126,17 @@ def online_rows(statistics: pl.DataFrame, at_ms: int) -> pl.DataFrame:
     )
 
 
-def _by_country(events: pl.LazyFrame, users: pl.DataFrame, at_ms: int) -> pl.DataFrame:
-    """item_id, country (null if not known), views, carts, purchases, popularity."""
+def _cells(events: pl.LazyFrame, users: pl.DataFrame, at_ms: int) -> pl.DataFrame:
+    """item_id, country and device (null if not known), time, views, carts, purchases, popularity."""
     kind = pl.col("event_type")
     weights = {int(key): value for key, value in POPULARITY_WEIGHTS.items()}
     weight = kind.replace_strict(weights, return_dtype=pl.Float64)
     age_days = (at_ms - pl.col("event_time_ms")) / _DAY_MS
-    countries = users.lazy().select("shopper", "country").drop_nulls()
+    part_of_day = (pl.col("event_time_ms") // _PART_MS) % len(PARTS_OF_DAY)
     return (
-        events.select("shopper", "item_id", "event_type", "event_time_ms")
-        .join(countries, on="shopper", how="left")
-        .group_by("item_id", "country")
+        events.select("shopper", "item_id", "event_type", "event_time_ms", part_of_day.alias("time"))
+        .join(users.lazy().select("shopper", "country", "device"), on="shopper", how="left")
+        .group_by("item_id", *_TRAITS)
         .agg(
             kind.is_in([int(EventType.VIEW), int(EventType.CLICK)]).sum().cast(pl.Int64).alias("views"),
             (kind == int(EventType.CART)).sum().cast(pl.Int64).alias("carts"),
@@ -130,7 +144,18 @@ def _by_country(events: pl.LazyFrame, users: pl.DataFrame, at_ms: int) -> pl.Dat
             (weight * (0.5 ** (age_days / POPULARITY_HALF_LIFE_DAYS))).sum().alias("popularity"),
         )
         .collect(engine="streaming")
+        .with_columns(pl.col("time").replace_strict(dict(enumerate(PARTS_OF_DAY)), return_dtype=pl.String))
     )
+
+
+def _segment(cells: pl.DataFrame, traits: Sequence[str]) -> pl.DataFrame:
+    """The items of every segment that these traits make, with its name."""
+    known = cells.drop_nulls(list(traits))
+    name = pl.concat_str([pl.format(f"{trait}:{{}}", trait) for trait in traits], separator="|")
+    found = known.group_by("item_id", segment=name).agg(pl.col(_FIGURES).sum())
+    events = pl.sum_horizontal("views", "carts", "purchases").sum().over("segment")
+    least = SEGMENT_EVENTS if len(traits) > 1 else 0
+    return found.filter(pl.col("segment").str.len_chars() <= _MAX_SEGMENT_CHARS, events >= least)
 
 
 def _most_popular(segments: pl.DataFrame) -> pl.DataFrame:

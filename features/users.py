@@ -96,8 +96,9 @@ class Users:
             return {key[2:] for key in self._tombstones.erased(connection, [f"u:{user_id}" for user_id in user_ids])}
 
     def frame(self) -> pl.DataFrame:
-        """Every profile, by id; columns `USER_COLUMNS`."""
-        statement = select(*(User.__table__.c[name] for name in USER_COLUMNS)).order_by(User.user_id)
+        """Every profile, by id; columns `USER_COLUMNS`, and `device`, the free attribute of that name."""
+        columns = [User.__table__.c[name] for name in USER_COLUMNS]
+        statement = select(*columns, User.attributes["device"].as_string()).order_by(User.user_id)
         with self._engine.connect() as connection:
             rows = [tuple(row) for row in connection.execute(statement)]
-        return pl.DataFrame(rows, schema=USER_COLUMNS, orient="row")
+        return pl.DataFrame(rows, schema=USER_COLUMNS | {"device": pl.String()}, orient="row")

@@ -17,7 +17,14 @@ from features import schema, store
 from features.build import OFFLINE_EVENTS, build, whole_shoppers
 from features.event_log import EventLog, NewEvent
 from features.history import PurchaseHistory
-from features.item_statistics import POPULARITY_HALF_LIFE_DAYS, POPULARITY_WEIGHTS, SEGMENT_ITEMS, item_statistics
+from features.item_statistics import (
+    POPULARITY_HALF_LIFE_DAYS,
+    POPULARITY_WEIGHTS,
+    SEGMENT_EVENTS,
+    SEGMENT_ITEMS,
+    item_statistics,
+    segments,
+)
 from features.rows import newest_events, purchase_rows, purchases, recent_rows
 from features.schema import EventType
 from features.settings import Settings
@@ -26,6 +33,7 @@ from features.users import UserProfile, Users
 from tests.features.shops import HOUR_MS, START_MS, fill, now_ms, online, random_events
 
 DAY_MS = 24 * HOUR_MS
+PART = segments("", "", START_MS)[-1].removeprefix("time:")
 
 
 def test_files_hold_the_log_and_rows_equal_the_logs_own_answers(settings: Settings) -> None:
@@ -154,7 +162,7 @@ def test_popularity_halves_with_age_and_segments_follow_shopper_and_category() -
         [("u:1", "lamp", buy, START_MS + day), ("u:2", "sofa", buy, START_MS), ("s:9", "lamp", view, START_MS)]
     )
     catalogue = pl.DataFrame({"item_id": ["lamp", "sofa"], "category_path": [["Light"], ["Seats", "Soft"]]})
-    users = pl.DataFrame({"shopper": ["u:1", "u:2"], "country": ["GB", "DE"]})
+    users = pl.DataFrame({"shopper": ["u:1", "u:2"], "country": ["GB", "DE"], "device": ["phone", None]})
     got = item_statistics(log.lazy(), catalogue, users)
     seen_before = POPULARITY_WEIGHTS[view] / 2
     expected = {
@@ -162,6 +170,9 @@ def test_popularity_halves_with_age_and_segments_follow_shopper_and_category() -
         ("", "sofa"): (0, 1, 0.5),
         ("country:GB", "lamp"): (0, 1, 1.0),
         ("country:DE", "sofa"): (0, 1, 0.5),
+        ("device:phone", "lamp"): (0, 1, 1.0),
+        (f"time:{PART}", "lamp"): (1, 1, 1 + seen_before),
+        (f"time:{PART}", "sofa"): (0, 1, 0.5),
         ("category:Light", "lamp"): (1, 1, 1 + seen_before),
         ("category:Seats", "sofa"): (0, 1, 0.5),
     }
@@ -175,7 +186,7 @@ def test_popularity_halves_with_age_and_segments_follow_shopper_and_category() -
 def test_popularity_at_a_moment_leaves_later_events_out() -> None:
     log = _frame(random_events(200, seed=8))
     catalogue = pl.DataFrame(schema={"item_id": pl.String, "category_path": pl.List(pl.String)})
-    users = pl.DataFrame(schema={"shopper": pl.String, "country": pl.String})
+    users = pl.DataFrame(schema={"shopper": pl.String, "country": pl.String, "device": pl.String})
     moment = START_MS + 40 * HOUR_MS
     cut = log.filter(pl.col("event_time_ms") <= moment)
     assert item_statistics(log.lazy(), catalogue, users, moment).equals(
@@ -187,11 +198,28 @@ def test_a_segment_keeps_its_most_popular_items() -> None:
     count = SEGMENT_ITEMS + 20
     log = _events([("u:1", f"item-{n}", EventType.PURCHASE, START_MS + n) for n in range(count)])
     catalogue = pl.DataFrame({"item_id": [f"item-{n}" for n in range(count)], "category_path": [["All"]] * count})
-    users = pl.DataFrame({"shopper": ["u:1"], "country": ["GB"]})
+    users = pl.DataFrame({"shopper": ["u:1"], "country": ["GB"], "device": [None]}, schema_overrides={"device": str})
     got = item_statistics(log.lazy(), catalogue, users)
     sizes = dict(got.group_by("segment").len().rows())
-    assert sizes == {"": count, "country:GB": SEGMENT_ITEMS, "category:All": SEGMENT_ITEMS}
+    names = ("country:GB", f"time:{PART}", f"country:GB|time:{PART}", "category:All")
+    assert sizes == {"": count} | dict.fromkeys(names, SEGMENT_ITEMS)
     assert "item-0" not in got.filter(pl.col("segment") == "country:GB")["item_id"].to_list()
+
+
+def test_combinations_are_counted_where_there_is_enough_to_count() -> None:
+    part_ms = DAY_MS // 4
+    rows = [("u:1", f"i{n % 3}", EventType.VIEW, START_MS + n % 2 * part_ms) for n in range(2 * SEGMENT_EVENTS)]
+    rows += [("u:2", "i0", EventType.VIEW, START_MS + n) for n in range(SEGMENT_EVENTS - 1)]
+    catalogue = pl.DataFrame({"item_id": ["i0", "i1", "i2"], "category_path": [["All"]] * 3})
+    users = pl.DataFrame({"shopper": ["u:1", "u:2"], "country": ["GB", "DE"], "device": ["phone", "phone"]})
+    got = item_statistics(_events(rows).lazy(), catalogue, users)
+    named = set(segments("GB", "phone", START_MS)) | set(segments("GB", "phone", START_MS + part_ms))
+    assert named <= set(got["segment"])
+    assert "country:DE" in set(got["segment"]) and "country:DE|device:phone" not in set(got["segment"])
+    both = got.filter(pl.col("segment") == "country:GB|device:phone")
+    assert both["views"].sum() == 2 * SEGMENT_EVENTS
+    later = got.filter(pl.col("segment") == segments("GB", "phone", START_MS + part_ms)[-1])
+    assert later["views"].sum() == SEGMENT_EVENTS
 
 
 def test_the_table_of_statistics_is_replaced(settings: Settings) -> None:

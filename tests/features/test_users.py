@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import polars as pl
 import pytest
 
 from features.database.engine import open_database
 from features.users import USER_COLUMNS, UserProfile, Users
+
+PHONE = {"device": "phone"}
 
 
 @pytest.fixture
@@ -35,10 +38,17 @@ def test_a_second_profile_replaces_the_first(users: Users) -> None:
 
 
 def test_many_profiles_at_once(users: Users) -> None:
-    users.upsert([UserProfile(user_id=f"{number:04}", age=number % 90) for number in range(1_500)])
+    users.upsert(
+        [
+            UserProfile(user_id=f"{number:04}", age=number % 90, attributes=PHONE if number == 7 else {})
+            for number in range(1_500)
+        ]
+    )
     frame = users.frame()
     assert frame.height == 1_500
-    assert dict(frame.schema) == USER_COLUMNS
+    assert dict(frame.schema) == USER_COLUMNS | {"device": pl.String()}
+    assert frame.filter(pl.col("device") == "phone")["user_id"].to_list() == ["0007"]
+    assert frame["device"].null_count() == 1_499
     assert len(users.of([f"{number:04}" for number in range(2_000)])) == 1_500
 
 
