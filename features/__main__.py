@@ -133,10 +133,10 @@ def report(
         datetime | None, typer.Option(help="Start of the window, UTC; default: 7 days before its end.")
     ] = None,
     until: Annotated[datetime | None, typer.Option(help="End of the window, UTC; default: now.")] = None,
-    by: Annotated[Dimension | None, typer.Option(help="One dimension alone; default: each of the three.")] = None,
+    by: Annotated[Dimension | None, typer.Option(help="One dimension alone; default: each of the four.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
 ) -> None:
-    """How answers did: impressions, click-through, conversion and coverage by release, placement and tier."""
+    """How answers did: impressions, click-through, conversion and coverage by release, placement, tier and slot."""
     from features.answer_report import DIMENSIONS
     from features.answer_report import report as answer_report
 

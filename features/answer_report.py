@@ -1,5 +1,6 @@
 """How answers did: `python -m features report` joins the recorded answers with the events that carry their tokens.
 
+Of the places of a page, those that exploration gave away (`explored_item_ids` of the recorded answer) are told apart.
 An impression is an item of a recorded page (an answer without items has none). It is clicked where an event on the
 item other than an impression carries the answer's token, and converted where a purchase does, both at most
 `ATTRIBUTION_DAYS` after the answer. Intervals are Wilson's, at 95%, with each impression as an independent trial:
@@ -18,14 +19,18 @@ import polars as pl
 from rich.table import Table
 from sqlalchemy import Engine, String, cast, func, select
 
+from features.answers import EXPLORED
 from features.database.models import Answer, Event, Item
 from features.rate import Rate
 from features.schema import EventType, Tier
 
 ATTRIBUTION_DAYS: Final = 7.0
 
-Dimension = Literal["release", "placement", "tier"]
-DIMENSIONS: Final[tuple[Dimension, ...]] = ("release", "placement", "tier")
+Dimension = Literal["release", "placement", "tier", "slot"]
+DIMENSIONS: Final[tuple[Dimension, ...]] = ("release", "placement", "tier", "slot")
+RANKED: Final = "ranked"
+EXPLORING: Final = "explored"
+"""Values of `slot`: places that an item has by its rank, and those given away so that it can be tried out."""
 TIERS: Final = {int(tier): tier.name.lower() for tier in Tier}
 
 _WINDOW_MS: Final = int(ATTRIBUTION_DAYS * 86_400_000)
@@ -44,6 +49,7 @@ _ANSWERS: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
     "placement": pl.String,
     "tier": pl.Int64,
     "item_ids": pl.String,
+    "explored": pl.String,
 }
 
 
@@ -54,7 +60,7 @@ class Line:
     dimension: Dimension | Literal["all"]
     value: str
     answers: int
-    """Pages with at least one item."""
+    """Pages with at least one item (of the line's slot)."""
     impressions: int
     clicked: Rate
     converted: Rate
@@ -101,8 +107,9 @@ def report(engine: Engine, since_ms: int, until_ms: int, by: Sequence[Dimension]
     events = _token_events(engine, since_ms, until_ms + _WINDOW_MS)
     cells, shown = [], []
     for answers in _answers(engine, since_ms, until_ms):
-        cells.append(_cells(answers, events))
-        shown.append(answers.select(*_CELL, item_id="item_ids").explode("item_id").unique())
+        for slot in _slots(answers):
+            cells.append(_cells(slot, events))
+            shown.append(slot.select(*_CELL, item_id="item_ids").explode("item_id").unique())
     with engine.connect() as connection:
         catalogue = connection.scalar(select(func.count()).where(Item.deleted.is_(False))) or 0
     lines: list[Line] = []
@@ -124,7 +131,10 @@ def _lines(
     dimension: Dimension | Literal["all"], figures: pl.DataFrame, items: pl.DataFrame, catalogue: int
 ) -> list[Line]:
     group = pl.lit("") if dimension == "all" else pl.col(dimension)
-    sums = figures.group_by(group.alias("value")).agg(pl.col("answers", "impressions", "clicked", "converted").sum())
+    pages = pl.col("pages" if dimension == "slot" else "answers")
+    sums = figures.group_by(group.alias("value")).agg(
+        pl.col("impressions", "clicked", "converted").sum(), answers=pages.sum()
+    )
     distinct = items.group_by(group.alias("value")).agg(items_shown=pl.col("item_id").n_unique())
     return [
         Line(
@@ -142,7 +152,7 @@ def _lines(
 
 
 def _cells(answers: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
-    """answers, impressions, clicked, converted of each release, placement and tier."""
+    """answers, pages, impressions, clicked, converted of each release, placement, tier and slot."""
     acted = (
         answers.join(events, on="attribution_token")
         .filter(
@@ -158,7 +168,8 @@ def _cells(answers: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
         answers.join(acted, on="attribution_token", how="left")
         .group_by(_CELL)
         .agg(
-            answers=pl.len().cast(pl.Int64),
+            answers=pl.col("counts").sum().cast(pl.Int64),
+            pages=pl.len().cast(pl.Int64),
             impressions=pl.col("item_ids").list.len().sum().cast(pl.Int64),
             clicked=pl.col("clicked").sum().cast(pl.Int64),
             converted=pl.col("converted").sum().cast(pl.Int64),
@@ -166,16 +177,27 @@ def _cells(answers: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def _slots(answers: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """The answers with the items of each slot alone; `counts` where the answer is counted, which is once."""
+    ranked = pl.col("item_ids").list.set_difference("explored")
+    alone = ranked.list.len() == 0
+    for slot, items, counts in ((RANKED, ranked, pl.lit(True)), (EXPLORING, pl.col("explored"), alone)):
+        part = answers.with_columns(counts=counts, item_ids=items, slot=pl.lit(slot))
+        yield part.filter(pl.col("item_ids").list.len() > 0)
+
+
 def _answers(engine: Engine, since_ms: int, until_ms: int) -> Iterator[pl.DataFrame]:
-    """The answers of the window that show something, by the thousand; columns `_ANSWERS`, `item_ids` as a list."""
-    columns = [getattr(Answer, name) for name in _ANSWERS if name != "item_ids"]
-    statement = select(*columns, cast(Answer.item_ids, String)).where(  # as text: polars reads JSON faster than Python
-        Answer.answered_time_ms >= since_ms, Answer.answered_time_ms < until_ms
-    )
+    """The answers of the window that show something, by the thousand; columns `_ANSWERS`, items as lists."""
+    columns = [getattr(Answer, name) for name in _ANSWERS if name not in ("item_ids", "explored")]
+    columns += [cast(Answer.item_ids, String), cast(Answer.request[EXPLORED], String)]  # text: polars reads JSON faster
+    statement = select(*columns).where(Answer.answered_time_ms >= since_ms, Answer.answered_time_ms < until_ms)
     with engine.connect().execution_options(yield_per=_CHUNK_ANSWERS) as connection:
         for rows in connection.execute(statement).partitions():
             frame = pl.DataFrame([tuple(row) for row in rows], schema=_ANSWERS, orient="row")
-            frame = frame.with_columns(pl.col("item_ids").str.json_decode(pl.List(pl.String)))
+            frame = frame.with_columns(
+                pl.col("item_ids").str.json_decode(pl.List(pl.String)),
+                pl.col("explored").str.json_decode(pl.List(pl.String)).fill_null([]),  # "null" on SQLite
+            )
             yield frame.filter(pl.col("item_ids").list.len() > 0)
 
 

@@ -20,6 +20,9 @@ from features.transform import Array
 
 DELETED_AT_ONCE: Final = 1_000
 
+EXPLORED: Final = "explored_item_ids"
+"""The option that names items of the page which stand there to be tried out, not by their rank."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewAnswer:

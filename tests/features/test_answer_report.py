@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from features.__main__ import app
 from features.answer_report import Line, Rate, report
-from features.answers import NewAnswer, answer_row, append_answers
+from features.answers import EXPLORED, NewAnswer, answer_row, append_answers
 from features.catalogue import Catalogue, CatalogueItem
 from features.database.engine import open_database
 from features.event_log import EventLog, NewEvent
@@ -25,14 +25,21 @@ VIEW, PURCHASE, IMPRESSION, CLICK = EventType.VIEW, EventType.PURCHASE, EventTyp
 
 
 def answer(
-    token: str, items: str, *, release: int = 1, tier: int = 1, placement: str = "home", at_ms: int = T_MS
+    token: str,
+    items: str,
+    *,
+    release: int = 1,
+    tier: int = 1,
+    placement: str = "home",
+    at_ms: int = T_MS,
+    explored: tuple[str, ...] = (),
 ) -> NewAnswer:
     query = ShopperQuery(user_id="anna", session_id="", now_ms=at_ms)
     return NewAnswer(
         attribution_token=token,
         query=query,
         placement=placement,
-        options={},
+        options={EXPLORED: explored} if explored else {},
         release=release,
         tier=tier,
         item_ids=items.split(),
@@ -66,9 +73,9 @@ def fill(engine: Engine) -> None:
     catalogue.delete(["i10"])
     answers = [
         answer("first", "i0 i1 i2 i3"),
-        answer("second", "i0 i1 i4", release=2, placement="basket"),
+        answer("second", "i0 i1 i4", release=2, placement="basket", explored=("i4",)),
         answer("third", "i5 i6 i0", release=0, tier=4),
-        answer("fourth", "i7", release=2),
+        answer("fourth", "i7", release=2, explored=("i7",)),
         answer("ranked", "", placement=""),  # Rank: what was shown is not known
         answer("before", "i9", at_ms=T_MS - 1),
         answer("after", "i9", at_ms=T_MS + DAY_MS),
@@ -121,6 +128,14 @@ def test_figures_are_those_worked_out_by_hand(shop: Engine) -> None:
     assert group(found.lines, "placement", "home").items_shown == 7
     assert group(found.lines, "tier", "popular").converted.share == 1 / 3
     assert group(found.lines, "tier", "full").clicked.share == 3 / 8
+
+
+def test_places_given_away_to_explore_are_told_apart(shop: Engine) -> None:
+    lines = report(shop, T_MS, T_MS + DAY_MS, by=["slot"]).lines
+    explored, ranked = group(lines, "slot", "explored"), group(lines, "slot", "ranked")
+    assert (explored.answers, explored.impressions, explored.clicked.count) == (2, 2, 1)  # i4 of second; i7 of fourth
+    assert (ranked.answers, ranked.impressions, ranked.clicked.count) == (3, 9, 3)
+    assert (explored.items_shown, ranked.items_shown) == (2, 6)
 
 
 def test_a_token_that_no_answer_has_is_counted_apart(shop: Engine) -> None:
