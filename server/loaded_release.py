@@ -110,6 +110,27 @@ class LoadedRelease:
         units[slots >= 0] = unit_length(self.new.vectors[slots[slots >= 0]])
         return units
 
+    def cosines(self, rows: Rows, unit: Floats) -> Floats:
+        """Cosine of each catalogue row and a vector of length 1, float32 (n,); 0 for items without a vector."""
+        if 4 * rows.size < self.rows.size:
+            few: Floats = self.unit_vectors(rows) @ unit
+            return few
+        indices, slots = self.indices(rows), self.slots(rows)
+        known, new = indices >= 0, slots >= 0
+        cosines = np.zeros(rows.size, np.float32)
+        cosines[known] = (self.units @ unit)[indices[known]]  # once over all is cheaper than a copy of most
+        cosines[new] = unit_length(self.new.vectors[slots[new]]) @ unit
+        return cosines
+
+    def content_scores(self, rows: Rows, interest: Floats) -> Floats:
+        """Interest on the vectors of catalogue rows, without repeat terms, float32 (n,); -inf without a vector."""
+        indices, slots = self.indices(rows), self.slots(rows)
+        scores = np.full(rows.size, -np.inf, np.float32)
+        known, new = indices >= 0, slots >= 0
+        scores[known] = self.vectors[indices[known]] @ interest + self.biases[indices[known]]
+        scores[new] = self.new.vectors[slots[new]] @ interest + self.new.biases[slots[new]]
+        return scores
+
     def content_of(self, rows: Rows) -> Ints:
         """Content codes of rows that the release does not know, int32 (n, CONTENT_TOKENS), else zeros."""
         slots = self.slots(rows)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from server.catalogue_index import Rows
 from server.errors import NotFound
 from server.filters import allowed
+from server.loaded_release import Floats
 from server.queries import ItemFilter, SimilarItems
 from server.shop import Shop
 
@@ -26,19 +28,37 @@ def similar_items(shop: Shop, item_id: str, page_size: int, item_filter: ItemFil
     sellable, _ = shop.sellable.mask(now_ms, allow_age_restricted=item_filter.allow_age_restricted)
     rows = np.flatnonzero(allowed(index, sellable, item_filter, _NOBODY)).astype(np.int32)
     rows = rows[rows != row]
-    if release is not None:
-        units = release.unit_vectors(rows)
-        similarity = units @ release.unit_vectors(np.array([row], np.int32))[0]
-    if release is None or not similarity.any():  # no vector for the item
+    variants = index.columns.variant
+    if variants[row]:
+        rows = rows[variants[rows] != variants[row]]
+    unit = release.unit_vectors(np.array([row], np.int32))[0] if release is not None else None
+    if release is not None and unit is not None and unit.any():
+        similarity = release.cosines(rows, unit)
+    else:
         similarity = index.content_similarity(row, rows)
-    order = np.argsort(-similarity, kind="stable")
-    groups = index.columns.variant[rows[order]]
-    first = np.zeros(order.size, np.bool_)
-    first[np.unique(groups, return_index=True)[1]] = True
-    keep = ((groups == 0) | first) & ((groups == 0) | (groups != index.columns.variant[row]))
-    chosen = order[keep][:page_size]
+    chosen = _nearest(similarity, variants[rows], page_size)
     return SimilarItems(
         item_ids=[index.item_ids[place] for place in rows[chosen]],
         similarities=np.clip(similarity[chosen], -1.0, 1.0).tolist(),
         release=release.number if release else 0,
     )
+
+
+def _nearest(similarity: Floats, groups: Rows, count: int) -> Rows:
+    """Places of the `count` most similar, of each group but 0 one alone; of equals the first."""
+    wanted = min(2 * count, similarity.size)
+    while True:
+        if wanted < similarity.size:
+            least = np.partition(similarity, -wanted)[-wanted]
+            places = np.flatnonzero(similarity >= least)
+        else:
+            places = np.arange(similarity.size)
+        places = places[np.argsort(-similarity[places], kind="stable")]
+        found = groups[places]
+        first = np.zeros(places.size, np.bool_)
+        first[np.unique(found, return_index=True)[1]] = True
+        places = places[(found == 0) | first]
+        if places.size >= count or wanted >= similarity.size:
+            nearest: Rows = places[:count].astype(np.int32)
+            return nearest
+        wanted *= 4
