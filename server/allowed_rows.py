@@ -7,7 +7,7 @@ of a part are among them; the best of all are then among the best of the parts.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from server.filter_masks import SharedMask
 from server.filters import without
 from server.hydrate import fusion_request, no_candidates
 from server.loaded_release import LoadedRelease
-from server.selection import Floats, best_rows, in_one_order
+from server.selection import Floats, best_rows, in_one_order, more_is_known
 from server.triton import FusionAnswer, FusionRequest
 
 
@@ -48,13 +48,28 @@ class AllowedRows:
         ]
 
     def best(self, answers: Sequence[FusionAnswer], release: LoadedRelease) -> tuple[Rows, Floats, Floats]:
-        """Rows, scores and boosts, best sum of both first, from the answers to `requests`."""
-        return in_one_order(
-            [
-                (part.boost, *best_rows(answer, release, without(part.mask, self.left_out)))
-                for part, answer in zip(self.shared.parts, answers, strict=True)
-            ]
+        """Rows, scores and boosts, best sum of both first, from the answers to `requests`.
+
+        They end where a part may have better rows than are known of it.
+        """
+        parts = list(zip(self.shared.parts, answers, strict=True))
+        rows, scores, boosts = in_one_order(
+            [(part.boost, *best_rows(answer, release, without(part.mask, self.left_out))) for part, answer in parts]
         )
+        least = max((float(a.top_scores[-1]) + part.boost for part, a in parts if more_is_known(a)), default=-np.inf)
+        count = int((scores + boosts >= np.float32(least)).sum()) if len(parts) > 1 else rows.size
+        return rows[:count], scores[:count], boosts[:count]
+
+    def but(self, rows: Rows) -> AllowedRows:
+        """The same without some rows."""
+        return replace(self, left_out=np.concatenate([self.left_out, rows])) if rows.size else self
+
+    def boosts(self, rows: Rows) -> Floats:
+        """The sum of boosts that each of the rows has, float32 (n,)."""
+        found = np.zeros(rows.size, np.float32)
+        for part in self.shared.parts:
+            found[part.mask[rows]] = part.boost
+        return found
 
     def most_popular(self, best: Callable[[Mask], tuple[Rows, Floats, bool]]) -> tuple[Rows, Floats, Floats, bool]:
         """Rows, scores and boosts, best sum of both first, and whether `best` says yes of a part.

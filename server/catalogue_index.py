@@ -137,6 +137,17 @@ class CatalogueIndex:
         cosine: npt.NDArray[np.float32] = (common / np.sqrt(np.maximum(sizes * size, 1))).astype(np.float32)
         return cosine
 
+    def content_similarities(self, rows: Rows) -> npt.NDArray[np.float32]:
+        """`content_similarity` of every two of the rows, float32 (n, n)."""
+        ancestors, brands = self._ancestors[self.columns.node[rows]], self.columns.brand[rows]  # (n, 8), (n,)
+        common = ((brands[:, None] == brands) & (brands > 0)).astype(np.float32)
+        for level in ancestors.T:
+            if (level >= 0).any():
+                common += (level[:, None] == level) & (level >= 0)
+        sizes = np.sqrt(np.maximum((ancestors >= 0).sum(axis=1) + (brands > 0), 1)).astype(np.float32)
+        cosine: npt.NDArray[np.float32] = common / sizes / sizes[:, None]
+        return cosine
+
     def _below(self, nodes: list[int]) -> Mask:
         if not nodes:
             return np.zeros(len(self.item_ids), np.bool_)

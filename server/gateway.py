@@ -128,6 +128,7 @@ class Gateway:
             shown=ShownHistory(self._engine, self._threads),
             recorder=self._recorder,
             feature_budget_s=own.feature_budget_ms / 1000,
+            exploration_rate=own.exploration_rate,
         )
         write_budget_s = own.write_budget_ms / 1000
         self._limit = CallLimit(own.max_calls)

@@ -37,6 +37,16 @@ class ItemFilter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Caps:
+    """How many items of one kind a page may have; 0 is no cap. Items without a category or a brand are not capped."""
+
+    max_per_category: int = 0
+    category_level: int = 0
+    """Levels of the path that make a category; 0 is the whole path."""
+    max_per_brand: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecommendQuery:
     """One call of Recommend."""
 
@@ -45,6 +55,7 @@ class RecommendQuery:
     page_size: int = DEFAULT_PAGE_SIZE
     filter: ItemFilter = field(default_factory=ItemFilter)
     diversity: float = 0.0
+    caps: Caps = field(default_factory=Caps)
     explain: bool = False
 
 
@@ -66,6 +77,8 @@ class Recommendation:
     """None unless asked for, and for what a rule put there."""
     pinned: list[bool]
     """Whether a rule of the placement put the item there."""
+    explored: int | None
+    """Place of the item that is there to be tried out, if any."""
     tier: Tier
     release: int
     long_term_weight: float | None

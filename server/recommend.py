@@ -7,31 +7,37 @@ answer is empty only where filter or catalogue leave nothing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import fields
+from collections.abc import Sequence
+from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from features.schema import TOP_ITEMS, Tier
+from features.answers import EXPLORED
+from features.item_statistics import segments
+from features.schema import Tier
 from features.shopper import Shopper
 from server.allowed_rows import allowed_rows
 from server.catalogue_index import Mask, Rows
 from server.deadline import Deadline
+from server.diversity import POOL, Page
 from server.errors import ModelUnavailable
-from server.filters import Excluded, removed_counts, without
+from server.exploration import explore
+from server.filters import Excluded, removed_counts
 from server.hydrate import fusion_request, no_candidates
 from server.loaded_release import LoadedRelease
 from server.placement_rules import lay_out, placed_pins
-from server.queries import Reason, Recommendation, RecommendQuery, Strand
-from server.selection import completed, explain, spread_out
+from server.queries import Caps, Reason, Recommendation, RecommendQuery, Strand
+from server.selection import explain, last_score, more_is_known
 from server.shop import Shop
-from server.triton import FusionRequest
+from server.triton import FusionAnswer, FusionRequest
 
 LOG = logging.getLogger(__name__)
 
 Floats = npt.NDArray[np.float32]
+
+NO_CAPS = Caps()
 
 
 async def recommend(shop: Shop, query: RecommendQuery, deadline: Deadline) -> Recommendation:
@@ -86,17 +92,14 @@ class _Page:
                 for long_term in (True, False)
             ]
         answers = await self._shop.model.fuse(*requests, *strands, deadline=deadline)
-        found = self._allowed.best(answers[: len(requests)], release)
-        rows, scores, boosts = self._chosen(*found, release)
+        page = await self._page(release, answers[: len(requests)], deadline)
         reasons: list[Reason | None] = []
         if self._query.explain:
             alone = answers[len(requests) :]
-            reasons.extend(explain(rows, scores, shopper, release, index, answers[0], *alone))
-        mask = without(self.mask, self._pinned_rows)
-        rows, scores = completed(rows, scores + boosts, self._query.page_size, mask, answers[0], release)
+            scores = page.scores - self._allowed.boosts(page.rows)
+            reasons.extend(explain(page.rows, scores, shopper, release, index, answers[0], *alone))
         return self._answer(
-            rows,
-            scores,
+            page,
             tier=Tier.FULL if shopper.interest else Tier.RECENT,
             request=requests[0],
             long_term_weight=float(answers[0].long_weight[0]),
@@ -105,59 +108,70 @@ class _Page:
 
     def popular(self, release: LoadedRelease | None) -> Recommendation:
         """What is popular in the page's category, in the shopper's country, in the shop."""
-        index = self._shop.index
-        country = self._shopper.profile.country
-        page_category = self._query.shopper.context.page_category
+        index, query = self._shop.index, self._query
+        page_category = query.shopper.context.page_category
         category = index.in_category(page_category) if page_category else None
-        count = TOP_ITEMS if self._query.diversity else self._query.page_size + len(self._pins)
+        names = segments(self._shopper.profile.country or "", self._shopper.device, query.shopper.now_ms)
+        count = POOL if query.diversity or query.caps != NO_CAPS else query.page_size
 
         def best(mask: Mask) -> tuple[Rows, Floats, bool]:
-            return self._shop.popular.current.best(f"country:{country}" if country else "", category, mask, count)
+            return self._shop.popular.current.best(names, category, mask, count)
 
-        rows, scores, boosts, chosen = self._allowed.most_popular(best)
-        rows, scores, boosts = self._chosen(rows, scores, boosts, release)
+        page, left, in_segment = self._empty_page(release), self._allowed.but(self._pinned_rows), False
+        while not page.done:
+            rows, scores, boosts, chosen = left.most_popular(best)
+            page.take(rows[:count], (scores + boosts)[:count])
+            in_segment = in_segment or chosen
+            if rows.size < count:
+                break
+            left = self._allowed.but(page.closed(self.mask))
+        explore(self._shop, query, page, self.mask, release, None)
         return self._answer(
-            rows,
-            scores + boosts,
-            tier=Tier.SEGMENT if chosen else Tier.POPULAR,
+            page,
+            tier=Tier.SEGMENT if in_segment else Tier.POPULAR,
             request=None,
             long_term_weight=None,
-            reasons=[Reason(Strand.POPULAR)] * rows.size if self._query.explain else [],
+            reasons=[Reason(Strand.POPULAR)] * page.rows.size if query.explain else [],
         )
+
+    async def _page(self, release: LoadedRelease, answers: Sequence[FusionAnswer], deadline: Deadline) -> Page:
+        """The model's best items on a page; where caps leave places open, the model is asked for what they allow."""
+        page, left = self._empty_page(release), self._allowed.but(self._pinned_rows)
+        answer = answers[0]
+        while True:
+            rows, scores, boosts = left.best(answers, release)
+            page.take(rows, scores + boosts)
+            if page.done or not any(map(more_is_known, answers)):
+                break
+            left = self._allowed.but(page.closed(self.mask))
+            requests = left.requests(self._shopper, release, self._shop.index)
+            answers = await self._shop.model.fuse(*requests, deadline=deadline)
+        if not page.done:
+            rest = np.flatnonzero(page.open(self.mask))[::-1].astype(np.int32)  # newest first
+            page.take(rest, np.full(rest.size, last_score(page.scores, answer, release), np.float32))
+        explore(self._shop, self._query, page, self.mask, release, answer)
+        return page
+
+    def _empty_page(self, release: LoadedRelease | None) -> Page:
+        index, query, pinned = self._shop.index, self._query, self._pinned_rows
+
+        def similarities(rows: Rows) -> Floats:
+            if release is None:
+                return index.content_similarities(rows)
+            units = release.unit_vectors(rows)
+            similarity: Floats = units @ units.T
+            return similarity
+
+        size = query.page_size - pinned.size
+        return Page(index, size, query.diversity, query.caps, similarities, pinned)
 
     @property
     def _pinned_rows(self) -> Rows:
         return np.array([row for _, row in self._pins], np.int32)
 
-    def _chosen(
-        self, rows: Rows, scores: Floats, boosts: Floats, release: LoadedRelease | None
-    ) -> tuple[Rows, Floats, Floats]:
-        """What fills a page, without what is pinned."""
-        if self._pins:
-            own = ~np.isin(rows, self._pinned_rows)
-            rows, scores, boosts = rows[own], scores[own], boosts[own]
-        places = self._spread(rows, scores + boosts, release)
-        return rows[places], scores[places], boosts[places]
-
-    def _spread(self, rows: Rows, scores: Floats, release: LoadedRelease | None) -> npt.NDArray[np.int64]:
-        similar_to: Callable[[int], Floats]
-        if release is not None and self._query.diversity:
-            units = release.unit_vectors(rows)
-
-            def similar_to(place: int) -> Floats:
-                similarity: Floats = units @ units[place]
-                return similarity
-        else:
-
-            def similar_to(place: int) -> Floats:
-                return self._shop.index.content_similarity(int(rows[place]), rows)
-
-        return spread_out(scores, self._query.page_size, self._query.diversity, similar_to)
-
     def _answer(
         self,
-        rows: Rows,
-        scores: Floats,
+        ranked: Page,
         *,
         tier: Tier,
         request: FusionRequest | None,
@@ -165,45 +179,49 @@ class _Page:
         reasons: list[Reason | None],
     ) -> Recommendation:
         shopper = self._shopper
-        page = lay_out(rows.size, [position for position, _ in self._pins], self._query.page_size)
+        page = lay_out(ranked.rows.size, [position for position, _ in self._pins], self._query.page_size)
         pinned = [is_pin for is_pin, _ in page]
-        shown = [self._pins[place][1] if is_pin else int(rows[place]) for is_pin, place in page]
+        shown = [self._pins[place][1] if is_pin else int(ranked.rows[place]) for is_pin, place in page]
         item_ids = [self._shop.index.item_ids[row] for row in shown]
         explained = dict(enumerate(reasons))
+        explored = None if ranked.explored is None else page.index((False, ranked.explored))
         answer = self._shop.remember(
             self._query.shopper,
             shopper,
             tier,
             request,
-            options=_options(self._query),
+            options=_options(self._query) | ({} if explored is None else {EXPLORED: [item_ids[explored]]}),
             placement=self._query.placement,
             item_ids=item_ids,
         )
         return Recommendation(
             item_ids=item_ids,
-            scores=[0.0 if is_pin else float(scores[place]) for is_pin, place in page],
+            scores=[0.0 if is_pin else float(ranked.scores[place]) for is_pin, place in page],
             reasons=[None if is_pin else explained.get(place) for is_pin, place in page],
             pinned=pinned,
+            explored=explored,
             tier=tier,
             release=answer.release,
             long_term_weight=long_term_weight,
             last_event_ms=shopper.last_event_ms,
             encoded_through_ms=shopper.interest.encoded_through_ms if request and shopper.interest else None,
-            filter_counts=self._filter_counts() if len(page) < self._query.page_size else [],
+            filter_counts=self._filter_counts(ranked) if len(page) < self._query.page_size else [],
             attribution_token=answer.attribution_token,
             long_term_stale=shopper.interest_stale,
         )
 
-    def _filter_counts(self) -> list[tuple[str, int]]:
+    def _filter_counts(self, ranked: Page) -> list[tuple[str, int]]:
         shop, query = self._shop, self._query
         now_ms = query.shopper.now_ms
         sellable, _ = shop.sellable.mask(now_ms, allow_age_restricted=query.filter.allow_age_restricted)
         blocks = shop.rules.at(query.placement, now_ms).blocks
-        return removed_counts(shop.index, sellable, query.filter, self._left_out, blocks)
+        counts = removed_counts(shop.index, sellable, query.filter, self._left_out, blocks)
+        return [*counts, *ranked.passed_over(self.mask)]
 
 
 def _options(query: RecommendQuery) -> dict[str, Any]:
     """What the request asked for beyond shopper and placement, fields that were not set left out."""
     named = ((field.name, getattr(query.filter, field.name)) for field in fields(query.filter))
     chosen = {name: value for name, value in named if value not in (None, False, ())}
-    return {"filter": chosen, "page_size": query.page_size, "diversity": query.diversity}
+    caps = {name: value for name, value in asdict(query.caps).items() if value}
+    return {"filter": chosen, "page_size": query.page_size, "diversity": query.diversity, **caps}

@@ -1,8 +1,8 @@
-"""Step three: from the model's best items to the page: new items merged in, spread out, and explained."""
+"""Step three: from the model's best items to the page: new items merged in, and what is shown explained."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ MAX_REASONS = 3
 def best_rows(answer: FusionAnswer, release: LoadedRelease, mask: Mask) -> tuple[Rows, Floats]:
     """Catalogue rows and scores, best first: the model's best and the allowed items younger than the release.
 
+    Where the model knows more items than it returned, the list ends with the last that it did.
     Rows that came into the catalogue after the mask was made are not allowed.
     """
     items = answer.top_items[answer.top_items >= 0]
@@ -35,6 +36,8 @@ def best_rows(answer: FusionAnswer, release: LoadedRelease, mask: Mask) -> tuple
             new_scores = new.vectors[shown] @ answer.interest + new.biases[shown]
             rows, scores = np.concatenate([rows, new.rows[shown]]), np.concatenate([scores, new_scores])
             order = np.argsort(-scores, kind="stable")
+            if more_is_known(answer):
+                order = order[: int((scores >= answer.top_scores[-1]).sum())]
             rows, scores = rows[order], scores[order]
     return rows, scores
 
@@ -52,18 +55,15 @@ def in_one_order(parts: Sequence[tuple[float, Rows, Floats]]) -> tuple[Rows, Flo
     return rows, scores, boosts
 
 
-def completed(
-    rows: Rows, scores: Floats, count: int, mask: Mask, answer: FusionAnswer, release: LoadedRelease
-) -> tuple[Rows, Floats]:
-    """Fills up to `count` with allowed rows that have no vector yet, a moment after they came: last, newest first."""
-    if rows.size >= count:
-        return rows, scores
-    missing = mask.copy()
-    missing[rows] = False
-    more = np.flatnonzero(missing)[::-1][: count - rows.size].astype(np.int32)
+def last_score(scores: Floats, answer: FusionAnswer, release: LoadedRelease) -> float:
+    """A score for allowed rows that have no vector yet, a moment after they came: the average item's, or the last."""
     average = float(release.mean_vector @ answer.interest) + release.mean_bias
-    last = min(average, float(scores[-1])) if scores.size else average
-    return np.concatenate([rows, more]), np.concatenate([scores, np.full(more.size, last, np.float32)])
+    return min(average, float(scores[-1])) if scores.size else average
+
+
+def more_is_known(answer: FusionAnswer) -> bool:
+    """Whether the model may have left out items that it is allowed to recommend: its list is full."""
+    return bool((answer.top_items >= 0).all())
 
 
 def scores_of(answer: FusionAnswer, release: LoadedRelease, rows: Rows) -> Floats:
@@ -79,32 +79,6 @@ def scores_of(answer: FusionAnswer, release: LoadedRelease, rows: Rows) -> Float
     new = slots >= 0
     scores[new] = release.new.vectors[slots[new]] @ answer.interest + release.new.biases[slots[new]]
     return scores
-
-
-def spread_out(
-    scores: Floats, count: int, diversity: float, similar_to: Callable[[int], Floats]
-) -> npt.NDArray[np.int64]:
-    """Places of `count` items by maximal marginal relevance (Carbonell and Goldstein 1998); 0 is the order given.
-
-    Args:
-        scores: float32 (n,), best first.
-        diversity: weight of the greatest similarity to what is chosen already, against the score, 0 to 1.
-        similar_to: similarity of the item at a place to all, float32 (n,).
-    """
-    count = min(count, scores.size)
-    if diversity <= 0 or count <= 1:
-        return np.arange(count)
-    span = float(scores[0] - scores[-1])
-    relevance = (scores - scores[-1]) / span if span > 0 else np.ones_like(scores)
-    chosen = [0]
-    nearest = similar_to(0)
-    for _ in range(count - 1):
-        worth = (1 - diversity) * relevance - diversity * nearest
-        worth[chosen] = -np.inf
-        best = int(worth.argmax())
-        chosen.append(best)
-        nearest = np.maximum(nearest, similar_to(best))
-    return np.array(chosen)
 
 
 def explain(

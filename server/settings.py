@@ -21,6 +21,9 @@ class GatewaySettings(BaseSettings):
     max_queued_events: int = Field(default=50_000, gt=0, description="events awaiting their commit")
     max_queued_answers: int = Field(default=5_000, gt=0, description="answers awaiting their record; more are dropped")
     answer_retention_days: float = Field(default=30, gt=0, description="recorded answers that are older are deleted")
+    exploration_rate: float = Field(
+        default=0.02, ge=0, le=1, description="share of pages that give a place to an item that has hardly been seen"
+    )
     metrics_address: str = Field(
         default="", pattern=r"^(\S+:\d+)?$", description="host:port of this process's counters over HTTP; empty: none"
     )

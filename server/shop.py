@@ -52,6 +52,8 @@ class Shop:
     shown: ShownHistory
     recorder: AnswerRecorder
     feature_budget_s: float
+    exploration_rate: float
+    """Share of pages that give a place to an item that has hardly been seen."""
 
     async def shopper(self, query: ShopperQuery, release: int, deadline: Deadline) -> Shopper:
         """The shopper with the long-term vector of `release`; without a feature store, what the request says."""

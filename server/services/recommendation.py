@@ -16,7 +16,7 @@ from server.rank import rank
 from server.recommend import recommend
 from server.services.calls import CallLimit, answers
 from server.services.fields import Fields
-from server.services.shopper_fields import MAX_NAME_CHARS, item_filter, now_ms, page_size, shopper_query
+from server.services.shopper_fields import MAX_NAME_CHARS, caps, item_filter, now_ms, page_size, shopper_query
 from server.shop import Shop
 from server.similar import similar_items
 
@@ -38,6 +38,7 @@ class RecommendationService(recommendation_pb2_grpc.RecommendationServiceService
             page_size=page_size(fields, request.page_size),
             filter=item_filter(fields.within("filter"), request.filter),
             diversity=fields.number("diversity", request.diversity, 0.0, 1.0),
+            caps=caps(fields, request),
             explain=request.explain,
         )
         fields.done()
@@ -61,6 +62,8 @@ class RecommendationService(recommendation_pb2_grpc.RecommendationServiceService
             ],
             long_term_stale=answer.long_term_stale,
         )
+        if answer.explored is not None:
+            response.results[answer.explored].explored = True
         for result, reason in zip(response.results, answer.reasons, strict=True):
             if reason is not None:
                 result.reason.CopyFrom(

@@ -9,6 +9,7 @@ from braid.v1 import event_pb2, placement_pb2, recommendation_pb2
 from features.event_log import NewEvent
 from features.schema import (
     DEFAULT_PAGE_SIZE,
+    MAX_CATEGORY_LEVELS,
     MAX_CLOCK_SKEW_S,
     MAX_EXCLUDED_ITEMS,
     MAX_FILTER_VALUES,
@@ -18,7 +19,7 @@ from features.schema import (
     EventType,
 )
 from features.shopper import Context, ShopperEvent, ShopperQuery
-from server.queries import ItemFilter
+from server.queries import Caps, ItemFilter
 from server.services.fields import Fields
 
 MAX_PRICE = 1_000_000_000.0
@@ -98,6 +99,17 @@ def new_event(fields: Fields, event: event_pb2.Event, moment_ms: int, *, shopper
 def page_size(fields: Fields, value: int, default: int = DEFAULT_PAGE_SIZE, most: int = MAX_PAGE_SIZE) -> int:
     """0 is the default."""
     return fields.number("page_size", value, 0, most) or default
+
+
+def caps(fields: Fields, message: recommendation_pb2.RecommendRequest) -> Caps:
+    """How many items of one kind a page may have."""
+    if message.category_level and not message.max_per_category:
+        fields.refuse("category_level", "says nothing without max_per_category")
+    return Caps(
+        max_per_category=fields.number("max_per_category", message.max_per_category, 0, MAX_PAGE_SIZE),
+        category_level=fields.number("category_level", message.category_level, 0, MAX_CATEGORY_LEVELS),
+        max_per_brand=fields.number("max_per_brand", message.max_per_brand, 0, MAX_PAGE_SIZE),
+    )
 
 
 def item_filter(fields: Fields, message: recommendation_pb2.Filter) -> ItemFilter:

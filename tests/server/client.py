@@ -77,7 +77,11 @@ class RunningGateway:
 
 @contextmanager
 def gateway(settings: Settings, *, wait: bool = True, **variables: str) -> Iterator[RunningGateway]:
-    """`python -m server` on a shop; `wait` until it serves. `variables` are BRAID_GATEWAY_ ones, in lower case."""
+    """`python -m server` on a shop; `wait` until it serves. `variables` are BRAID_GATEWAY_ ones, in lower case.
+
+    It explores only where `exploration_rate` is among them: else a page is the model's.
+    """
+    variables = {"exploration_rate": "0", **variables}
     own = {f"BRAID_GATEWAY_{name.upper()}": value for name, value in variables.items()}
     log = settings.logs / "gateway.log"
     with running([sys.executable, "-m", "server"], log, env=environment(settings, **own)) as process:

@@ -1,48 +1,89 @@
-"""What is popular: page first, then segment, then the shop, then what nobody has touched."""
+"""What is popular: the page's category first, then by the segment's shares, then what nobody has touched."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from server.popularity import Popularity, SegmentOrder
+from features.item_statistics import segments
+from server.popularity import NOTHING, PRIOR_WEIGHT, Popularity, Segment
 
-POPULARITY = Popularity(
+NOON_MS = 12 * 3_600_000
+WHOLE = Segment.of([0, 1, 3], [100.0, 200.0, 400.0])
+POPULARITY = Popularity.of(
+    WHOLE,
     {
-        "": SegmentOrder(np.array([3, 1, 0], np.int32), np.array([1.0, 0.5, 0.25], np.float32)),
-        "country:GB": SegmentOrder(np.array([0, 3], np.int32), np.array([1.0, 0.5], np.float32)),
+        "country:GB": Segment.of([0, 3], [900.0, 100.0]),
+        "country:GB|device:phone": Segment.of([1], [50.0]),
+        "country:IE": Segment.of([0], [0.01]),
+        "time:afternoon": Segment.of([0], [1000.0]),
     },
+    np.array([1, 2, 0, 4]),
     (0, 0, 0),
 )
 ALL = np.ones(6, np.bool_)
 
 
 def test_the_whole_shop_in_order_and_then_the_newest() -> None:
-    rows, scores, chosen = POPULARITY.best("", None, ALL, 10)
+    rows, scores, chosen = POPULARITY.best([], None, ALL, 10)
     assert rows.tolist() == [3, 1, 0, 5, 4, 2]
     assert scores.tolist() == sorted(scores.tolist(), reverse=True)
     assert not chosen
 
 
-def test_the_segment_comes_first_and_every_row_once() -> None:
-    rows, scores, chosen = POPULARITY.best("country:GB", None, ALL, 4)
-    assert rows.tolist() == [0, 3, 1, 5]
+def test_a_segment_that_says_much_decides_and_every_row_comes_once() -> None:
+    rows, scores, chosen = POPULARITY.best(["country:GB"], None, ALL, 10)
+    assert rows.tolist() == [0, 3, 1, 5, 4, 2]
     assert scores.tolist() == sorted(scores.tolist(), reverse=True)
     assert chosen
 
 
-def test_the_page_comes_before_the_segment() -> None:
-    page = np.array([False, True, False, True, True, False])
-    rows, _, chosen = POPULARITY.best("country:GB", page, ALL, 6)
-    assert rows.tolist() == [3, 1, 4, 0, 5, 2]
+def test_a_thin_segment_leaves_the_order_to_the_wider_one() -> None:
+    rows, _, chosen = POPULARITY.best(["country:IE"], None, ALL, 3)
+    assert rows.tolist() == [3, 1, 0]
     assert chosen
 
 
-def test_only_what_is_allowed_and_an_unknown_segment_chooses_nothing() -> None:
-    rows, _, chosen = POPULARITY.best("country:FR", None, np.array([False, True, True, False, False, False]), 6)
+def test_shares_are_shrunk_to_the_wider_segment_as_the_formula_says() -> None:
+    rows, scores, _ = POPULARITY.best(["country:GB", "country:GB|device:phone"], None, ALL, 3)
+    m = PRIOR_WEIGHT
+    country = {row: (own + m * w / 700) / (1000 + m) for row, own, w in ((0, 900, 100), (1, 0, 200), (3, 100, 400))}
+    device = {row: ((50 if row == 1 else 0) + m * share) / (50 + m) for row, share in country.items()}
+    assert dict(zip(rows.tolist(), scores.tolist(), strict=True)) == pytest.approx(device, rel=1e-5)
+    assert rows.tolist() == sorted(device, key=lambda row: -device[row])
+    assert sum(device.values()) == pytest.approx(1)
+
+
+def test_the_page_comes_before_the_segment() -> None:
+    page = np.array([False, True, False, True, True, False])
+    rows, scores, chosen = POPULARITY.best(["country:GB"], page, ALL, 6)
+    assert rows.tolist() == [3, 1, 4, 0, 5, 2]
+    assert scores.tolist() == sorted(scores.tolist(), reverse=True)
+    assert chosen
+
+
+def test_only_what_is_allowed_and_an_unknown_segment_says_nothing() -> None:
+    allowed = np.array([False, True, True, False, False, False])
+    rows, _, chosen = POPULARITY.best(["country:FR"], None, allowed, 6)
     assert rows.tolist() == [1, 2]
     assert not chosen
 
 
+def test_the_time_of_day_counts_and_is_no_segment_of_the_shopper() -> None:
+    names = segments("", "", NOON_MS)
+    assert names == ["time:afternoon"]
+    rows, _, chosen = POPULARITY.best(names, None, ALL, 1)
+    assert rows.tolist() == [0]
+    assert not chosen
+
+
+def test_segments_go_from_wide_to_narrow() -> None:
+    assert segments("GB", "phone", 0) == ["country:GB", "country:GB|device:phone", "country:GB|device:phone|time:night"]
+    assert segments("GB", "", NOON_MS) == ["country:GB", "country:GB|time:afternoon"]
+    assert segments("", "phone", 0)[0] == "device:phone"
+    assert segments("c" * 64, "d" * 64, 0) == ["country:" + "c" * 64]  # the others' names are too long
+
+
 def test_popularity_of_rows_is_zero_where_unknown() -> None:
     assert POPULARITY.of_rows(np.array([1, -1, 4, 3], np.int32)).tolist() == [0.5, 0.0, 0.0, 1.0]
-    assert Popularity({}, (0, 0, 0)).of_rows(np.array([-1, 2], np.int32)).tolist() == [0.0, 0.0]
+    assert NOTHING.of_rows(np.array([-1, 2], np.int32)).tolist() == [0.0, 0.0]

@@ -1,0 +1,87 @@
+"""Exploration: a small share of pages gives a place to an item that hardly anybody has seen, so that it can be judged.
+
+Such an item is younger than the release, or fewer than `SEEN_EVENTS` events of the log concern it. Where a model
+answers, it is one of the `CHOICES` that suit the shopper best by their content, else any. It obeys filter and caps, and
+takes a place of the page's lower half; the last item leaves.
+
+Whether, which and where follow from shopper, placement and hour alone: a page that is asked again stays as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from features.schema import shopper_key
+from server.catalogue_index import Mask, Rows
+from server.diversity import Page
+from server.loaded_release import LoadedRelease
+from server.popularity import Popularity
+from server.queries import RecommendQuery
+from server.shop import Shop
+from server.triton import FusionAnswer
+
+SEEN_EVENTS = 20
+"""Views, clicks, carts and purchases of an item, by anybody, from which on its figures speak for it."""
+CHOICES = 20
+_HOUR_MS = 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Three numbers from 0 to below 1: whether to explore, where, and what."""
+
+    whether: float
+    where: float
+    what: float
+
+    @staticmethod
+    def of(query: RecommendQuery) -> Draw:
+        """The same for the same shopper, placement and hour."""
+        shopper = query.shopper
+        key = shopper_key(shopper.user_id, shopper.session_id)
+        text = f"{key}\0{query.placement}\0{shopper.now_ms // _HOUR_MS}"
+        digest = hashlib.blake2b(text.encode(), digest_size=24).digest()
+        return Draw(*(int.from_bytes(digest[at : at + 8], "big") / 2**64 for at in (0, 8, 16)))
+
+
+def explore(
+    shop: Shop,
+    query: RecommendQuery,
+    page: Page,
+    mask: Mask,
+    release: LoadedRelease | None,
+    answer: FusionAnswer | None,
+) -> None:
+    """Gives a place of a full page away, where the draw says so and there is an item to try out.
+
+    Args:
+        mask: rows that may be shown. answer: the model's, if it made the page.
+    """
+    draw = Draw.of(query)
+    if draw.whether >= shop.exploration_rate or not page.done or page.rows.size < 2:
+        return
+    popularity = shop.popular.current
+    rows = hardly_seen(popularity, release, page.open_for_last(mask))
+    scores = popularity.of_rows(rows)
+    if release is not None and answer is not None:
+        scores = release.content_scores(rows, answer.interest)
+        best = np.argsort(-scores, kind="stable")[:CHOICES]
+        best = best[np.isfinite(scores[best])]
+        rows, scores = rows[best], scores[best]
+    if rows.size:
+        chosen = int(draw.what * rows.size)
+        upper = page.rows.size // 2
+        page.give_last(upper + int(draw.where * (page.rows.size - upper)), int(rows[chosen]), float(scores[chosen]))
+
+
+def hardly_seen(popularity: Popularity, release: LoadedRelease | None, mask: Mask) -> Rows:
+    """Rows of the mask that are younger than the release, or that few events concern."""
+    young = np.ones(mask.size, np.bool_)
+    counted = popularity.events[: young.size]
+    young[: counted.size] = counted < SEEN_EVENTS
+    if release is not None:
+        young[release.new.rows[release.new.rows < mask.size]] = True
+    return np.flatnonzero(young & mask).astype(np.int32)
