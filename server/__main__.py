@@ -8,6 +8,7 @@ import sys
 
 import uvloop
 from sqlalchemy.exc import SQLAlchemyError
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from features.database.engine import DatabaseError
 from features.settings import Settings, load_settings
@@ -31,6 +32,7 @@ def main() -> None:
     """The process."""
     settings, own = load_settings(), load_gateway_settings()
     start_logs(own.log_level)
+    threadpool_limits(1, "blas")  # a process has one core: more threads wait for each other, milliseconds at a time
     try:
         uvloop.run(serve(settings, own))
     except (DatabaseError, AddressTaken) as error:
