@@ -170,6 +170,7 @@ def answered(case: Case, query: RecommendQuery, rules: list[Rule], bought: list[
     index.apply(case.items)
     sellable, holding = Sellable(index), in_force(rules, index, 1)
     shop: Any = SimpleNamespace(
+        exploration_rate=0.0,
         index=index,
         sellable=sellable,
         masks=FilterMasks(index, sellable),
@@ -277,6 +278,7 @@ def test_an_item_without_a_vector_fills_a_page_that_would_be_short() -> None:
     shopper = ShopperQuery(user_id="anna", session_id="", now_ms=NOW_MS)
     sellable = Sellable(index)
     shop: Any = SimpleNamespace(
+        exploration_rate=0.0,
         index=index,
         sellable=sellable,
         masks=FilterMasks(index, sellable),

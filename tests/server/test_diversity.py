@@ -129,6 +129,14 @@ def test_caps_hold_with_diversity_and_the_page_fills_if_it_can(
         assert not any(has_room(kinds, shown, row, caps) for row in range(len(kinds)) if row not in shown)
 
 
+def test_a_mask_from_before_the_catalogue_grew_is_fine() -> None:
+    index = index_of([(["A"], "x"), (["A"], "x"), (["B"], "y")])
+    page = Page(index, 3, 0.0, Caps(max_per_brand=1), index.content_similarities)
+    page.take(np.array([0], np.int32), np.ones(1, np.float32))
+    assert page.open(np.ones(2, np.bool_)).tolist() == [False, False]
+    assert page.passed_over(np.ones(2, np.bool_)) == [("max_per_brand", 1)]
+
+
 def test_diversity_chooses_among_the_best_of_the_pool() -> None:
     kinds: list[tuple[list[str], str | None]] = [(["A"], None)] * (POOL + 20)
     kinds[-1] = (["B"], "x")
