@@ -7,13 +7,13 @@ import logging
 import numpy as np
 import numpy.typing as npt
 
-from features.schema import PADDING, Tier
+from features.schema import Tier
 from features.shopper import Shopper
 from server.catalogue_index import Rows
 from server.chances import outcome_chances
 from server.deadline import Deadline
 from server.errors import ModelUnavailable
-from server.hydrate import fusion_request
+from server.hydrate import candidates_of, fusion_request
 from server.loaded_release import LoadedRelease
 from server.queries import Ranking, RankQuery
 from server.selection import Floats, scores_of
@@ -21,9 +21,6 @@ from server.shop import Shop
 from server.triton import FusionAnswer, FusionRequest
 
 LOG = logging.getLogger(__name__)
-
-SHAPES = (16, 128, 512, 1024)
-"""Widths of the tensor `candidates`: only equal widths go together."""
 
 
 async def rank(shop: Shop, query: RankQuery, deadline: Deadline) -> Ranking:
@@ -34,7 +31,7 @@ async def rank(shop: Shop, query: RankQuery, deadline: Deadline) -> Ranking:
         shopper = await shop.shopper(query.shopper, release.number if release else 0, deadline)
         if release is None or not shopper.known:
             break
-        request = fusion_request(shopper, release, shop.index, allowed=b"\0", candidates=candidates(release, rows))
+        request = fusion_request(shopper, release, shop.index, allowed=b"\0", candidates=candidates_of(rows, release))
         try:
             (answer,) = await shop.model.fuse(request, deadline=deadline)
             scores = scores_of(answer, release, rows)
@@ -49,15 +46,6 @@ async def rank(shop: Shop, query: RankQuery, deadline: Deadline) -> Ranking:
         tier = Tier.FULL if shopper.interest else Tier.RECENT
         return _answer(shop, query, shopper, scores, unknown, tier, request, chances)
     return _answer(shop, query, shopper, _popularity(shop, rows), rows < 0, Tier.POPULAR)
-
-
-def candidates(release: LoadedRelease, rows: Rows) -> npt.NDArray[np.int32]:
-    """The tensor `candidates` that asks for the scores of catalogue rows, in their order."""
-    width = next(shape for shape in SHAPES if shape >= rows.size)
-    asked = np.full(width, PADDING, np.int32)
-    indices = release.indices(rows)
-    asked[: rows.size] = np.where(indices >= 0, indices, PADDING)
-    return asked
 
 
 async def _score_content(

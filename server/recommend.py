@@ -23,7 +23,8 @@ from server.filters import allowed, removed_counts
 from server.hydrate import fusion_request, no_candidates
 from server.loaded_release import LoadedRelease
 from server.queries import Reason, Recommendation, RecommendQuery, Strand
-from server.selection import best_rows, explain, spread_out
+from server.reasons import reasons_of
+from server.selection import best_rows, spread_out
 from server.shop import Shop
 from server.triton import FusionRequest
 
@@ -78,32 +79,21 @@ class _Page:
         """From the fusion of both strands, or of the recent events alone."""
         shopper, index = self._shopper, self._shop.index
         bits = release.allowed_bits(self.mask, self._stamp)
-        strands = [(True, True)]
-        if self._query.explain:
-            strands += [(True, False), (False, True)]
-        requests = [
-            fusion_request(
-                shopper,
-                release,
-                index,
-                allowed=bits,
-                candidates=no_candidates(),
-                long_term=long_term,
-                recent=recent,
-            )
-            for long_term, recent in strands
-        ]
-        answers = await self._shop.model.fuse(*requests, deadline=deadline)
-        rows, scores = best_rows(answers[0], release, self.mask)
+        request = fusion_request(shopper, release, index, allowed=bits, candidates=no_candidates())
+        (answer,) = await self._shop.model.fuse(request, deadline=deadline)
+        rows, scores = best_rows(answer, release, self.mask)
         places = self._spread(rows, scores, release)
         rows, scores = rows[places], scores[places]
+        reasons: list[Reason] = []
+        if self._query.explain and rows.size:
+            reasons = await reasons_of(self._shop, shopper, release, rows, scores, answer, deadline)
         return self._answer(
             rows,
             scores,
             tier=Tier.FULL if shopper.interest else Tier.RECENT,
-            request=requests[0],
-            long_term_weight=float(answers[0].long_weight[0]),
-            reasons=explain(rows, scores, shopper, release, index, *answers) if self._query.explain else [],
+            request=request,
+            long_term_weight=float(answer.long_weight[0]),
+            reasons=reasons,
         )
 
     def popular(self, release: LoadedRelease | None) -> Recommendation:
