@@ -46,14 +46,15 @@ class Shelves:
 class Candidates:
     """The items of one moment with what is known of each.
 
-    row: the moment's. items: (C,). features: float32 (C, `OUTCOME_FEATURES`). best, own, drawn: bool (C,), which are
-    among the model's best, of the shopper's own recent events and purchases, and drawn from all items.
+    row: the moment's. items: (C,). features: float32 (C, `OUTCOME_FEATURES`). best_first: (C,) place in the model's
+    order, counted up to the best that were asked for. own, drawn: bool (C,), which are of the shopper's own recent
+    events and purchases, and drawn from all items.
     """
 
     row: int
     items: Longs
     features: Floats
-    best: Bools
+    best_first: Longs
     own: Bools
     drawn: Bools
 
@@ -101,10 +102,17 @@ def candidates(
                 row=at + row,
                 items=items,
                 features=outcome_features(items, relative[row, items], popularity[items], acts),
-                best=np.isin(items, first),
+                best_first=_places(items, first),
                 own=np.isin(items, own),
                 drawn=np.isin(items, drawn),
             )
+
+
+def _places(items: Longs, first: Longs) -> Longs:
+    """(C,) the place of each item in `first`, its length where it is not there."""
+    order = np.argsort(first)
+    at = order[np.minimum(np.searchsorted(first, items, sorter=order), len(first) - 1)]
+    return np.where(first[at] == items, at, len(first))
 
 
 def outcomes(log: Log, moments: Moments, asked: Sequence[Candidates]) -> Mapping[EventType, Bools]:
