@@ -19,32 +19,44 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Logistic:
-    """1 / (1 + exp(-(features @ weights + bias))); weights: float64 (F,)."""
+    """1 / (1 + exp(-(features @ weights + bias))).
+
+    weights: float64 (F,). lowest, highest: float64 (F,), features that it was fitted on; what lies beyond is taken as
+    the nearest of them, since nothing is known there.
+    """
 
     weights: Floats
     bias: float
+    lowest: Floats
+    highest: Floats
 
     def probability(self, features: npt.NDArray[np.floating[Any]]) -> Floats:
         """float64 (n,) of features (n, F)."""
-        logits = features.astype(np.float64) @ self.weights + self.bias
+        logits = np.clip(features.astype(np.float64), self.lowest, self.highest) @ self.weights + self.bias
         chances: Floats = 1.0 / (1.0 + np.exp(-np.clip(logits, -50.0, 50.0)))
         return chances
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return {"weights": self.weights.tolist(), "bias": self.bias}
+        return {
+            "weights": self.weights.tolist(),
+            "bias": self.bias,
+            "lowest": self.lowest.tolist(),
+            "highest": self.highest.tolist(),
+        }
 
     @staticmethod
     def from_json(document: Mapping[str, Any], features: int) -> Logistic:
         """The inverse of `to_json`.
 
         Raises:
-            ValueError: there are not as many weights as features, or one is not finite.
+            ValueError: there are not as many weights or bounds as features, or one is not finite.
         """
-        weights, bias = np.array(document["weights"], np.float64), float(document["bias"])
-        if weights.shape != (features,) or not np.isfinite([*weights, bias]).all():
-            raise ValueError(f"expected {features} finite weights and a bias")
-        return Logistic(weights, bias)
+        rows = np.array([document[name] for name in ("weights", "lowest", "highest")], np.float64)
+        bias = float(document["bias"])
+        if rows.shape != (3, features) or not np.isfinite([*rows.ravel(), bias]).all():
+            raise ValueError(f"expected {features} finite weights and bounds, and a bias")
+        return Logistic(rows[0], bias, rows[1], rows[2])
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ def outcome_chances(
         return None
     indices = release.indices(rows)
     popularity = np.where(indices >= 0, release.popularity[np.maximum(indices, 0)], 0.0)
-    features = outcome_features(rows, relative_scores(scores, best), popularity, _acts(shopper, index))
+    features = outcome_features(rows, relative_scores(scores, best), popularity, acts_of(shopper, index))
     return model.probability(features)
 
 
@@ -49,7 +49,8 @@ def return_chance(shopper: Shopper, release: LoadedRelease) -> float | None:
     return float(model.probability(features[None, :])[0])
 
 
-def _acts(shopper: Shopper, index: CatalogueIndex) -> Acts:
+def acts_of(shopper: Shopper, index: CatalogueIndex) -> Acts:
+    """What the shopper did, items as catalogue rows."""
     bought = shopper.purchases[:OWN_ITEMS]
     return Acts(
         items=index.rows([event.item_id for event in shopper.events]),

@@ -37,13 +37,15 @@ def fit_logistic(features: npt.NDArray[np.floating[Any]], came: npt.NDArray[np.b
         if gained < 1e-7 * max(abs(loss), 1.0):
             break
     plain = weights[:-1] / scale
-    return Logistic(plain, float(weights[-1] - plain @ mean))
+    bias = float(weights[-1] - plain @ mean)
+    return Logistic(plain, bias, values.min(axis=0), values.max(axis=0))
 
 
 def base_rate(came: npt.NDArray[np.bool_], features: int) -> Logistic:
     """The share that came, whatever the features; a success and a failure are added, so it is never 0 or 1."""
     share = (came.sum() + 1) / (came.size + 2)
-    return Logistic(np.zeros(features), float(np.log(share / (1 - share))))
+    nothing = np.zeros(features)
+    return Logistic(nothing, float(np.log(share / (1 - share))), nothing, nothing)
 
 
 def _loss(
