@@ -4,7 +4,7 @@
 
 For each profile (SQLite; PostgreSQL and Redis): `python -m features build`, then the long-term vectors of a release,
 `python -m features materialize`, for every shopper and once more after one in a hundred events is new, in visits of
-ten. The release's weights are those that a model starts from. Shoppers have twenty events each on average, one in
+ten. The release has random weights. Shoppers have twenty events each on average, one in
 twenty a purchase. Prints seconds and keeps them in benchmarks/results/.
 """
 
@@ -24,8 +24,8 @@ from sqlalchemy import delete
 
 from benchmarks import record
 from benchmarks.live_shop import PROFILES, live_shop
-from benchmarks.untrained import untrained
-from features.catalogue import Catalogue, CatalogueItem
+from benchmarks.random_release import made_up_items, random_model
+from features.catalogue import Catalogue
 from features.database.engine import open_database
 from features.database.models import Counter
 from features.event_log import EventLog, NewEvent
@@ -75,7 +75,7 @@ def measure(settings: Settings, events: int) -> Seconds:
     draw = random.Random(0)
     fill(settings, events, draw)
     build_s = run(settings, "build")
-    release = publish(settings, untrained(settings), why="measurement", note=console.print)
+    release = publish(settings, random_model(list(made_up_items(ITEMS))), why="measurement", note=console.print)
     engine = open_database(settings.log_url)
     with engine.begin() as connection:
         connection.execute(delete(Counter).where(Counter.name == materialized_counter(release)))
@@ -96,9 +96,7 @@ def fill(settings: Settings, events: int, draw: random.Random) -> None:
     """Writes catalogue and log."""
     now_ms = time.time_ns() // 1_000_000
     engine = open_database(settings.log_url)
-    Catalogue(engine).upsert(
-        [CatalogueItem(item_id=f"item-{n}", category_path=[f"Category {n % 50}"]) for n in range(ITEMS)]
-    )
+    Catalogue(engine).upsert(list(made_up_items(ITEMS)))
     log = EventLog(engine)
     for start in track(range(0, events, BATCH), "writing the log", console=console):
         batch = [

@@ -1,9 +1,9 @@
-"""One Recommend at concurrency 1, beside an empty grpc.aio method and a bare Triton call in the same run.
+"""Recommend and Rank at concurrency 1, beside an empty grpc.aio method and a bare Triton call in the same run.
 
     python -m benchmarks.latency [--calls 2000]
 
-This process is the client; the stack is started where it does not run, and stays up. Every Recommend is for another
-shopper of the log. The three take turns in rounds, so that whatever else the machine does falls on all of them. The
+This process is the client; the stack is started where it does not run, and stays up. Every call is for another shopper
+of the log. The kinds of call take turns in rounds, so that whatever else the machine does falls on all of them. The
 empty method gets and gives as many bytes as Recommend. Prints p50, p95 and p99 in milliseconds and the ratio of the
 medians, and keeps them as JSON in benchmarks/results/.
 """
@@ -36,13 +36,15 @@ from braid.v1 import recommendation_pb2 as pb
 from braid.v1 import recommendation_pb2_grpc
 from deploy.embedded import stack
 from features import schema
-from features.release import read_release
+from features.release import ReleaseFiles, read_release
 from features.settings import ROOT, Settings, load_settings
 
 TARGET_MS = 6.0
 ROUNDS = 10
 WARM_UP_CALLS = 100
 EMPTY, TRITON, RECOMMEND = "empty grpc.aio method", "bare Triton call", "Recommend"
+RANKED_ITEMS = 500
+RANK, EXPLAINED = f"Rank of {RANKED_ITEMS} items", "Recommend with explain"
 Call = Callable[[], Awaitable[Any]]
 console = Console(highlight=False)
 
@@ -92,13 +94,16 @@ async def measure(settings: Settings, calls: int) -> tuple[dict[str, Latency], d
         grpc.aio.insecure_channel(settings.gateway_address) as gateway,
         grpc.aio.insecure_channel(settings.triton_address) as triton,
     ):
-        recommend = recommendation_pb2_grpc.RecommendationServiceStub(gateway).Recommend
+        stub = recommendation_pb2_grpc.RecommendationServiceStub(gateway)
+        recommend = stub.Recommend
         requests = endless_requests(settings)
         samples = [await recommend(next(requests), timeout=10) for _ in range(WARM_UP_CALLS)]
         releases = {answer.release for answer in samples}
         if 0 in releases or len(releases) != 1:
             raise BenchmarkError("The gateway answers without a model: `make demo` trains and publishes one")
-        bare = triton_call(settings, releases.pop(), triton)
+        files = read_release(settings.model_repository / schema.FUSION_MODEL / str(releases.pop()))
+        bare = triton_call(files, triton)
+        to_rank = files.items["item_id"].sample(min(RANKED_ITEMS, files.items.height), seed=0).to_list()
         sent = len(next(requests).SerializeToString())
         received = int(np.median([len(answer.SerializeToString()) for answer in samples]))
         with empty_server(received) as port:
@@ -110,6 +115,12 @@ async def measure(settings: Settings, calls: int) -> tuple[dict[str, Latency], d
                     EMPTY: lambda: nothing(message),
                     TRITON: bare,
                     RECOMMEND: lambda: recommend(next(requests), timeout=10),
+                    RANK: lambda: stub.Rank(
+                        pb.RankRequest(user_id=next(requests).user_id, item_ids=to_rank), timeout=10
+                    ),
+                    EXPLAINED: lambda: recommend(
+                        pb.RecommendRequest(user_id=next(requests).user_id, explain=True), timeout=10
+                    ),
                 }
                 seconds = await take_turns(kinds, calls)
     measured = {name: Latency.of(times) for name, times in seconds.items()}
@@ -156,12 +167,11 @@ def endless_requests(settings: Settings) -> Iterator[pb.RecommendRequest]:
             yield pb.RecommendRequest(user_id=user, page_size=10, placement="benchmark")
 
 
-def triton_call(settings: Settings, release: int, channel: grpc.aio.Channel) -> Call:
+def triton_call(files: ReleaseFiles, channel: grpc.aio.Channel) -> Call:
     """A call of the fusion model as the gateway makes it for one shopper with full windows."""
-    files = read_release(settings.model_repository / schema.FUSION_MODEL / str(release))
     generator = np.random.default_rng(0)
     sizes = {"long_interest": files.manifest.interest_dim, "allowed": 1, "candidates": 1}
-    request = service_pb2.ModelInferRequest(model_name=schema.FUSION_MODEL, model_version=str(release))
+    request = service_pb2.ModelInferRequest(model_name=schema.FUSION_MODEL, model_version=str(files.manifest.release))
     for tensor in schema.FUSION_INPUTS:
         shape = [1, *(sizes[tensor.name] if size == -1 else size for size in tensor.dims)]
         if tensor.name in ("recent_items", "own_items"):

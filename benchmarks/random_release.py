@@ -16,6 +16,7 @@ from features.catalogue import Catalogue, CatalogueItem
 from features.codes import CodeVocabularies
 from features.content import CATALOGUE_COLUMNS, content_codes, fit_vocabulary
 from features.database.engine import open_database
+from features.probabilities import Probabilities
 from features.settings import Settings
 from training.config import Config
 from training.fusion import FusionModel
@@ -71,6 +72,7 @@ def random_model(items: list[CatalogueItem], seed: int = 0) -> TrainedModel:
         content=content,
         codes=codes,
         samples={},
+        probabilities=Probabilities(),
         report={},
     )
 

@@ -1,7 +1,8 @@
 """The files of one release, read and verified: what training publishes and the gateway serves.
 
 `model_repository/fusion/<release>/` holds `release.json` (the manifest), `items.parquet` (row i is item index i),
-`items.npy` (its vector), `vocabulary.json`, `model.pt` and `encoder.pt`. Names are in `features.schema`.
+`items.npy` (its vector), `vocabulary.json`, `probabilities.json`, `model.pt` and `encoder.pt`. Names are in
+`features.schema`.
 """
 
 from __future__ import annotations
@@ -19,18 +20,20 @@ import polars as pl
 
 from features.codes import CodeVocabularies
 from features.content import ContentVocabulary
+from features.probabilities import Probabilities
 from features.schema import (
     CONTENT_TOKENS,
     ENCODER_FILE,
     ITEMS_FILE,
     MANIFEST_FILE,
     MODULE_FILE,
+    PROBABILITIES_FILE,
     VECTORS_FILE,
     VOCABULARY_FILE,
     schema_hash,
 )
 
-RELEASE_FILES: Final = (MODULE_FILE, ENCODER_FILE, ITEMS_FILE, VECTORS_FILE, VOCABULARY_FILE)
+RELEASE_FILES: Final = (MODULE_FILE, ENCODER_FILE, ITEMS_FILE, VECTORS_FILE, VOCABULARY_FILE, PROBABILITIES_FILE)
 """Every file whose sha256 the manifest holds."""
 
 ITEM_COLUMNS: Final[dict[str, pl.DataType]] = {
@@ -90,6 +93,7 @@ class ReleaseFiles:
     item_vectors: npt.NDArray[np.float32]
     content: ContentVocabulary
     codes: CodeVocabularies
+    probabilities: Probabilities
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -140,6 +144,7 @@ def read_release(folder: Path) -> ReleaseFiles:
         item_vectors=vectors.astype(np.float32, copy=False),
         content=content,
         codes=codes,
+        probabilities=read_probabilities(folder / PROBABILITIES_FILE),
     )
 
 
@@ -184,6 +189,18 @@ def read_vocabulary(path: Path) -> tuple[ContentVocabulary, CodeVocabularies]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ReleaseError(f"{path} is no vocabulary: {error!r}") from None
     return content, codes
+
+
+def read_probabilities(path: Path) -> Probabilities:
+    """Reads `probabilities.json`.
+
+    Raises:
+        ReleaseError: it is no such document.
+    """
+    try:
+        return Probabilities.from_json(json.loads(path.read_text()))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ReleaseError(f"{path} holds no probabilities: {error!r}") from None
 
 
 def file_sha256(path: Path) -> str:

@@ -82,6 +82,61 @@ OWN_FEATURES: Final[tuple[str, ...]] = (
 )
 """F columns for each own item: see `features.transform.own_item_features`."""
 
+OUTCOME_HOURS: Final = 24
+"""A probability of `Rank` is that of an event of the type asked for with the item within so many hours."""
+
+OUTCOME_FEATURES: Final[tuple[str, ...]] = (
+    "relative_score",
+    "above_-9",
+    "above_-7",
+    "above_-5",
+    "above_-3",
+    "above_-1.5",
+    "relative_score_in_session",
+    "log_seen",
+    "seen_in_session",
+    "log_seen_hours",
+    "in_cart",
+    "log_bought",
+    "log_bought_days",
+    "bought_today",
+    "log_popularity",
+    "log_session_events",
+    "log_session_carts",
+    "log_session_purchases",
+    "log_away_hours",
+    "log_baskets",
+    "log_events",
+)
+"""Columns for each item to score: see `features.outcome_features`."""
+
+RETURN_DAYS: Final = 30
+"""`return_probability` is that of another visit within so many days."""
+
+VISIT_GAP_S: Final = 1_800
+"""A visit ends when this much time passes without an event."""
+
+RETURN_FEATURES: Final[tuple[str, ...]] = (
+    "log_away_days",
+    "log_visits",
+    "log_mean_gap_days",
+    "log_gap_spread_days",
+    "log_away_by_gap",
+    "log_tenure_days",
+    "log_events_7_days",
+    "log_events_28_days",
+    "log_events_91_days",
+    "log_purchases_7_days",
+    "log_purchases_28_days",
+    "log_purchases_91_days",
+    "log_baskets",
+    "window_full",
+    "log_away_days_squared",
+    "log_away_days_by_log_visits",
+    "log_away_by_gap_squared",
+)
+"""Columns for a shopper: see `features.return_features`."""
+
 CONTENT_TOKENS: Final = 12
 """W: content tokens of an item (category path, brand, price bucket, words, attributes)."""
 
@@ -222,6 +277,7 @@ def schema_hash() -> str:
             for group in (FUSION_INPUTS, FUSION_OUTPUTS, ITEM_TOWER_INPUTS, ITEM_TOWER_OUTPUTS)
         ],
         "features": [RECENT_FEATURES, PURCHASES_FEATURES, PROFILE_FEATURES, INTEREST_FEATURES, OWN_FEATURES],
+        "probabilities": [OUTCOME_HOURS, OUTCOME_FEATURES, RETURN_DAYS, RETURN_FEATURES],
         "codes": [SHOPPER_CODES, CONTEXT_CODES, AGE_EDGES, [(kind.name, int(kind)) for kind in EventType]],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -234,4 +290,5 @@ ENCODER_FILE: Final = "encoder.pt"
 ITEMS_FILE: Final = "items.parquet"
 VECTORS_FILE: Final = "items.npy"
 VOCABULARY_FILE: Final = "vocabulary.json"
+PROBABILITIES_FILE: Final = "probabilities.json"
 MANIFEST_FILE: Final = "release.json"

@@ -132,6 +132,10 @@ class Shopper:
             return replace(self, interest=None, purchases=())
         return self if recent else replace(self, events=())
 
+    def without_events_on(self, item_id: str) -> Shopper:
+        """The shopper as if they had not turned to that item lately; what they bought long ago stays."""
+        return replace(self, events=tuple(event for event in self.events if event.item_id != item_id))
+
 
 def merge(features: Sequence[ShopperFeatures], query: ShopperQuery) -> Shopper:
     """Joins the rows of person and session by time with what the request brought along."""

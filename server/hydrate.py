@@ -8,7 +8,7 @@ import numpy.typing as npt
 from features.fusion_inputs import shopper_inputs
 from features.schema import OWN_ITEMS, PADDING, UNKNOWN
 from features.shopper import Shopper
-from server.catalogue_index import CatalogueIndex
+from server.catalogue_index import CatalogueIndex, Rows
 from server.loaded_release import LoadedRelease
 from server.triton import FusionRequest
 
@@ -42,6 +42,19 @@ def fusion_request(
         interest_dim=release.interest_dim,
     )
     return FusionRequest(release.number, (*inputs, np.frombuffer(allowed, np.uint8), candidates))
+
+
+CANDIDATES = (16, 128, 512, 1024)
+"""Widths of the tensor `candidates`: only equal widths go together."""
+
+
+def candidates_of(rows: Rows, release: LoadedRelease) -> npt.NDArray[np.int32]:
+    """The tensor `candidates` that asks for the scores of at most 1,024 catalogue rows, in their order."""
+    width = next(width for width in CANDIDATES if width >= rows.size)
+    asked = np.full(width, PADDING, np.int32)
+    indices = release.indices(rows)
+    asked[: rows.size] = np.where(indices >= 0, indices, PADDING)
+    return asked
 
 
 def no_candidates() -> npt.NDArray[np.int32]:

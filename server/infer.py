@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
 from server.breaker import Breaker
 from server.deadline import Deadline
 from server.errors import ModelUnavailable
 from server.triton import FusionAnswer, FusionRequest, Triton
 
+T = TypeVar("T")
+
 
 class Model:
-    """The fusion model behind its circuit breaker."""
+    """A release's two models behind one circuit breaker."""
 
     def __init__(self, triton: Triton, breaker: Breaker, *, budget_s: float) -> None:
         self._triton = triton
@@ -22,17 +31,36 @@ class Model:
         Raises:
             ModelUnavailable: at least one has none.
         """
-        if not self._breaker.allows():
-            raise ModelUnavailable("Triton does not answer", reason="gone")
+        left_s = deadline.left_s(self._budget_s)
+        if len(requests) == 1:
+            return [await self._answer(lambda: self._triton.fuse(requests[0], left_s), left_s)]
+        return await self._answer(lambda: self._triton.fuse_all(requests, left_s), left_s)
+
+    async def item_vectors(
+        self, release: int, content: npt.NDArray[np.int32], deadline: Deadline
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Vectors float32 (n, D) and biases float32 (n,) of content codes int32 (n, CONTENT_TOKENS).
+
+        Raises:
+            ModelUnavailable: there are none.
+        """
         left_s = deadline.left_s(self._budget_s)
         try:
-            if len(requests) == 1:
-                answers = [await self._triton.fuse(requests[0], left_s)]
-            else:
-                answers = await self._triton.fuse_all(requests, left_s)
+            return await self._answer(
+                lambda: asyncio.wait_for(self._triton.item_vectors(release, content), left_s), left_s
+            )
+        except asyncio.TimeoutError:
+            raise ModelUnavailable(f"no item vectors within {left_s:.3f} s", reason="slow") from None
+
+    async def _answer(self, ask: Callable[[], Awaitable[T]], left_s: float) -> T:
+        """What `ask` gets within `left_s`; the breaker is told how it went."""
+        if not self._breaker.allows():
+            raise ModelUnavailable("Triton does not answer", reason="gone")
+        try:
+            found = await ask()
         except ModelUnavailable as error:
             if error.reason != "slow" or left_s == self._budget_s:  # else a hurried caller's fault
                 self._breaker.failed(str(error))
             raise
         self._breaker.succeeded()
-        return answers
+        return found

@@ -11,11 +11,12 @@ import numpy.typing as npt
 from features.schema import RECENT_EVENTS, EventType, Tier
 from features.shopper import ShopperEvent, ShopperQuery
 from server.catalogue_index import CatalogueIndex, Rows
+from server.chances import return_chance
 from server.deadline import Deadline
 from server.errors import ModelUnavailable
 from server.hydrate import fusion_request, no_candidates
 from server.loaded_release import LoadedRelease
-from server.queries import Interest, Interests
+from server.queries import Change, Interest, Interests
 from server.shop import Shop
 from server.triton import FusionAnswer
 
@@ -27,6 +28,8 @@ MOST = 20
 """Categories in one list."""
 LEAST_SHARE = 0.005
 """Weaker categories are left out."""
+LEAST_CHANGE = 0.05
+"""Smaller differences between long-term and current strength are no change."""
 
 HALF_LIFE_EVENTS = 5
 _EVENT_WEIGHTS = {EventType.VIEW: 1.0, EventType.CLICK: 1.0, EventType.FAVOURITE: 2.0, EventType.CART: 3.0}
@@ -63,6 +66,19 @@ def by_counts(item_ids: Sequence[str], counts: Sequence[int], index: CatalogueIn
     return _shares(rows[rows >= 0], np.array(counts, np.float64)[rows >= 0], index)
 
 
+def changes(long_term: Sequence[Interest], current: Sequence[Interest]) -> tuple[list[Change], list[Change]]:
+    """Rising and fading categories, the largest difference first; none where one of the lists is empty."""
+    if not long_term or not current:
+        return [], []
+    before, now = dict(long_term), dict(current)
+    paths = dict.fromkeys([*before, *now])
+    found = [(path, before.get(path, 0.0), now.get(path, 0.0)) for path in paths]
+    found.sort(key=lambda change: -abs(change[2] - change[1]))
+    rising = [change for change in found if change[2] - change[1] >= LEAST_CHANGE]
+    fading = [change for change in found if change[1] - change[2] >= LEAST_CHANGE]
+    return rising, fading
+
+
 def _shares(rows: Rows, weights: npt.NDArray[np.floating], index: CatalogueIndex) -> list[Interest]:
     nodes = index.upper_nodes(LEVELS)[index.columns.node[rows]]
     mass = np.bincount(nodes, weights=weights, minlength=1)
@@ -80,6 +96,7 @@ async def interests_of(shop: Shop, query: ShopperQuery, deadline: Deadline) -> I
     """Long-term interest from that strand alone, current interest by the weight of each event, and the balance."""
     release, index = shop.releases.current, shop.index
     shopper = await shop.shopper(query, release.number if release else 0, deadline)
+    returning = None if release is None else return_chance(shopper, release)
     if release is not None and shopper.known:
         requests = [
             fusion_request(
@@ -100,6 +117,7 @@ async def interests_of(shop: Shop, query: ShopperQuery, deadline: Deadline) -> I
             return Interests(
                 long_term=by_model(long_term_alone, release, index) if shopper.interest else [],
                 current=by_events(shopper.events, both.recent_weights[RECENT_EVENTS - len(shopper.events) :], index),
+                return_probability=returning,
                 long_term_weight=float(both.long_weight[0]),
                 last_event_ms=shopper.last_event_ms,
                 release=release.number,
@@ -110,6 +128,7 @@ async def interests_of(shop: Shop, query: ShopperQuery, deadline: Deadline) -> I
     return Interests(
         long_term=by_counts([part.item_id for part in bought], [part.count for part in bought], index),
         current=by_events(shopper.events, None, index),
+        return_probability=returning,
         long_term_weight=None,
         last_event_ms=shopper.last_event_ms,
         release=0,

@@ -12,6 +12,7 @@ import polars as pl
 
 from features.catalogue import CatalogueItem
 from features.content import CATALOGUE_COLUMNS, content_codes
+from features.outcome_features import relative_popularity
 from features.release import ReleaseFiles
 from features.schema import CONTENT_TOKENS, UNKNOWN
 from server.catalogue_index import CatalogueIndex, Mask, Rows
@@ -67,6 +68,9 @@ class LoadedRelease:
         self.folder = files.folder
         self.content = files.content
         self.codes = files.codes
+        self.probabilities = files.probabilities
+        self.popularity = relative_popularity(files.items["popularity"].to_numpy())
+        """float32 (N,), as a multiple of the average item's."""
         self.vectors = np.ascontiguousarray(files.item_vectors, np.float32)  # (N, D)
         self.units = unit_length(self.vectors)
         self.mean_unit = self.units.mean(axis=0) if len(self.units) else np.zeros(self.interest_dim, np.float32)

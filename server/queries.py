@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from features.schema import DEFAULT_PAGE_SIZE, Tier
+from features.catalogue import CatalogueItem
+from features.schema import DEFAULT_PAGE_SIZE, EventType, Tier
 from features.shopper import ShopperQuery
 
 
@@ -91,11 +92,23 @@ class Recommendation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RankQuery:
+    """One call of Rank: the items by id, then those whose content came along."""
+
+    shopper: ShopperQuery
+    item_ids: tuple[str, ...]
+    items: tuple[CatalogueItem, ...] = ()
+    event_type: EventType = EventType.PURCHASE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ranking:
     """The answer to Rank, in the order of the request."""
 
     scores: list[float]
     unknown: list[bool]
+    probabilities: list[float] | None
+    """Of the event asked for; None where none can be told."""
     tier: Tier
     release: int
     attribution_token: str
@@ -115,12 +128,17 @@ Interest = tuple[tuple[str, ...], float]
 """Category path and strength."""
 
 
+Change = tuple[tuple[str, ...], float, float]
+"""Category path, and its strength in long-term and in current interest."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interests:
     """The answer to GetInterests, strongest first."""
 
     long_term: list[Interest]
     current: list[Interest]
+    return_probability: float | None
     long_term_weight: float | None
     last_event_ms: int | None
     release: int

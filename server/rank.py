@@ -1,68 +1,89 @@
-"""Rank: scores for given items, in the order given."""
+"""Rank: scores for given items, in the order given, and the chance of an event with each."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
-from features.schema import PADDING, Tier
-from features.shopper import Shopper, ShopperQuery
+from features.schema import Tier
+from features.shopper import Shopper
 from server.catalogue_index import Rows
+from server.chances import outcome_chances
 from server.deadline import Deadline
 from server.errors import ModelUnavailable
-from server.hydrate import fusion_request
+from server.hydrate import candidates_of, fusion_request
 from server.loaded_release import LoadedRelease
-from server.queries import Ranking
+from server.queries import Ranking, RankQuery
 from server.selection import Floats, scores_of
 from server.shop import Shop
-from server.triton import FusionRequest
+from server.triton import FusionAnswer, FusionRequest
 
 LOG = logging.getLogger(__name__)
 
-SHAPES = (16, 128, 1024)
-"""Widths of the tensor `candidates`: only equal widths go together."""
 
-
-async def rank(shop: Shop, query: ShopperQuery, item_ids: Sequence[str], deadline: Deadline) -> Ranking:
+async def rank(shop: Shop, query: RankQuery, deadline: Deadline) -> Ranking:
     """Scores of the items for the shopper and the moment; whether an item may be shown does not matter here."""
-    rows = shop.index.rows(item_ids)
-    unknown = [bool(row < 0) for row in rows]
+    rows = shop.index.rows([*query.item_ids, *(item.item_id for item in query.items)])
     while True:
         release = shop.releases.current
-        shopper = await shop.shopper(query, release.number if release else 0, deadline)
+        shopper = await shop.shopper(query.shopper, release.number if release else 0, deadline)
         if release is None or not shopper.known:
             break
-        request = fusion_request(shopper, release, shop.index, allowed=b"\0", candidates=_candidates(release, rows))
+        request = fusion_request(shopper, release, shop.index, allowed=b"\0", candidates=candidates_of(rows, release))
         try:
             (answer,) = await shop.model.fuse(request, deadline=deadline)
+            scores = scores_of(answer, release, rows)
+            by_content = await _score_content(shop, query, release, rows, answer, scores, deadline)
         except ModelUnavailable as error:
             if shop.releases.current is release:
                 LOG.debug("ranking without the model: %s", error)
                 break
             continue
+        chances = outcome_chances(query.event_type, rows, scores, shopper, release, shop.index, answer)
+        unknown = (rows < 0) & ~by_content
         tier = Tier.FULL if shopper.interest else Tier.RECENT
-        scores = scores_of(answer, release, rows)
-        return _answer(shop, query, shopper, item_ids, scores, unknown, tier, request)
-    return _answer(shop, query, shopper, item_ids, _popularity(shop, rows), unknown, Tier.POPULAR, None)
+        return _answer(shop, query, shopper, scores, unknown, tier, request, chances)
+    return _answer(shop, query, shopper, _popularity(shop, rows), rows < 0, Tier.POPULAR)
+
+
+async def _score_content(
+    shop: Shop,
+    query: RankQuery,
+    release: LoadedRelease,
+    rows: Rows,
+    answer: FusionAnswer,
+    scores: Floats,
+    deadline: Deadline,
+) -> npt.NDArray[np.bool_]:
+    """Writes the scores of items that only their content tells of into `scores` (n,); which they are, (n,)."""
+    places = np.arange(len(query.item_ids), rows.size)
+    places = places[rows[places] < 0]
+    if places.size:
+        content = release.content_codes([query.items[place - len(query.item_ids)] for place in places])
+        vectors, biases = await shop.model.item_vectors(release.number, content, deadline)
+        scores[places] = vectors @ answer.interest + biases
+    return np.isin(np.arange(rows.size), places)
 
 
 def _answer(
     shop: Shop,
-    query: ShopperQuery,
+    query: RankQuery,
     shopper: Shopper,
-    item_ids: Sequence[str],
     scores: Floats,
-    unknown: list[bool],
+    unknown: npt.NDArray[np.bool_],
     tier: Tier,
-    request: FusionRequest | None,
+    request: FusionRequest | None = None,
+    chances: npt.NDArray[np.float64] | None = None,
 ) -> Ranking:
     """The answer, remembered without a page: how the caller arranges the items is not known here."""
-    answer = shop.remember(query, shopper, tier, request, options={"ranked_item_ids": list(item_ids)})
+    item_ids = [*query.item_ids, *(item.item_id for item in query.items)]
+    answer = shop.remember(query.shopper, shopper, tier, request, options={"ranked_item_ids": item_ids})
     return Ranking(
         scores=scores.tolist(),
-        unknown=unknown,
+        unknown=unknown.tolist(),
+        probabilities=None if chances is None else chances.tolist(),
         tier=tier,
         release=answer.release,
         attribution_token=answer.attribution_token,
@@ -77,11 +98,3 @@ def _popularity(shop: Shop, rows: Rows) -> Floats:
     everywhere = popularity.of_rows(np.arange(len(shop.index), dtype=np.int32))
     scores[rows < 0] = everywhere.mean() if everywhere.size else 0.0
     return scores
-
-
-def _candidates(release: LoadedRelease, rows: Rows) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
-    width = next(shape for shape in SHAPES if shape >= rows.size)
-    candidates = np.full(width, PADDING, np.int32)
-    indices = release.indices(rows)
-    candidates[: rows.size] = np.where(indices >= 0, indices, PADDING)
-    return candidates

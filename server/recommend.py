@@ -25,11 +25,11 @@ from server.diversity import POOL, Page
 from server.errors import ModelUnavailable
 from server.exploration import explore
 from server.filters import Excluded, removed_counts
-from server.hydrate import fusion_request, no_candidates
 from server.loaded_release import LoadedRelease
 from server.placement_rules import lay_out, placed_pins
 from server.queries import Caps, Reason, Recommendation, RecommendQuery, Strand
-from server.selection import explain, last_score, more_is_known
+from server.reasons import reasons_of
+from server.selection import last_score, more_is_known
 from server.shop import Shop
 from server.triton import FusionAnswer, FusionRequest
 
@@ -76,28 +76,12 @@ class _Page:
         """From the fusion of both strands, or of the recent events alone."""
         shopper, index = self._shopper, self._shop.index
         requests = self._allowed.requests(shopper, release, index)
-        strands = []
-        if self._query.explain:
-            bits = self._allowed.bits(release)[0]
-            strands = [
-                fusion_request(
-                    shopper,
-                    release,
-                    index,
-                    allowed=bits,
-                    candidates=no_candidates(),
-                    long_term=long_term,
-                    recent=not long_term,
-                )
-                for long_term in (True, False)
-            ]
-        answers = await self._shop.model.fuse(*requests, *strands, deadline=deadline)
-        page = await self._page(release, answers[: len(requests)], deadline)
+        answers = await self._shop.model.fuse(*requests, deadline=deadline)
+        page = await self._page(release, answers, deadline)
         reasons: list[Reason | None] = []
-        if self._query.explain:
-            alone = answers[len(requests) :]
+        if self._query.explain and page.rows.size:
             scores = page.scores - self._allowed.boosts(page.rows)
-            reasons.extend(explain(page.rows, scores, shopper, release, index, answers[0], *alone))
+            reasons.extend(await reasons_of(self._shop, shopper, release, page.rows, scores, answers[0], deadline))
         return self._answer(
             page,
             tier=Tier.FULL if shopper.interest else Tier.RECENT,

@@ -1,4 +1,4 @@
-"""Step three: from the model's best items to the page: new items merged in, and what is shown explained."""
+"""Step three: from the model's best items to the page: new items merged in."""
 
 from __future__ import annotations
 
@@ -7,15 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from features.shopper import Shopper
-from server.catalogue_index import CatalogueIndex, Mask, Rows
-from server.loaded_release import LoadedRelease, unit_length
-from server.queries import Reason, Strand
+from server.catalogue_index import Mask, Rows
+from server.loaded_release import LoadedRelease
 from server.triton import FusionAnswer
 
 Floats = npt.NDArray[np.float32]
-
-MAX_REASONS = 3
 
 
 def best_rows(answer: FusionAnswer, release: LoadedRelease, mask: Mask) -> tuple[Rows, Floats]:
@@ -79,67 +75,3 @@ def scores_of(answer: FusionAnswer, release: LoadedRelease, rows: Rows) -> Float
     new = slots >= 0
     scores[new] = release.new.vectors[slots[new]] @ answer.interest + release.new.biases[slots[new]]
     return scores
-
-
-def explain(
-    rows: Rows,
-    scores: Floats,
-    shopper: Shopper,
-    release: LoadedRelease,
-    index: CatalogueIndex,
-    answer: FusionAnswer,
-    long_term: FusionAnswer,
-    recent: FusionAnswer,
-) -> list[Reason]:
-    """Why each row is here: the part that lifts its score furthest above the average item's.
-
-    Args:
-        long_term, recent: what the model answers when it sees that strand alone.
-    """
-    indices, slots = release.indices(rows), release.slots(rows)
-    vectors, biases = np.zeros((rows.size, release.interest_dim), np.float32), np.zeros(rows.size, np.float32)
-    vectors[indices >= 0], biases[indices >= 0] = (
-        part[indices[indices >= 0]] for part in (release.vectors, release.biases)
-    )
-    vectors[slots >= 0], biases[slots >= 0] = (
-        part[slots[slots >= 0]] for part in (release.new.vectors, release.new.biases)
-    )
-    lift = vectors - release.mean_vector  # (n, D)
-    weight = float(answer.long_weight[0])
-    repeat = np.where(indices >= 0, scores - (vectors @ answer.interest + biases), 0.0)
-    taste = lift @ answer.interest
-    by_long, by_recent = weight * (lift @ long_term.interest), (1 - weight) * (lift @ recent.interest)
-    strands = np.where(by_long >= by_recent, Strand.LONG_TERM, Strand.RECENT)
-    strands = np.where(biases - release.mean_bias > taste, Strand.POPULAR, strands)
-    again = repeat > np.maximum(taste, biases - release.mean_bias)
-    bought = np.array([index.item_ids[row] in shopper.bought_ms for row in rows], np.bool_)
-    strands = np.where(again, np.where(bought, Strand.REPEAT, Strand.RECENT), strands)
-    because = _because(rows, shopper, release, index, answer)
-    return [Reason(Strand(int(strand)), ids) for strand, ids in zip(strands, because, strict=True)]
-
-
-def _because(
-    rows: Rows, shopper: Shopper, release: LoadedRelease, index: CatalogueIndex, answer: FusionAnswer
-) -> list[tuple[str, ...]]:
-    """For each row the recent items that speak most for it: the event's weight times their cosine, summed by item.
-
-    Cosines are taken from the average item, so that an item speaks for its own kind and not for all.
-    """
-    if not shopper.events:
-        return [()] * rows.size
-    ids = [event.item_id for event in shopper.events]
-    weights = answer.recent_weights[-len(ids) :]
-    names, place = np.unique(np.array(ids, object), return_inverse=True)
-    total = np.bincount(place, weights=weights, minlength=names.size)
-    similarity = _from_average(rows, release) @ _from_average(index.rows(list(names)), release).T  # (n, items)
-    speaks = similarity * total
-    order = np.argsort(-speaks, axis=1, kind="stable")[:, :MAX_REASONS]
-    return [tuple(str(names[item]) for item in line if speaks[row, item] > 0) for row, line in enumerate(order)]
-
-
-def _from_average(rows: Rows, release: LoadedRelease) -> Floats:
-    """Directions from the average item to catalogue rows, float32 (n, D); zeros for items without a vector."""
-    units = release.unit_vectors(rows)
-    offsets = np.where(units.any(axis=1, keepdims=True), units - release.mean_unit, 0.0)
-    directions: Floats = unit_length(offsets.astype(np.float32))
-    return directions

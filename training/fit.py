@@ -5,6 +5,7 @@ The same seed and the same number of threads give the same model, resumed or not
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable
@@ -44,9 +45,14 @@ Watch = Callable[[int, float], None]
 
 @dataclass(slots=True, kw_only=True)
 class Fitted:
-    """A model and what belongs to it. best: validation NDCG@10 of the epoch that was kept. seconds: spent fitting."""
+    """A model and what belongs to it.
+
+    held_out: as it was before it learned from the validation moments, to calibrate it on them.
+    best: validation NDCG@10 of the epoch that was kept. seconds: spent fitting.
+    """
 
     model: FusionModel
+    held_out: FusionModel
     config: Config
     content: ContentVocabulary
     best: float
@@ -116,6 +122,7 @@ def fit(
             if watch is not None:
                 watch(run.epoch, figures.get("ndcg@10", -loss))
         run.restore_best()
+        held_out = copy.deepcopy(model).eval()
         if final is not None and options.final_epochs and len(final.moments) > len(tuning.moments):
             everything = maker.ask(final.moments, ItemTrend.of(final.moments, final.log.item_count))
             run.epoch = options.epochs
@@ -124,6 +131,7 @@ def fit(
                 run.train_epoch(maker, everything, final.learn)
     return Fitted(
         model=model.eval(),
+        held_out=held_out,
         config=config,
         content=vocabulary,
         best=run.best,

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from features.outcome_features import relative_popularity
+from features.probabilities import Probabilities
 from training.baselines import measure_baselines
 from training.config import Config
 from training.dataset import Log, read_log
@@ -17,7 +19,9 @@ from training.evaluate import Protocol, Stage, measure, rank, split_times, stage
 from training.fit import POPULARITY_DAYS, fit
 from training.fusion import FusionModel
 from training.moments import Ints, Moments, popularity_scores
+from training.outcomes import calibrate
 from training.report import Figures, write_figures
+from training.returning import fit_return
 from training.samples import serving_inputs
 from training.scoring import ModelScorer
 from training.trained import TrainedModel, release_items
@@ -70,6 +74,7 @@ def train(
         content=fitted.content,
         codes=log.vocabularies,
         samples=real_samples(fitted.model, log, moments),
+        probabilities=probabilities(fitted.held_out, tuning, split),
         report={
             "data_window": split.describe(log),
             "metrics": measured["fusion"],
@@ -132,6 +137,20 @@ def predictions(stage: Stage, ranked: Ints) -> pl.DataFrame:
             "recommended": [ids.gather(row).to_list() for row in ranked],
         },
         schema_overrides={"bought": pl.List(pl.String), "recommended": pl.List(pl.String)},
+    )
+
+
+def probabilities(held_out: FusionModel, tuning: Stage, split: Split) -> Probabilities:
+    """What the run can say of chances, learned from nothing that happened after the test begins.
+
+    Args:
+        held_out: the model as it was before it learned from the validation moments.
+    """
+    log = tuning.log
+    popularity = relative_popularity(popularity_scores(tuning.moments, log.item_count, POPULARITY_DAYS))
+    return Probabilities(
+        outcomes=calibrate(held_out, log, popularity, split.validation_from_ms, split.test_from_ms),
+        comes_back=fit_return(log, split.test_from_ms),
     )
 
 

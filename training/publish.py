@@ -30,6 +30,7 @@ from features.schema import (
     ITEMS_FILE,
     MANIFEST_FILE,
     MODULE_FILE,
+    PROBABILITIES_FILE,
     VECTORS_FILE,
     VOCABULARY_FILE,
     feature_service,
@@ -100,6 +101,7 @@ def write_candidate(trained: TrainedModel, number: int, folder: Path) -> Manifes
     np.save(fusion / VECTORS_FILE, vectors.numpy().astype(np.float32))
     trained.items.with_columns(bias=pl.Series(bias.numpy(), dtype=pl.Float32)).write_parquet(fusion / ITEMS_FILE)
     write_vocabulary(fusion / VOCABULARY_FILE, trained.content, trained.codes)
+    (fusion / PROBABILITIES_FILE).write_text(json.dumps(trained.probabilities.to_json()))
     manifest = Manifest(
         release=number,
         created_time=datetime.now(timezone.utc).isoformat(timespec="seconds"),

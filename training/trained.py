@@ -1,7 +1,7 @@
 """What a training run leaves behind, as a folder: all that export needs, without the log.
 
 `weights.pt` (state and configuration), `items.parquet` (the catalogue in index order), `vocabulary.json`,
-`samples.npz` (real inputs for the gate) and `report.json` (metrics, baselines, data window).
+`probabilities.json`, `samples.npz` (real inputs for the gate) and `report.json` (metrics, baselines, data window).
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ import torch
 
 from features.codes import CodeVocabularies
 from features.content import ContentVocabulary, content_codes
-from features.release import content_matrix, read_vocabulary, write_vocabulary
+from features.probabilities import Probabilities
+from features.release import ReleaseError, content_matrix, read_probabilities, read_vocabulary, write_vocabulary
+from features.schema import PROBABILITIES_FILE
 from training.config import Config
 from training.dataset import DataError
 from training.fusion import FusionModel
@@ -41,6 +43,7 @@ class TrainedModel:
     content: ContentVocabulary
     codes: CodeVocabularies
     samples: dict[str, npt.NDArray[Any]]
+    probabilities: Probabilities
     report: dict[str, Any]
 
     def save(self, folder: Path) -> None:
@@ -49,6 +52,7 @@ class TrainedModel:
         (folder / WEIGHTS).unlink(missing_ok=True)
         self.items.write_parquet(folder / "items.parquet")
         write_vocabulary(folder / "vocabulary.json", self.content, self.codes)
+        (folder / PROBABILITIES_FILE).write_text(json.dumps(self.probabilities.to_json()))
         np.savez(folder / "samples.npz", **self.samples)  # type: ignore[arg-type]
         (folder / "report.json").write_text(json.dumps(self.report, indent=2))
         beside = folder / f"{WEIGHTS}.part"
@@ -71,6 +75,10 @@ def load_trained(folder: Path) -> TrainedModel:
         raise DataError(f"{folder / WEIGHTS}: {error}; run `python -m training train` again") from None
     items = pl.read_parquet(folder / "items.parquet")
     content, codes = read_vocabulary(folder / "vocabulary.json")
+    try:
+        probabilities = read_probabilities(folder / PROBABILITIES_FILE)
+    except ReleaseError as error:
+        raise DataError(f"{error}; run `python -m training train` again") from None
     tower = ItemTower(
         torch.from_numpy(content_matrix(items)),
         torch.zeros(items.height),
@@ -92,6 +100,7 @@ def load_trained(folder: Path) -> TrainedModel:
             items=items,
             content=content,
             codes=codes,
+            probabilities=probabilities,
             samples={name: samples[name] for name in samples.files},
             report=json.loads((folder / "report.json").read_text()),
         )

@@ -33,7 +33,9 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
         fields = Fields()
         items: list[CatalogueItem] = []
         if fields.count("items", request.items, MAX_BATCH_ITEMS, 1):
-            items = [_item(fields.within(f"items[{number}]"), item) for number, item in enumerate(request.items)]
+            items = [
+                catalogue_item(fields.within(f"items[{number}]"), item) for number, item in enumerate(request.items)
+            ]
             fields.once("items", "item_id", (item.item_id for item in request.items))
         names = list(dict.fromkeys(request.update_mask.paths))
         for name in names:
@@ -76,7 +78,8 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
         return pb.DeleteItemsResponse(deleted_count=await self._records.delete_items(item_ids, deadline))
 
 
-def _item(fields: Fields, item: pb.Item) -> CatalogueItem:
+def catalogue_item(fields: Fields, item: pb.Item) -> CatalogueItem:
+    """One item, checked."""
     return CatalogueItem(
         item_id=fields.text("item_id", item.item_id, required=True),
         title=fields.text("title", item.title, MAX_TEXT_CHARS) or None,

@@ -8,17 +8,22 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from braid.v1 import recommendation_pb2 as pb
 from braid.v1 import recommendation_pb2_grpc
-from features.schema import MAX_CANDIDATES
+from features.catalogue import CatalogueItem
+from features.schema import MAX_CANDIDATES, SEQUENCE_TYPES, EventType
 from server.deadline import Deadline
-from server.interests import interests_of
-from server.queries import Interest, RecommendQuery
+from server.interests import changes, interests_of
+from server.queries import Change, Interest, RankQuery, RecommendQuery
 from server.rank import rank
 from server.recommend import recommend
 from server.services.calls import CallLimit, answers
+from server.services.catalog import catalogue_item
 from server.services.fields import Fields
 from server.services.shopper_fields import MAX_NAME_CHARS, caps, item_filter, now_ms, page_size, shopper_query
 from server.shop import Shop
 from server.similar import similar_items
+
+MAX_CONTENT_ITEMS = 64
+_RANKED_TYPES = frozenset(int(kind) for kind in SEQUENCE_TYPES)
 
 
 class RecommendationService(recommendation_pb2_grpc.RecommendationServiceServicer):
@@ -75,15 +80,31 @@ class RecommendationService(recommendation_pb2_grpc.RecommendationServiceService
     async def Rank(self, request: pb.RankRequest, deadline: Deadline) -> pb.RankResponse:
         """Scores for the given items."""
         fields = Fields()
-        query = shopper_query(fields, request.user_id, request.session_id, request.recent_events, request.context)
-        if fields.count("item_ids", request.item_ids, MAX_CANDIDATES, 1):
+        asked = shopper_query(fields, request.user_id, request.session_id, request.recent_events, request.context)
+        items: list[CatalogueItem] = []
+        if fields.count("items", request.items, MAX_CONTENT_ITEMS):
+            items = [catalogue_item(fields.within(f"items[{at}]"), item) for at, item in enumerate(request.items)]
+            fields.once("items", "item_id", (item.item_id for item in items))
+        if fields.count("item_ids", request.item_ids, MAX_CANDIDATES - len(items), 0 if items else 1):
             fields.texts("item_ids", request.item_ids, MAX_CANDIDATES)
+        if request.event_type and request.event_type not in _RANKED_TYPES:
+            fields.refuse("event_type", f"is {request.event_type}; VIEW, CART, FAVOURITE, PURCHASE, CLICK are allowed")
         fields.done()
-        answer = await rank(self._shop, query, request.item_ids, deadline)
+        query = RankQuery(
+            shopper=asked,
+            item_ids=tuple(request.item_ids),
+            items=tuple(items),
+            event_type=EventType(request.event_type or EventType.PURCHASE),
+        )
+        answer = await rank(self._shop, query, deadline)
+        item_ids = [*query.item_ids, *(item.item_id for item in items)]
+        chances: Sequence[float | None] = answer.probabilities or [None] * len(item_ids)
         return pb.RankResponse(
             results=[
-                pb.RankResponse.Result(item_id=item_id, score=score, unknown=unknown)
-                for item_id, score, unknown in zip(request.item_ids, answer.scores, answer.unknown, strict=True)
+                pb.RankResponse.Result(item_id=item_id, score=score, unknown=unknown, probability=chance)
+                for item_id, score, unknown, chance in zip(
+                    item_ids, answer.scores, answer.unknown, chances, strict=True
+                )
             ],
             release=answer.release,
             tier=f"TIER_{answer.tier.name}",
@@ -119,6 +140,7 @@ class RecommendationService(recommendation_pb2_grpc.RecommendationServiceService
         query = shopper_query(fields, request.user_id, request.session_id, request.recent_events)
         fields.done()
         answer = await interests_of(self._shop, query, deadline)
+        rising, fading = changes(answer.long_term, answer.current)
         return pb.GetInterestsResponse(
             long_term=_interests(answer.long_term),
             current=_interests(answer.current),
@@ -127,7 +149,17 @@ class RecommendationService(recommendation_pb2_grpc.RecommendationServiceService
             release=answer.release,
             tier=f"TIER_{answer.tier.name}",
             long_term_stale=answer.long_term_stale,
+            rising=_changes(rising),
+            fading=_changes(fading),
+            return_probability=answer.return_probability,
         )
+
+
+def _changes(changes: Sequence[Change]) -> list[pb.GetInterestsResponse.Change]:
+    return [
+        pb.GetInterestsResponse.Change(category_path=path, long_term_strength=before, current_strength=now)
+        for path, before, now in changes
+    ]
 
 
 def _interests(interests: Sequence[Interest]) -> list[pb.GetInterestsResponse.Interest]:

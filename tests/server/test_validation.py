@@ -179,6 +179,15 @@ def test_all_bad_fields_are_named_at_once(empty_client: Client) -> None:
         (rec.RankRequest(user_id="u", item_ids=["a", ""]), "item_ids[1]"),
         (rec.RankRequest(user_id="u", item_ids=["a"], context=rec.Context(device=letters(65))), "context.device"),
         (rec.RankRequest(user_id="u", item_ids=["a"], recent_events=[event.Event()]), "recent_events[0].type"),
+        (rec.RankRequest(user_id="u", item_ids=["a"], event_type=event.EVENT_TYPE_IMPRESSION), "event_type"),
+        (rec.RankRequest(user_id="u", item_ids=["a"], event_type=event.EVENT_TYPE_SEARCH), "event_type"),
+        (rec.RankRequest(user_id="u", item_ids=["a"], event_type=99), "event_type"),
+        (rec.RankRequest(user_id="u", item_ids=["a"], event_type=-1), "event_type"),
+        (rec.RankRequest(user_id="u", items=[item(item_id=str(number)) for number in range(65)]), "items"),
+        (rec.RankRequest(user_id="u", items=[item(), item(item_id="other"), item()]), "items[2].item_id"),
+        (rec.RankRequest(user_id="u", items=[item(item_id="")]), "items[0].item_id"),
+        (rec.RankRequest(user_id="u", items=[item(price=-1)]), "items[0].price"),
+        (rec.RankRequest(user_id="u", item_ids=["a"] * 1000, items=[item()]), "item_ids"),
     ],
 )
 def test_rank_refuses_what_is_beyond(empty_client: Client, request_: rec.RankRequest, field: str) -> None:
@@ -188,6 +197,13 @@ def test_rank_refuses_what_is_beyond(empty_client: Client, request_: rec.RankReq
 def test_rank_takes_a_thousand_items(empty_client: Client) -> None:
     answer = empty_client.recommendations.Rank(rec.RankRequest(user_id="u", item_ids=["a"] * 1000))
     assert len(answer.results) == 1000
+
+
+def test_rank_takes_items_by_content_alone_in_a_shop_without_a_model(empty_client: Client) -> None:
+    request = rec.RankRequest(user_id="u", items=[item(item_id=str(number)) for number in range(64)])
+    answer = empty_client.recommendations.Rank(request)
+    assert [result.item_id for result in answer.results] == [str(number) for number in range(64)]
+    assert all(result.unknown and not result.HasField("probability") for result in answer.results)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,76 @@
+"""Chances that a release can tell: of an event with an item, and that a shopper comes back."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from features.outcome_features import Acts, outcome_features, relative_scores
+from features.return_features import return_features
+from features.schema import OWN_ITEMS, EventType
+from features.shopper import Shopper
+from features.transform import Floats
+from server.catalogue_index import CatalogueIndex, Rows
+from server.loaded_release import LoadedRelease
+from server.triton import FusionAnswer
+
+
+def outcome_chances(
+    kind: EventType,
+    rows: Rows,
+    scores: Floats,
+    shopper: Shopper,
+    release: LoadedRelease,
+    index: CatalogueIndex,
+    answer: FusionAnswer,
+) -> npt.NDArray[np.float64] | None:
+    """The chance of that event with the item of each catalogue row, (n,); None where the release cannot tell.
+
+    Args:
+        scores: (n,) of the rows. answer: the model's with every item allowed.
+    """
+    model = release.probabilities.outcomes.get(kind)
+    best = answer.top_scores[answer.top_items >= 0]
+    if model is None or not best.size:
+        return None
+    indices = release.indices(rows)
+    popularity = np.where(indices >= 0, release.popularity[np.maximum(indices, 0)], 0.0)
+    features = outcome_features(rows, relative_scores(scores, best), popularity, acts_of(shopper, index))
+    return model.probability(features)
+
+
+def return_chance(shopper: Shopper, release: LoadedRelease) -> float | None:
+    """The chance of another visit within `RETURN_DAYS`; None where nothing is known or the release cannot tell."""
+    model = release.probabilities.comes_back
+    if model is None or not shopper.known:
+        return None
+    first_s = np.array([_age_s(shopper, bought.first_ms) for bought in shopper.purchases[:OWN_ITEMS]])
+    features = return_features(_types(shopper), _ages_s(shopper), first_s, float(shopper.basket_count))
+    return float(model.probability(features[None, :])[0])
+
+
+def acts_of(shopper: Shopper, index: CatalogueIndex) -> Acts:
+    """What the shopper did, items as catalogue rows."""
+    bought = shopper.purchases[:OWN_ITEMS]
+    return Acts(
+        items=index.rows([event.item_id for event in shopper.events]),
+        types=_types(shopper),
+        ages_s=_ages_s(shopper),
+        own_items=index.rows([purchase.item_id for purchase in bought]),
+        own_counts=np.array([purchase.count for purchase in bought], np.float64),
+        own_ages_s=np.array([_age_s(shopper, purchase.last_ms) for purchase in bought]),
+        baskets=float(shopper.basket_count),
+    )
+
+
+def _types(shopper: Shopper) -> npt.NDArray[np.int32]:
+    return np.array([event.event_type for event in shopper.events], np.int32)
+
+
+def _ages_s(shopper: Shopper) -> npt.NDArray[np.float64]:
+    return np.array([_age_s(shopper, event.time_ms) for event in shopper.events])
+
+
+def _age_s(shopper: Shopper, time_ms: int) -> float:
+    """Seconds ago, never negative."""
+    return max(shopper.now_ms - time_ms, 0) / 1000
