@@ -25,16 +25,20 @@ class Model:
         self._breaker = breaker
         self._budget_s = budget_s
 
-    async def fuse(self, *requests: FusionRequest, deadline: Deadline) -> list[FusionAnswer]:
+    async def fuse(self, *requests: FusionRequest, deadline: Deadline, dispensable: bool = False) -> list[FusionAnswer]:
         """An answer for each request, in order.
+
+        Args:
+            dispensable: the caller asks for much and can do without: that it takes too long is not held against Triton.
 
         Raises:
             ModelUnavailable: at least one has none.
         """
         left_s = deadline.left_s(self._budget_s)
+        patient = left_s == self._budget_s and not dispensable
         if len(requests) == 1:
-            return [await self._answer(lambda: self._triton.fuse(requests[0], left_s), left_s)]
-        return await self._answer(lambda: self._triton.fuse_all(requests, left_s), left_s)
+            return [await self._answer(lambda: self._triton.fuse(requests[0], left_s), patient)]
+        return await self._answer(lambda: self._triton.fuse_all(requests, left_s), patient)
 
     async def item_vectors(
         self, release: int, content: npt.NDArray[np.int32], deadline: Deadline
@@ -47,19 +51,19 @@ class Model:
         left_s = deadline.left_s(self._budget_s)
         try:
             return await self._answer(
-                lambda: asyncio.wait_for(self._triton.item_vectors(release, content), left_s), left_s
+                lambda: asyncio.wait_for(self._triton.item_vectors(release, content), left_s), left_s == self._budget_s
             )
         except asyncio.TimeoutError:
             raise ModelUnavailable(f"no item vectors within {left_s:.3f} s", reason="slow") from None
 
-    async def _answer(self, ask: Callable[[], Awaitable[T]], left_s: float) -> T:
-        """What `ask` gets within `left_s`; the breaker is told how it went."""
+    async def _answer(self, ask: Callable[[], Awaitable[T]], patient: bool) -> T:
+        """What `ask` gets; the breaker is told how it went, and of slowness where the caller was `patient`."""
         if not self._breaker.allows():
             raise ModelUnavailable("Triton does not answer", reason="gone")
         try:
             found = await ask()
         except ModelUnavailable as error:
-            if error.reason != "slow" or left_s == self._budget_s:  # else a hurried caller's fault
+            if error.reason != "slow" or patient:
                 self._breaker.failed(str(error))
             raise
         self._breaker.succeeded()

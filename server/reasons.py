@@ -23,6 +23,7 @@ from server.shop import Shop
 from server.triton import FusionAnswer
 
 MAX_REASONS = 3
+MAX_ASKED = 30
 LEAST_FALL = 0.01
 """A score, in nats, that falls by less does not name an event."""
 LEAST_KINSHIP = 0.1
@@ -38,12 +39,12 @@ async def reasons_of(
     answer: FusionAnswer,
     deadline: Deadline,
 ) -> list[Reason]:
-    """A reason for each row of an answer.
+    """A reason for each row of an answer; the newest `MAX_ASKED` items of the shopper's events may be named.
 
     Raises:
-        ModelUnavailable: the model does not answer.
+        ModelUnavailable: the model does not answer, or not in time: it scores the catalogue for each of them.
     """
-    names = list(dict.fromkeys(event.item_id for event in reversed(shopper.events)))
+    names = list(dict.fromkeys(event.item_id for event in reversed(shopper.events)))[:MAX_ASKED]
     seen = [
         shopper.seen_by_model(long_term=True, recent=False),
         shopper.seen_by_model(long_term=False, recent=True),
@@ -51,7 +52,7 @@ async def reasons_of(
     ]
     asked = candidates_of(rows, release)
     requests = [fusion_request(part, release, shop.index, allowed=b"\0", candidates=asked) for part in seen]
-    long_term, recent, *without = await shop.model.fuse(*requests, deadline=deadline)
+    long_term, recent, *without = await shop.model.fuse(*requests, deadline=deadline, dispensable=True)
     strands = _strands(rows, scores, shopper, release, shop.index, answer, long_term, recent)
     left = np.array([scores_of(part, release, rows) for part in without]).reshape(len(names), rows.size)
     falls = scores[None, :] - left  # (names, n)

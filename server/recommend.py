@@ -81,7 +81,10 @@ class _Page:
         reasons: list[Reason | None] = []
         if self._query.explain and page.rows.size:
             scores = page.scores - self._allowed.boosts(page.rows)
-            reasons.extend(await reasons_of(self._shop, shopper, release, page.rows, scores, answers[0], deadline))
+            try:
+                reasons.extend(await reasons_of(self._shop, shopper, release, page.rows, scores, answers[0], deadline))
+            except ModelUnavailable as error:
+                LOG.debug("an answer goes out without its reasons: %s", error)
         return self._answer(
             page,
             tier=Tier.FULL if shopper.interest else Tier.RECENT,

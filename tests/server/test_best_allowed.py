@@ -21,6 +21,7 @@ from features.catalogue import CatalogueItem
 from features.codes import CodeVocabularies
 from features.content import ContentVocabulary
 from features.placement_rules import ItemSelector, Rule
+from features.probabilities import Probabilities
 from features.release import Manifest, ReleaseFiles
 from features.schema import CONTENT_TOKENS, PADDING, RECENT_EVENTS, TOP_ITEMS, EventType, schema_hash
 from features.shopper import ShopperEvent, ShopperQuery, merge
@@ -152,6 +153,7 @@ def loaded(case: Case, index: CatalogueIndex) -> LoadedRelease:
             item_vectors=np.zeros((case.known, DIM), np.float32),
             content=ContentVocabulary(codes={}, price_edges=[]),
             codes=CodeVocabularies(gender={}, country={}, device={}),
+            probabilities=Probabilities(),
         ),
         index,
     )
