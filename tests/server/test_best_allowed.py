@@ -149,7 +149,7 @@ def loaded(case: Case, index: CatalogueIndex) -> LoadedRelease:
         ReleaseFiles(
             folder=Path(),
             manifest=Manifest(**manifest),
-            items=items.with_columns(bias=pl.lit(0.0)),
+            items=items.with_columns(bias=pl.lit(0.0), popularity=pl.lit(0.0)),
             item_vectors=np.zeros((case.known, DIM), np.float32),
             content=ContentVocabulary(codes={}, price_edges=[]),
             codes=CodeVocabularies(gender={}, country={}, device={}),
