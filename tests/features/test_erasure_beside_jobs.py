@@ -21,6 +21,7 @@ from features.erasure import erase as erasing
 from features.erasure import postgresql_bytes, sqlite_bytes
 from features.erasure.erase import ErasureIncomplete, erase
 from features.event_log import EventLog
+from features.interest_encoder import InterestEncoder
 from features.locks import locked
 from features.settings import Settings
 from tests.conditions import eventually
@@ -94,13 +95,13 @@ def test_a_build_under_way_publishes_nothing_of_the_person(
 def test_a_materialization_under_way_publishes_nothing_of_the_person(
     shop: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def encode(_files: Path, histories: Path, vectors: Path) -> None:
+    def encode(_encoder: InterestEncoder, histories: Path, vectors: Path) -> None:
         read = pl.read_parquet(histories, columns=["shopper"])
         assert f"u:{PERSON}" in read["shopper"]
         read.with_columns(vector=pl.lit([0.25, 0.5]).cast(pl.List(pl.Float32))).write_parquet(vectors)
         erase_beside(shop, "materialize")
 
-    monkeypatch.setattr(materializing, "_encode", encode)
+    monkeypatch.setattr(InterestEncoder, "encode", encode)
     monkeypatch.setattr(materializing, "read_manifest", lambda _files: _Manifest())
     materializing.materialize(shop, RELEASE)
     parts = pl.read_parquet(shop.offline / schema.interest_view(RELEASE))
