@@ -1,10 +1,11 @@
 """The release table: which releases exist, which one is live, and who changed that when and why.
 
-Training records what it published; the gateway follows `live()`. Every change leaves a row in `release_changes`.
+Training records what it published; the gateway follows `standing()`. Every change leaves a row in `release_changes`.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -26,6 +27,14 @@ class ReleaseRow:
     state: State
     manifest: dict[str, Any]
     created_time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The release that is to serve, and the one that `rollback` would bring back; None where there is none."""
+
+    live: int | None
+    previous: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,25 +86,52 @@ class ReleaseTable:
         """
         if state not in get_args(State):
             raise ReleaseError(f"state {state!r} is none of {', '.join(get_args(State))}")
-        now_ms = _now_ms()
         with self._engine.begin() as connection:
             _lock(connection)
-            before = connection.scalar(select(Release.state).where(Release.release == release))
-            if before is None:
-                raise ReleaseError(f"there is no release {release}; see `python -m training release list`")
-            if state == "live":
-                others = select(Release.release).where(Release.state == "live", Release.release != release)
-                for other in list(connection.scalars(others)):
-                    connection.execute(update(Release).where(Release.release == other).values(state="retired"))
-                    _note(connection, other, "live", "retired", now_ms, who, f"release {release} goes live")
-            if before != state:
-                connection.execute(update(Release).where(Release.release == release).values(state=state))
-                _note(connection, release, before, state, now_ms, who, why)
+            _change_state(connection, release, state, who, why, instead="retired")
+
+    def rollback(self, who: str, why: str) -> tuple[int, int]:
+        """Makes the release live that was live before, and the one that is live `failed`: it is not returned to.
+
+        Returns:
+            The release that is live now, and the one that no longer is.
+
+        Raises:
+            ReleaseError: no release is live, or none was before that has not failed since.
+        """
+        with self._engine.begin() as connection:
+            _lock(connection)
+            standing = _standing(connection)
+            if standing.live is None:
+                raise ReleaseError("no release is live; promote one: python -m training release promote N")
+            if standing.previous is None:
+                raise ReleaseError(
+                    f"no release was live before {standing.live} that has not failed since; promote another: "
+                    "python -m training release promote N"
+                )
+            _change_state(connection, standing.previous, "live", who, why, instead="failed")
+            return standing.previous, standing.live
+
+    def retire(self, release: int, who: str, why: str) -> None:
+        """Takes a release out of the running.
+
+        Raises:
+            ReleaseError: there is no such release, or it is live.
+        """
+        with self._engine.begin() as connection:
+            _lock(connection)
+            if _standing(connection).live == release:
+                raise ReleaseError(f"release {release} is live; promote another first, or roll back")
+            _change_state(connection, release, "retired", who, why)
 
     def live(self) -> int | None:
         """The release that is to serve, if any."""
+        return self.standing().live
+
+    def standing(self) -> Standing:
+        """What serves, and what it would be rolled back to."""
         with self._engine.connect() as connection:
-            return connection.scalar(select(Release.release).where(Release.state == "live"))
+            return _standing(connection)
 
     def all(self) -> list[ReleaseRow]:
         """Every release, oldest first."""
@@ -105,6 +141,17 @@ class ReleaseTable:
                 ReleaseRow(release=row[0], state=row[1], manifest=row[2], created_time_ms=row[3])
                 for row in connection.execute(select(*columns).order_by(Release.release))
             ]
+
+    def of(self, release: int) -> ReleaseRow:
+        """One release.
+
+        Raises:
+            ReleaseError: there is none of this number.
+        """
+        for row in self.all():
+            if row.release == release:
+                return row
+        raise _missing(release)
 
     def changes(self, release: int) -> list[Change]:
         """What happened to a release, oldest first."""
@@ -124,6 +171,40 @@ class ReleaseTable:
                 )
                 for row in connection.execute(query)
             ]
+
+
+def _standing(connection: Connection) -> Standing:
+    live = connection.scalar(select(Release.release).where(Release.state == "live"))
+    left_service = (
+        select(ReleaseChange.release)
+        .join(Release, Release.release == ReleaseChange.release)
+        .where(ReleaseChange.from_state == "live", ReleaseChange.to_state == "retired", Release.state == "retired")
+        .order_by(ReleaseChange.change.desc())
+        .limit(1)
+    )
+    return Standing(live, connection.scalar(left_service))
+
+
+def _change_state(
+    connection: Connection, release: int, state: State, who: str, why: str, *, instead: State = "retired"
+) -> None:
+    """Gives a release a new state; where it goes live, the one that was becomes `instead`."""
+    now_ms = _now_ms()
+    before = connection.scalar(select(Release.state).where(Release.release == release))
+    if before is None:
+        raise _missing(release)
+    if state == "live":
+        others = select(Release.release).where(Release.state == "live", Release.release != release)
+        for other in list(connection.scalars(others)):
+            connection.execute(update(Release).where(Release.release == other).values(state=instead))
+            _note(connection, other, "live", instead, now_ms, who, f"release {release} goes live: {why}")
+    if before != state:
+        connection.execute(update(Release).where(Release.release == release).values(state=state))
+        _note(connection, release, before, state, now_ms, who, why)
+
+
+def _missing(release: int) -> ReleaseError:
+    return ReleaseError(f"there is no release {release}; see `python -m training release list`")
 
 
 def _lock(connection: Connection) -> None:
@@ -146,3 +227,8 @@ def _note(
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def who() -> str:
+    """Whoever runs this process, for the table."""
+    return os.environ.get("USER") or "unknown"

@@ -2,7 +2,7 @@
 
 Every gateway process follows the release table and switches in memory. The one that holds the lock also drives
 Triton to what is wanted: it loads, and after Triton's restart or a dead backend loads again. Whether a release
-serves is only ever judged by an inference.
+serves is only ever judged by an inference. The release that was live before stays loaded: a rollback loads nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from features.release import ReleaseError, read_release
+from features.release import ReleaseError, ReleaseFiles, read_release
 from features.releases import ReleaseTable
 from features.schema import CONTENT_TOKENS, FUSION_MODEL, ITEM_TOWER_MODEL
 from features.shopper import ShopperQuery, merge
@@ -71,8 +71,13 @@ class ReleaseFollower:
         self._breaker = breaker
         self._threads = threads
         self._refused: int | None = None
+        self._loaded: tuple[int, ...] = ()
+        """Versions that Triton was last told to hold, by this process."""
+        self._unkept: int | None = None
+        """The release before the live one, if it could not be kept loaded."""
         self._said = ""
         self._failed_probes = 0
+        self._switched_s = 0.0
 
     async def follow(self) -> None:
         """Runs for ever; what goes wrong is logged once and tried again."""
@@ -91,7 +96,8 @@ class ReleaseFollower:
 
     async def _step(self) -> None:
         loop = asyncio.get_running_loop()
-        wanted = await loop.run_in_executor(self._threads, self._table.live)
+        standing = await loop.run_in_executor(self._threads, self._table.standing)
+        wanted = standing.live
         if wanted != self._refused:
             self._refused = None
         if wanted is None or wanted == self._refused:
@@ -102,11 +108,10 @@ class ReleaseFollower:
             self.settled.set()
             return
         if self.current is not None and self.current.number == wanted:
+            await self._keep_loaded(wanted, standing.previous)
             return
         try:
-            files = await loop.run_in_executor(
-                self._threads, read_release, self._repository / FUSION_MODEL / str(wanted)
-            )
+            files = await loop.run_in_executor(self._threads, self._read, wanted)
         except ReleaseError as error:
             LOG.error("release=%d is refused, release=%d stays: %s", wanted, self._number(), error)
             self._refused = wanted
@@ -127,23 +132,50 @@ class ReleaseFollower:
         self.settled.set()
         self._say("")
         LOG.info("release=%d is in service, items=%d", release.number, release.rows.size)
+        self._switched_s = time.monotonic()
         if before is not None:
             self._catalogue.drop(before)
-            await asyncio.sleep(KEEP_OLD_S)
-            await self._load(release.number, again=True)
 
-    async def _load(self, number: int, *, keep: int = 0, again: bool = False) -> None:
+    async def _keep_loaded(self, live: int, previous: int | None) -> None:
+        """Has Triton hold the release in service and the one before, and no other, once calls have left the last."""
+        if time.monotonic() - self._switched_s < KEEP_OLD_S or not self._election.won():
+            return
+        spare = None if previous == self._unkept else previous
+        wanted = (live,) if spare is None else tuple(sorted((live, spare)))
+        if not self._loaded and all([await self._serves(version) for version in wanted]):
+            self._loaded = wanted
+        if wanted == self._loaded:
+            return
+        try:
+            if spare is not None:
+                await asyncio.get_running_loop().run_in_executor(self._threads, self._read, spare)
+            await self._load_versions(wanted)
+        except (ReleaseError, ModelUnavailable) as error:
+            if spare is None or (isinstance(error, ModelUnavailable) and error.reason == "gone"):
+                raise
+            self._unkept = spare
+            LOG.warning("release=%d is not kept loaded beside release=%d: %s", spare, live, error)
+
+    def _read(self, number: int) -> ReleaseFiles:
+        return read_release(self._repository / FUSION_MODEL / str(number))
+
+    async def _serves(self, number: int) -> bool:
+        return all([await self._triton.serves(model, number) for model in (ITEM_TOWER_MODEL, FUSION_MODEL)])
+
+    async def _load(self, number: int, *, keep: int = 0) -> None:
+        if await self._serves(number):
+            return
+        if not self._election.won():
+            raise ModelUnavailable(f"another process loads release {number}")
+        await self._load_versions(tuple(sorted({number, keep} - {0})))
+
+    async def _load_versions(self, versions: tuple[int, ...]) -> None:
+        self._loaded = ()
         for model in (ITEM_TOWER_MODEL, FUSION_MODEL):
-            if not again and await self._triton.serves(model, number):
-                continue
-            if not self._election.won():
-                if again:
-                    return
-                raise ModelUnavailable(f"another process loads release {number}")
-            versions = sorted({number, keep} - {0})
             started_s = time.monotonic()
             await self._triton.load(model, versions)
             LOG.info("loaded model=%s versions=%s seconds=%.1f", model, versions, time.monotonic() - started_s)
+        self._loaded = versions
 
     async def _probe(self, release: LoadedRelease, batches: tuple[int, ...]) -> None:
         """Real inferences at each batch size, both models."""

@@ -10,7 +10,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 
 from features.settings import Settings, load_settings
@@ -51,6 +50,8 @@ def train(
     run: RunFolder = None,
 ) -> None:
     """Trains the fusion model on the offline features and measures it beside the baselines."""
+    import torch
+
     from training.pipeline import train as train_model
 
     torch.set_num_threads(threads)
@@ -119,6 +120,8 @@ def evaluate(
     run: RunFolder = None,
 ) -> None:
     """Measures a trained model again; writes evaluation.md, evaluation.json and predictions.parquet into the run."""
+    import torch
+
     from training.pipeline import evaluate as evaluate_model
     from training.trained import load_trained
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from features.release import read_release
+from features.release import ReleaseError, read_release
 from features.schema import FUSION_INPUTS, FUSION_OUTPUTS, MODULE_FILE, TOP_ITEMS
 from training.export import REFUSED_SCORE, FusionServing, TowerServing, load_module
 from training.samples import random_inputs
@@ -21,7 +21,7 @@ TOLERANCE = 1e-4
 """Largest difference between eager module and TorchScript, on scores, vectors and weights."""
 
 
-class GateError(Exception):
+class GateError(ReleaseError):
     """The candidate must not be served; the message says what it did."""
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ import torch
 from features.database.engine import open_database
 from features.materialize import materialize
 from features.release import RELEASE_FILES, Manifest, file_sha256, write_vocabulary
-from features.releases import ReleaseTable
+from features.releases import ReleaseTable, who
 from features.schema import (
     ENCODER_FILE,
     FUSION_MODEL,
@@ -76,14 +75,14 @@ def publish(settings: Settings, trained: TrainedModel, *, why: str, note: Callab
             materialize(settings, number, candidate / FUSION_MODEL)
             for model, place in zip((FUSION_MODEL, ITEM_TOWER_MODEL), placed, strict=True):
                 _place(candidate / model, place)
-            table.record(number, manifest, _who(), why)
+            table.record(number, manifest, who(), why)
         except BaseException:
             for folder in (candidate, *placed):
                 shutil.rmtree(folder, ignore_errors=True)
             generated.unlink(missing_ok=True)
             raise
         shutil.rmtree(candidate, ignore_errors=True)
-        table.change_state(number, "live", _who(), why)
+        table.change_state(number, "live", who(), why)
     note(f"release {number} is live")
     return number
 
@@ -157,7 +156,3 @@ def _one_publisher(settings: Settings) -> Iterator[None]:
     with (settings.home / "publish.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _who() -> str:
-    return os.environ.get("USER") or "training"

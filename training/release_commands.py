@@ -9,10 +9,13 @@ import typer
 from rich.table import Table
 
 from features.database.engine import open_database
-from features.release import ReleaseError
-from features.releases import ReleaseTable
+from features.release import read_release
+from features.releases import ReleaseTable, who
+from features.schema import FUSION_MODEL
 from features.settings import load_settings
 from training.terminal import clear_errors, console
+
+Why = Annotated[str, typer.Option(help="Kept in the release table.")]
 
 release_app = typer.Typer(no_args_is_help=True, help="The release table.")
 
@@ -39,20 +42,35 @@ def show_release(release: int) -> None:
     """A release's manifest and the changes of its state."""
     with clear_errors():
         table = ReleaseTable(open_database(load_settings().log_url))
-        rows = [row for row in table.all() if row.release == release]
-        if not rows:
-            raise ReleaseError(f"there is no release {release}; see `python -m training release list`")
-        console.print_json(data=rows[0].manifest)
+        console.print_json(data=table.of(release).manifest)
         for change in table.changes(release):
             moment = datetime.fromtimestamp(change.changed_time_ms / 1000, tz=timezone.utc)
             console.print(f"{moment:%Y-%m-%d %H:%M:%S} {change.to_state} by {change.who}: {change.why}")
 
 
 @release_app.command("promote")
-def promote_release(
-    release: int, why: Annotated[str, typer.Option(help="Kept in the release table.")] = "promoted"
-) -> None:
-    """Makes a release live; the gateways follow within half a second."""
+def promote_release(release: int, why: Why = "promoted") -> None:
+    """Makes a release live, if its files are whole; the gateways follow within half a second."""
     with clear_errors():
-        ReleaseTable(open_database(load_settings().log_url)).change_state(release, "live", "training", why)
+        settings = load_settings()
+        table = ReleaseTable(open_database(settings.log_url))
+        table.of(release)
+        read_release(settings.model_repository / FUSION_MODEL / str(release))
+        table.change_state(release, "live", who(), why)
         console.print(f"release {release} is live")
+
+
+@release_app.command("rollback")
+def roll_back(why: Why = "rolled back") -> None:
+    """Brings back the release that was live before, which the gateways have kept loaded; this one counts as failed."""
+    with clear_errors():
+        live, failed = ReleaseTable(open_database(load_settings().log_url)).rollback(who(), why)
+        console.print(f"release {live} is live again, release {failed} has failed")
+
+
+@release_app.command("retire")
+def retire_release(release: int, why: Why = "retired") -> None:
+    """Takes a release that is not live out of the running: nothing is rolled back to it any more."""
+    with clear_errors():
+        ReleaseTable(open_database(load_settings().log_url)).retire(release, who(), why)
+        console.print(f"release {release} is retired")

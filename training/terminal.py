@@ -11,7 +11,6 @@ from rich.console import Console
 from features.database.engine import DatabaseError
 from features.release import ReleaseError
 from training.dataset import DataError
-from training.gate import GateError
 
 console = Console()
 errors = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -22,6 +21,6 @@ def clear_errors() -> Iterator[None]:
     """Turns the errors that a person can put right into one line and exit code 2."""
     try:
         yield
-    except (DataError, ReleaseError, GateError, DatabaseError, ValueError) as error:
+    except (DataError, ReleaseError, DatabaseError, ValueError) as error:
         errors.print(f"[red]error:[/red] {error}", markup=True)
         raise typer.Exit(2) from None

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Engine
 
 from features.release import Manifest, ReleaseError
-from features.releases import ReleaseTable
+from features.releases import ReleaseTable, Standing
 from features.schema import feature_service, interest_view, schema_hash
 
 
@@ -49,7 +49,7 @@ def test_a_release_that_goes_live_retires_the_one_before(table: ReleaseTable) ->
     assert [(change.from_state, change.to_state, change.why) for change in table.changes(1)] == [
         (None, "candidate", "made"),
         ("candidate", "live", "first"),
-        ("live", "retired", "release 2 goes live"),
+        ("live", "retired", "release 2 goes live: better"),
     ]
 
 
@@ -79,3 +79,37 @@ def test_promotions_at_the_same_time_leave_one_release_live(table: ReleaseTable)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: table.change_state(number, "live", "test", "race"), range(1, 9)))
     assert [row.state for row in table.all()].count("live") == 1
+
+
+def test_a_rollback_returns_to_what_was_live_before_and_not_to_what_failed(table: ReleaseTable) -> None:
+    table.record(3, manifest(3), "test", "made")
+    for number in (1, 2, 3):
+        table.change_state(number, "live", "test", "next")
+    assert table.standing() == Standing(live=3, previous=2)
+    assert table.rollback("test", "worse") == (2, 3)
+    assert [row.state for row in table.all()] == ["retired", "live", "failed"]
+    assert table.changes(3)[-1].why == "release 2 goes live: worse"
+    assert table.rollback("test", "worse still") == (1, 2)
+    assert table.standing() == Standing(live=1, previous=None)
+    with pytest.raises(ReleaseError, match="no release was live before 1 that has not failed since"):
+        table.rollback("test", "once more")
+    table.change_state(3, "live", "test", "mended")
+    assert table.rollback("test", "again") == (1, 3)
+
+
+def test_a_rollback_without_a_live_release_says_what_to_do(table: ReleaseTable) -> None:
+    with pytest.raises(ReleaseError, match="no release is live; promote one"):
+        table.rollback("test", "nothing there")
+
+
+def test_the_live_release_cannot_be_retired_and_a_retired_one_is_not_returned_to(table: ReleaseTable) -> None:
+    table.change_state(1, "live", "test", "first")
+    table.change_state(2, "live", "test", "second")
+    with pytest.raises(ReleaseError, match="release 2 is live"):
+        table.retire(2, "test", "by mistake")
+    table.change_state(1, "failed", "test", "its vectors are gone")
+    assert table.standing().previous is None
+    table.retire(1, "test", "for good")
+    assert table.of(1).state == "retired"
+    with pytest.raises(ReleaseError, match="there is no release 9"):
+        table.of(9)

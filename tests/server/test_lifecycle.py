@@ -199,8 +199,35 @@ def test_the_next_release_is_switched_to_without_a_failed_or_degraded_answer(
         asking.join()
         assert set(seen) == {(1, rec.TIER_FULL), (2, rec.TIER_FULL)}
         assert [release for release, _ in seen] == sorted(release for release, _ in seen)
-        ReleaseTable(open_database(settings.log_url)).change_state(1, "live", "test", "rollback")
+        before = under_test.log.count("loaded model=fusion")
+        roll_back(settings)
         eventually(lambda: under_test.client.recommend("user-3").release == 1, within_s=60, what="the rollback")
+        alone = "loaded model=fusion versions=(1,)"
+        eventually(lambda: under_test.log.count(alone) == 2, within_s=60, what="the end of the failed release")
+        assert under_test.log.count("loaded model=fusion") == before + 1, "what was live before stayed loaded"
+
+
+def test_a_rollback_after_tritons_restart_and_the_gateways(trained_shop: Settings, new_settings: NewSettings) -> None:
+    settings = copy_of(trained_shop, new_settings)
+    with triton(settings), gateway(settings):
+        done = subprocess.run(
+            [sys.executable, "-m", "training", "publish"], cwd=ROOT, env=environment(settings), capture_output=True
+        )
+        assert done.returncode == 0, done.stderr
+    with gateway(settings, wait=False) as under_test:
+        with triton(settings):
+            loaded = "loaded model=fusion versions=(1, 2)"
+            eventually(lambda: loaded in under_test.log, within_s=60, what="both releases in the new Triton")
+            assert under_test.client.recommend("user-3").release == 2
+        roll_back(settings)
+        with triton(settings):
+            eventually(lambda: under_test.client.recommend("user-3").release == 1, within_s=60, what="the rollback")
+
+
+def roll_back(settings: Settings) -> None:
+    command = [sys.executable, "-m", "training", "release", "rollback", "--why", "a test"]
+    done = subprocess.run(command, cwd=ROOT, env=environment(settings), capture_output=True, text=True)
+    assert done.returncode == 0 and "is live again" in done.stdout, done.stdout + done.stderr
 
 
 def test_without_a_database_answers_go_on_and_writes_say_so(new_settings: NewSettings, postgres_url: str) -> None:

@@ -52,6 +52,8 @@ def test_training_writes_figures_and_predictions_that_evaluating_finds_again(hom
         (["evaluate"], "run `python -m training train` first"),
         (["release", "show", "9"], "there is no release 9"),
         (["release", "promote", "9"], "there is no release 9"),
+        (["release", "retire", "9"], "there is no release 9"),
+        (["release", "rollback"], "no release is live"),
     ],
 )
 def test_what_a_person_can_put_right_is_one_line(home: Path, arguments: list[str], message: str) -> None:
