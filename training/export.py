@@ -101,9 +101,10 @@ class FusionServing(nn.Module):
         if self.model.use_repeat:
             own = own_items.long()
             trends = self.model.repeat.trends[own.clamp(min=0)]
-            own_term = self.model.repeat.of_own(self.table.features(own), own_features, trends, signals)
-            features = self.model.repeat.item(recent_vectors)
-            recent_term = self.model.repeat.of_recent(features, types, recent_ages, signals)
+            plain = scores.gather(1, own.clamp(min=0))
+            own_term = self.model.repeat.of_own(self.table.features(own), plain, own_features, trends, signals)
+            features, plain = self.model.repeat.item(recent_vectors), scores.gather(1, recent.clamp(min=0))
+            recent_term = self.model.repeat.of_recent(features, plain, types, recent_ages, signals)
             scores = scores.scatter_add(1, own.clamp(min=0), own_term * (own >= 0))
             scores = scores.scatter_add(1, recent.clamp(min=0), recent_term * ((recent >= 0) & (types > 0)))
         if self.model.use_transitions:

@@ -80,24 +80,30 @@ class RepeatTerm(nn.Module):
         super().__init__()
         self.register_buffer("trends", torch.zeros(items, len(TREND_DAYS)))
         self.item = nn.Linear(dim, REPEAT_DIM)
-        read = len(OWN_FEATURES) + len(TREND_DAYS) + REPEAT_DIM + SIGNALS
+        read = len(OWN_FEATURES) + len(TREND_DAYS) + REPEAT_DIM + SIGNALS + 1
         self.own = nn.Sequential(nn.Linear(read, 32), nn.GELU(), nn.Linear(32, 1))
         self.seen_type = nn.Embedding(EVENT_TYPE_CODES, REPEAT_DIM, padding_idx=0)
         self.seen_time = nn.Embedding(TIME_BUCKETS, REPEAT_DIM)
-        self.seen = nn.Sequential(nn.Linear(3 * REPEAT_DIM + SIGNALS, 32), nn.GELU(), nn.Linear(32, 1))
+        self.seen = nn.Sequential(nn.Linear(3 * REPEAT_DIM + SIGNALS + 1, 32), nn.GELU(), nn.Linear(32, 1))
 
-    def of_own(self, items: Tensor, features: Tensor, trends: Tensor, signals: Tensor) -> Tensor:
-        """(B, R) from `item` of the items' vectors (B, R, `REPEAT_DIM`), own features (B, R, F), the items' trends
-        (B, R, `TREND_DAYS`), signals (B, S).
+    def of_own(self, items: Tensor, scores: Tensor, features: Tensor, trends: Tensor, signals: Tensor) -> Tensor:
+        """(B, R) from `item` of the items' vectors (B, R, `REPEAT_DIM`), their scores without terms (B, R), own
+        features (B, R, F), the items' trends (B, R, `TREND_DAYS`), signals (B, S).
+
+        The scores are read because what is bought or seen again is so however rare it is among all.
         """
         shared = signals.unsqueeze(1).expand(-1, features.shape[1], -1)
-        term: Tensor = self.own(torch.cat([features, trends, items, shared], dim=-1))
+        term: Tensor = self.own(torch.cat([features, trends, items, shared, self.scaled(scores)], dim=-1))
         return term.squeeze(-1)
 
-    def of_recent(self, items: Tensor, types: Tensor, ages: Tensor, signals: Tensor) -> Tensor:
-        """(B, T) from `item` of the items' vectors (B, T, `REPEAT_DIM`), types and ages (B, T)."""
+    def scaled(self, scores: Tensor) -> Tensor:
+        """(B, X, 1) of scores (B, X), about as large as what else the nets read."""
+        return scores.detach().unsqueeze(-1) / 4.0
+
+    def of_recent(self, items: Tensor, scores: Tensor, types: Tensor, ages: Tensor, signals: Tensor) -> Tensor:
+        """(B, T) from `item` of the items' vectors (B, T, `REPEAT_DIM`), scores as above, types and ages (B, T)."""
         shared = signals.unsqueeze(1).expand(-1, types.shape[1], -1)
-        parts = [self.seen_type(types), self.seen_time(time_bucket(ages)), items, shared]
+        parts = [self.seen_type(types), self.seen_time(time_bucket(ages)), items, shared, self.scaled(scores)]
         term: Tensor = self.seen(torch.cat(parts, dim=-1))
         return term.squeeze(-1)
 

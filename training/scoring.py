@@ -68,7 +68,7 @@ def read_batch(
     )
     forced = None if long_weight is None else torch.full_like(long_mask, long_weight)
     interest, share = model.interest(long, long_mask, short, signals, batch.recent_age, codes, forced)
-    own, followers = _extras(model, table, batch, seen_types, own_mask, signals)
+    own, followers = _extras(model, table, bias, batch, seen_types, own_mask, signals, interest)
     return Reading(
         interest=interest,
         vectors=vectors,
@@ -140,7 +140,14 @@ def _strand(encoder: Encoder, table: Tensor, stretches: Stretches, mask: Tensor)
 
 
 def _extras(
-    model: FusionModel, table: Tensor, batch: Batch, seen_types: Tensor, own_mask: Tensor, signals: Tensor
+    model: FusionModel,
+    table: Tensor,
+    bias: Tensor,
+    batch: Batch,
+    seen_types: Tensor,
+    own_mask: Tensor,
+    signals: Tensor,
+    interest: Tensor,
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Own items (B, X), -1 for none, and what is added to their scores (B, X); the same of followers."""
     own = followers = (batch.seen_items[:, :0], table.new_zeros(len(batch.rows), 0))
@@ -148,14 +155,22 @@ def _extras(
         features = model.repeat.item(table)  # (N + 1, REPEAT_DIM)
         bought = torch.where(own_mask > 0, batch.own_items, torch.full_like(batch.own_items, -1))
         trends = batch.own_trends if batch.own_trends is not None else model.repeat.trends[bought.clamp(min=0)]
-        of_bought = model.repeat.of_own(_rows(features, bought), batch.own_features, trends, signals)
+        plain = _scores(table, bias, interest, bought)
+        of_bought = model.repeat.of_own(_rows(features, bought), plain, batch.own_features, trends, signals)
         seen = torch.where(seen_types > 0, batch.seen_items, torch.full_like(batch.seen_items, -1))
-        vectors = _rows(features, batch.seen_items)
-        of_seen = model.repeat.of_recent(vectors, seen_types, batch.seen_ages, signals)
+        vectors, plain = _rows(features, batch.seen_items), _scores(table, bias, interest, batch.seen_items)
+        of_seen = model.repeat.of_recent(vectors, plain, seen_types, batch.seen_ages, signals)
         own = torch.cat([bought, seen], dim=1), torch.cat([of_bought, of_seen], dim=1)
     if model.use_transitions:
         followers = model.transitions(batch.seen_items, seen_types, batch.seen_ages, signals, batch.coming_items)
     return own, followers
+
+
+@torch.no_grad()
+def _scores(table: Tensor, bias: Tensor, interest: Tensor, items: Tensor) -> Tensor:
+    """Scores (B, X) of items (B, X) without repeat and transition term."""
+    dots = torch.bmm(_rows(table, items), interest.unsqueeze(2)).squeeze(2)
+    return dots + bias[items.clamp(min=0)]
 
 
 def _rows(table: Tensor, items: Tensor) -> Tensor:
