@@ -78,9 +78,6 @@ class Coalescer(Generic[Request, Answer]):
         try:
             answers = await self._run([request for request, _ in batch])
             assert len(answers) == len(batch)
-            for (_, future), answer in zip(batch, answers, strict=True):
-                if not future.done():
-                    future.set_result(answer)
         except asyncio.CancelledError:
             for _, future in batch:
                 future.cancel()
@@ -89,6 +86,12 @@ class Coalescer(Generic[Request, Answer]):
             for _, future in batch:
                 if not future.done():
                     future.set_exception(error)
+            return
         finally:
             self._free += 1
             self._start()
+        for number, ((_, future), answer) in enumerate(zip(batch, answers, strict=True)):
+            if number:
+                await asyncio.sleep(0)  # grpc.aio takes in one call a pass of the loop: no pass may be a whole batch's
+            if not future.done():
+                future.set_result(answer)
