@@ -28,6 +28,8 @@ from braid.v1 import (
 from features.database.engine import open_database
 from features.erasure.tombstones import Tombstones
 from features.settings import Settings
+from server import self_probe
+from server.admission import Admission, CallLimit
 from server.answer_recorder import AnswerRecorder
 from server.breaker import Breaker
 from server.catalogue_follower import CatalogueFollower
@@ -44,8 +46,8 @@ from server.placement_rules import PlacementRules
 from server.popularity import PopularItems
 from server.purchase_history import PurchaseHistory
 from server.release_follower import ReleaseFollower
-from server.services.calls import CallLimit
 from server.services.catalog import CatalogService
+from server.services.early_refusal import EarlyRefusal
 from server.services.events import EventService
 from server.services.placement import PlacementService
 from server.services.recommendation import RecommendationService
@@ -69,6 +71,9 @@ SERVICES = tuple(
     )
 )
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
+MAX_UNSEEN_CALLS = 512
+"""Calls that gRPC holds until the event loop takes them in. It drops more than that itself: a longer line is of calls
+whose callers have given up by their turn."""
 
 
 class AddressTaken(Exception):
@@ -90,6 +95,8 @@ class Gateway:
         tombstones = Tombstones(settings)
         tombstones.check(self._engine)
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="followers")
+        self._limit = CallLimit(own.max_calls)
+        self._admission = Admission(self._limit, target_s=own.target_delay_ms / 1000)
         self._triton = Triton(
             settings.triton_address, settings.model_repository, call_timeout_s=own.model_budget_ms / 1000
         )
@@ -131,17 +138,20 @@ class Gateway:
             exploration_rate=own.exploration_rate,
         )
         write_budget_s = own.write_budget_ms / 1000
-        self._limit = CallLimit(own.max_calls)
         self._events = EventWriter(self._engine, tombstones, max_events=own.max_queued_events, budget_s=write_budget_s)
         self._eraser = Eraser(settings)
         self._event_service = EventService(self._events, self._eraser, self._limit)
         self._records = ShopRecords(self._engine, tombstones, self._catalogue, self._rules, budget_s=write_budget_s)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
+        recommends = recommendation_pb2.DESCRIPTOR.services_by_name["RecommendationService"].full_name
         self._server = grpc.aio.server(
+            interceptors=[EarlyRefusal(recommends, self._admission)],
             options=[
                 ("grpc.so_reuseport", int(own.share_port)),
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-            ]
+                ("grpc.server.max_pending_requests", MAX_UNSEEN_CALLS // 2),  # from here on it drops some
+                ("grpc.server.max_pending_requests_hard_limit", MAX_UNSEEN_CALLS),
+            ],
         )
         self._tasks: list[asyncio.Task[None]] = []
         self._end_metrics: Callable[[], None] = lambda: None
@@ -157,7 +167,7 @@ class Gateway:
         services: tuple[tuple[Callable[..., None], object], ...] = (
             (
                 recommendation_pb2_grpc.add_RecommendationServiceServicer_to_server,
-                RecommendationService(self.shop, limit),
+                RecommendationService(self.shop, self._admission),
             ),
             (event_pb2_grpc.add_EventServiceServicer_to_server, self._event_service),
             (catalog_pb2_grpc.add_CatalogServiceServicer_to_server, CatalogService(self._records, limit)),
@@ -172,6 +182,7 @@ class Gateway:
         address = self._settings.gateway_address
         try:
             self.port = self._server.add_insecure_port(address)
+            probed = self._server.add_insecure_port("127.0.0.1:0")  # where processes share a port, this one is its own
         except RuntimeError:
             raise AddressTaken(
                 f"BRAID_GATEWAY_ADDRESS={address}: cannot listen there; stop what does, or choose another port"
@@ -186,6 +197,7 @@ class Gateway:
             self._popular.follow(),
             self._features.follow(),
             self._releases.follow(),
+            self_probe.follow(probed, self._admission),
             self._announce(),
         ):
             self._begin(work)

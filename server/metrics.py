@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from prometheus_client import Counter, start_http_server
+from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
 ANSWERS_RECORDED = Counter("braid_answers_recorded", "Answers written to the table answers")
 ANSWERS_DROPPED = Counter("braid_answers_dropped", "Answers that were not recorded", ["reason"])
@@ -15,6 +15,14 @@ ANSWERS_DROPPED = Counter("braid_answers_dropped", "Answers that were not record
 STALE_INTERESTS = Counter("braid_stale_interests", "Long-term vectors left out because newer events are not in them")
 EVENTS = Counter("braid_events", "Events that were sent", ["status"])
 """status: `stored`, `duplicate`, `erased` or `refused`."""
+CALLS_REFUSED = Counter("braid_calls_refused", "Calls that were not taken", ["reason"])
+"""reason: `delay` (calls wait longer than the target) or `memory` (too many are under way)."""
+REFUSAL_SECONDS = Histogram(
+    "braid_refusal_seconds",
+    "From the moment that the gateway sees a call to its refusal for the delay",
+    buckets=(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25),
+)
+ADMISSION_LIMIT = Gauge("braid_admission_limit", "Calls that recommend which may be under way now")
 
 
 def serve_metrics(address: str) -> Callable[[], None]:

@@ -17,7 +17,10 @@ class GatewaySettings(BaseSettings):
     model_budget_ms: float = Field(default=500, gt=0, description="longest wait for Triton")
     write_budget_ms: float = Field(default=20_000, gt=0, description="longest wait for a commit")
     drain_s: float = Field(default=10, ge=0, description="how long calls in flight may finish after SIGTERM")
-    max_calls: int = Field(default=4_000, gt=0, description="calls in flight before RESOURCE_EXHAUSTED")
+    target_delay_ms: float = Field(
+        default=50, gt=0, description="mean delay of a call by the others; calls that would make it longer are refused"
+    )
+    max_calls: int = Field(default=4_000, gt=0, description="calls in flight, of every kind, that memory is for")
     max_queued_events: int = Field(default=50_000, gt=0, description="events awaiting their commit")
     max_queued_answers: int = Field(default=5_000, gt=0, description="answers awaiting their record; more are dropped")
     answer_retention_days: float = Field(default=30, gt=0, description="recorded answers that are older are deleted")

@@ -26,18 +26,24 @@ LOG = logging.getLogger(__name__)
 MAX_REQUEST_ID_CHARS = 64
 
 
-class CallLimit:
-    """How many calls this process works on at once."""
+class Limit(Protocol):
+    """What says whether one more call is worked on."""
 
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.under_way = 0
+    def enter(self) -> None:
+        """Counts a call in.
+
+        Raises:
+            Overloaded: it is one too many.
+        """
+
+    def leave(self, method: str, seconds: float) -> None:
+        """Counts a call of the method out that took so long."""
 
 
 class Service(Protocol):
     """What `answers` needs of a servicer."""
 
-    limit: CallLimit
+    limit: Limit
 
 
 S = TypeVar("S", bound=Service)
@@ -79,21 +85,21 @@ def answers_stream(
 class _Call:
     """One call under way: gives its deadline, and turns what it raises into a status."""
 
-    def __init__(self, name: str, limit: CallLimit, context: Context) -> None:
+    def __init__(self, name: str, limit: Limit, context: Context) -> None:
         self._name = name
         self._limit = limit
+        self._entered = False
         self._context = context
         self._started_s = time.perf_counter()
 
     async def __aenter__(self) -> Deadline:
         self._token = REQUEST_ID.set(_request_id(self._context))
-        self._limit.under_way += 1
         try:
             deadline = Deadline.after(self._context.time_remaining())
             if deadline.left_s(math.inf) <= 0:
                 raise DeadlinePassed("the deadline had passed when the call arrived; allow more time")
-            if self._limit.under_way > self._limit.most:
-                raise Overloaded(f"{self._limit.most} calls are under way, no more are taken", retry_after_s=0.5)
+            self._limit.enter()
+            self._entered = True
         except GatewayError as error:
             await self.__aexit__(type(error), error, None)
             raise AssertionError("abort raises") from None
@@ -113,8 +119,15 @@ class _Call:
             elif LOG.isEnabledFor(logging.DEBUG):
                 LOG.debug("method=%s code=OK ms=%.1f", self._name, 1000 * (time.perf_counter() - self._started_s))
         finally:
-            self._limit.under_way -= 1
+            if self._entered:
+                self._limit.leave(self._name, time.perf_counter() - self._started_s)
             REQUEST_ID.reset(self._token)
+
+
+def grpc_status(error: GatewayError) -> grpc.Status:
+    """An error as gRPC says it."""
+    status: grpc.Status = rpc_status.to_status(_status(error))
+    return status
 
 
 def _request_id(context: Context) -> str:

@@ -8,7 +8,7 @@ from features.catalogue import CatalogueItem
 from features.schema import MAX_ATTRIBUTES, MAX_BATCH_ITEMS, MAX_TEXT_CHARS
 from server.deadline import Deadline
 from server.errors import NotFound
-from server.services.calls import CallLimit, answers
+from server.services.calls import Limit, answers
 from server.services.fields import Fields
 from server.services.page_tokens import page_token, read_page_token
 from server.services.shopper_fields import MAX_PRICE, page_size
@@ -23,7 +23,7 @@ MASKABLE = ("price", "stock", "title")
 class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
     """What the shop sells."""
 
-    def __init__(self, records: ShopRecords, limit: CallLimit) -> None:
+    def __init__(self, records: ShopRecords, limit: Limit) -> None:
         self._records = records
         self.limit = limit
 

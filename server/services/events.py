@@ -13,7 +13,7 @@ from server.deadline import Deadline
 from server.eraser import Eraser
 from server.errors import Unavailable
 from server.event_writer import EventWriter
-from server.services.calls import CallLimit, answers, answers_stream
+from server.services.calls import Limit, answers, answers_stream
 from server.services.event_batch import EventBatch
 from server.services.fields import Fields
 
@@ -26,7 +26,7 @@ Line: TypeAlias = asyncio.Queue[tuple[EventBatch, asyncio.Future[list[Outcome]]]
 class EventService(event_pb2_grpc.EventServiceServicer):
     """What shoppers do, as the storefront reports it."""
 
-    def __init__(self, writer: EventWriter, eraser: Eraser, limit: CallLimit) -> None:
+    def __init__(self, writer: EventWriter, eraser: Eraser, limit: Limit) -> None:
         self._writer = writer
         self._eraser = eraser
         self.limit = limit

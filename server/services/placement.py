@@ -17,7 +17,7 @@ from features.schema import (
     MAX_TEXT_CHARS,
 )
 from server.deadline import Deadline
-from server.services.calls import CallLimit, answers
+from server.services.calls import Limit, answers
 from server.services.fields import Fields
 from server.services.page_tokens import page_token, read_page_token
 from server.services.shopper_fields import MAX_NAME_CHARS, page_size, price_range
@@ -29,7 +29,7 @@ DEFAULT_LIST_SIZE = 100
 class PlacementService(placement_pb2_grpc.PlacementServiceServicer):
     """What a shop's people decide about a placement."""
 
-    def __init__(self, records: ShopRecords, limit: CallLimit) -> None:
+    def __init__(self, records: ShopRecords, limit: Limit) -> None:
         self._records = records
         self.limit = limit
 

@@ -15,7 +15,7 @@ from server.interests import changes, interests_of
 from server.queries import Change, Interest, RankQuery, RecommendQuery
 from server.rank import rank
 from server.recommend import recommend
-from server.services.calls import CallLimit, answers
+from server.services.calls import Limit, answers
 from server.services.catalog import catalogue_item
 from server.services.fields import Fields
 from server.services.shopper_fields import MAX_NAME_CHARS, caps, item_filter, now_ms, page_size, shopper_query
@@ -29,7 +29,7 @@ _RANKED_TYPES = frozenset(int(kind) for kind in SEQUENCE_TYPES)
 class RecommendationService(recommendation_pb2_grpc.RecommendationServiceServicer):
     """Ranked items for a shopper."""
 
-    def __init__(self, shop: Shop, limit: CallLimit) -> None:
+    def __init__(self, shop: Shop, limit: Limit) -> None:
         self._shop = shop
         self.limit = limit
 

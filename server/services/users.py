@@ -8,7 +8,7 @@ from features.schema import MAX_ATTRIBUTES, MAX_BATCH_USERS
 from features.users import UserProfile
 from server.deadline import Deadline
 from server.errors import NotFound
-from server.services.calls import CallLimit, answers
+from server.services.calls import Limit, answers
 from server.services.fields import Fields
 from server.services.shopper_fields import MAX_NAME_CHARS
 from server.shop_records import ShopRecords
@@ -19,7 +19,7 @@ MAX_AGE = 150
 class UserService(user_pb2_grpc.UserServiceServicer):
     """What the shop knows of a person."""
 
-    def __init__(self, records: ShopRecords, limit: CallLimit) -> None:
+    def __init__(self, records: ShopRecords, limit: Limit) -> None:
         self._records = records
         self.limit = limit
 

@@ -1,0 +1,157 @@
+"""The limit of calls follows how long they are delayed; what is more is refused at once, and told when to come back."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from braid.v1 import event_pb2
+from braid.v1 import recommendation_pb2 as rec
+from server.admission import AT_START, FEWEST, QUICKEST_S, WINDOW_S, Admission, CallLimit
+from server.errors import Overloaded
+from tests.processes import free_ports
+from tests.server.client import SERVING, RunningGateway, gateway, new_event
+
+TARGET_S = 0.05
+METHOD = "Recommend"
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class Windows:
+    """An admission whose windows a test fills."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.admission = Admission(CallLimit(4_000), target_s=TARGET_S, clock=self.clock)
+
+    def pass_with(self, calls: int, seconds: float, unseen_s: float = 0.0) -> None:
+        """One window: so many calls at once, as far as they are taken, each of so many seconds."""
+        taken = min(calls, int(self.admission.limit))
+        for _ in range(taken):
+            self.admission.enter()
+        for _ in range(taken):
+            self.admission.leave(METHOD, seconds)
+        self.clock.now_s += WINDOW_S
+        self.admission.adjust(unseen_s)
+
+
+def test_under_load_the_limit_settles_where_the_delay_is_about_the_target() -> None:
+    windows = Windows()
+    windows.pass_with(1, 0.005)
+    per_call_s = 0.002
+    for _ in range(50):
+        windows.pass_with(10_000, 0.005 + per_call_s * windows.admission.limit)
+    assert TARGET_S <= per_call_s * windows.admission.limit <= 1.5 * TARGET_S
+
+
+def test_a_limit_that_is_not_used_stays() -> None:
+    windows = Windows()
+    for _ in range(50):
+        windows.pass_with(3, 0.005)
+    assert windows.admission.limit == AT_START
+
+
+def test_calls_that_are_all_slow_are_not_delayed() -> None:
+    windows = Windows()
+    for _ in range(50):
+        windows.pass_with(10_000, 0.3)
+    assert windows.admission.limit > AT_START
+
+
+def test_after_a_hang_the_limit_comes_back_within_five_seconds() -> None:
+    windows = Windows()
+    windows.pass_with(20, 0.005)
+    for _ in range(20):
+        windows.pass_with(20, 0.5)
+    assert windows.admission.limit == FEWEST
+    for _ in range(round(5 / WINDOW_S)):
+        windows.pass_with(1_000, 0.005)
+    assert windows.admission.limit >= AT_START
+
+
+def test_calls_that_wait_before_they_are_seen_lower_the_limit() -> None:
+    windows = Windows()
+    for _ in range(10):
+        windows.pass_with(20, 0.005, unseen_s=0.3)
+    assert windows.admission.limit == FEWEST
+
+
+def test_a_model_that_has_become_slower_is_the_new_measure_after_a_while() -> None:
+    windows = Windows()
+    windows.pass_with(20, 0.005)
+    for _ in range(round(2 * QUICKEST_S / WINDOW_S) + 1):
+        windows.pass_with(20, 0.3)
+    before = windows.admission.limit
+    windows.pass_with(20, 0.3)
+    assert windows.admission.limit > before
+
+
+def test_one_call_too_many_is_refused_and_not_counted() -> None:
+    calls = CallLimit(3)
+    admission = Admission(calls, target_s=TARGET_S)
+    for _ in range(3):
+        admission.enter()
+    for limit in (admission, calls):
+        with pytest.raises(Overloaded):
+            limit.enter()
+    admission.leave(METHOD, 0.001)
+    assert calls.under_way == admission.under_way == 2
+    calls.enter()
+
+
+@pytest.fixture
+def loaded(released_shop: RunningGateway) -> Iterator[RunningGateway]:
+    """A gateway of its own, since its limit is."""
+    settings = released_shop.settings.model_copy(update={"gateway_address": f"127.0.0.1:{free_ports()}"})
+    with gateway(settings, target_delay_ms="1") as on_it:
+        yield on_it
+
+
+def test_under_load_some_are_answered_in_full_others_told_to_come_back_and_events_and_health_go_on(
+    loaded: RunningGateway,
+) -> None:
+    client = loaded.client
+    refusals: list[grpc.RpcError] = []
+    tiers: Counter[int] = Counter()
+    end = threading.Event()
+
+    def ask_without_end() -> None:
+        while not end.is_set():
+            request = rec.RecommendRequest(user_id="user-3")
+            under_way = [client.recommendations.Recommend.future(request, timeout=10) for _ in range(4 * AT_START)]
+            for call in under_way:
+                if error := call.exception():
+                    refusals.append(error)
+                else:
+                    tiers[call.result().tier] += 1
+
+    asking = threading.Thread(target=ask_without_end)
+    asking.start()
+    try:
+        view = event_pb2.EVENT_TYPE_VIEW
+        for _ in range(20):
+            assert client.write(new_event(view, "music-01", user_id="loaded")) == [event_pb2.EventStatus.CODE_STORED]
+            assert client.health() == SERVING
+    finally:
+        end.set()
+        asking.join()
+    assert set(tiers) == {rec.TIER_FULL}
+    assert {error.code() for error in refusals} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+    retry = error_details_pb2.RetryInfo()
+    assert rpc_status.from_call(refusals[0]).details[0].Unpack(retry)
+    assert retry.retry_delay.ToMilliseconds() > 0
+    assert all(client.recommend("user-3").tier == rec.TIER_FULL for _ in range(20))
