@@ -53,6 +53,25 @@ def test_ingestion_measures_every_way_of_writing_and_keeps_the_figures(tmp_path:
     assert all(row["way"] in done.stdout for row in measured)
 
 
+def test_overload_finds_saturation_and_shows_what_more_than_that_does(released_shop: RunningGateway) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.overload", "--seconds", "1"],
+        cwd=ROOT,
+        env=environment(released_shop.settings, COLUMNS="200"),
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    record = Path(done.stdout.split()[-1])
+    figures = json.loads(record.read_text())
+    record.unlink()
+    loads = [*figures["closed"].values(), *figures["open"].values()]
+    assert all(load["goodput"] > 0 and load["p50_ms"] <= load["p99_ms"] and load["gateway_bytes"] for load in loads)
+    assert list(figures["open"]) == ["1.0", "1.5", "3.0"]
+    assert all(load["health_s"] >= 0 for load in figures["open"].values())
+
+
 def test_footprint_asks_for_a_stack_of_make_up(released_shop: RunningGateway) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.footprint"],
