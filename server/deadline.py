@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 ANSWER_RESERVE_S = 0.003
 """Kept back from the caller's deadline for putting the answer together."""
+SLOW_S = 0.1
+"""A part that lets a caller wait for as long in vain is slow, and not the caller in a hurry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,6 @@ class Deadline:
         """The deadline of a caller who waits `seconds` from now (None: for ever)."""
         return Deadline() if seconds is None else Deadline(time.monotonic() + seconds)
 
-    def left_s(self, budget_s: float) -> float:
-        """Seconds that a step with this budget may take; 0 or less: do not begin."""
-        return min(budget_s, self.at_s - time.monotonic() - ANSWER_RESERVE_S)
+    def left_s(self, budget_s: float, share: float = 1.0) -> float:
+        """Seconds that a step with this budget may take, of its share of what is left; 0 or less: do not begin."""
+        return min(budget_s, share * (self.at_s - time.monotonic() - ANSWER_RESERVE_S))

@@ -27,7 +27,7 @@ from features.shopper import LongInterest, Profile, Purchase, ShopperEvent, Shop
 from features.store import open_store
 from server.breaker import Breaker
 from server.coalescer import Coalescer
-from server.deadline import Deadline
+from server.deadline import SLOW_S, Deadline
 from server.errors import FeaturesUnavailable
 
 LOG = logging.getLogger(__name__)
@@ -38,6 +38,8 @@ REOPEN_S = 2.0
 MAX_SHOPPERS = 256
 """Entities in one read; SQLite takes at most 32,766 parameters, and long reads hold up the next."""
 
+SHARE = 0.5
+"""Of what is left; the model needs the rest."""
 
 Request = tuple[Sequence[str], int]
 """Entity keys of one shopper, and the release whose vector is wanted (0: none)."""
@@ -67,11 +69,12 @@ class FeatureReader:
         """
         if not self._breaker.allows():
             raise FeaturesUnavailable("the feature store does not answer")
+        left_s = deadline.left_s(self._budget_s, SHARE)
         try:
-            features = await self._pipe.submit((keys, release), deadline.left_s(self._budget_s))
+            features = await self._pipe.submit((keys, release), left_s)
         except asyncio.TimeoutError:
-            if deadline.left_s(self._budget_s) == self._budget_s:  # its own fault, not a hurried caller's
-                self._breaker.failed(f"no answer within {self._budget_s:.3f} s")
+            if left_s >= min(SLOW_S, self._budget_s):  # its own fault, not a hurried caller's
+                self._breaker.failed(f"no answer within {left_s:.3f} s")
             raise FeaturesUnavailable("the feature store was too slow") from None
         except Exception as error:
             self._breaker.failed(repr(error))

@@ -10,11 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from server.breaker import Breaker
-from server.deadline import Deadline
+from server.deadline import SLOW_S, Deadline
 from server.errors import ModelUnavailable
 from server.triton import FusionAnswer, FusionRequest, Triton
 
 T = TypeVar("T")
+
+SHARE = 0.9
+"""Of what is left; where the model does not answer, there is time for the lower tier."""
 
 
 class Model:
@@ -34,8 +37,8 @@ class Model:
         Raises:
             ModelUnavailable: at least one has none.
         """
-        left_s = deadline.left_s(self._budget_s)
-        patient = left_s == self._budget_s and not dispensable
+        left_s = deadline.left_s(self._budget_s, SHARE)
+        patient = self._patient(left_s) and not dispensable
         if len(requests) == 1:
             return [await self._answer(lambda: self._triton.fuse(requests[0], left_s), patient)]
         return await self._answer(lambda: self._triton.fuse_all(requests, left_s), patient)
@@ -48,10 +51,10 @@ class Model:
         Raises:
             ModelUnavailable: there are none.
         """
-        left_s = deadline.left_s(self._budget_s)
+        left_s = deadline.left_s(self._budget_s, SHARE)
         try:
             return await self._answer(
-                lambda: asyncio.wait_for(self._triton.item_vectors(release, content), left_s), left_s == self._budget_s
+                lambda: asyncio.wait_for(self._triton.item_vectors(release, content), left_s), self._patient(left_s)
             )
         except asyncio.TimeoutError:
             raise ModelUnavailable(f"no item vectors within {left_s:.3f} s", reason="slow") from None
@@ -68,3 +71,7 @@ class Model:
             raise
         self._breaker.succeeded()
         return found
+
+    def _patient(self, left_s: float) -> bool:
+        """Whether slowness is Triton's fault, and not a hurried caller's."""
+        return left_s >= min(SLOW_S, self._budget_s)
