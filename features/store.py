@@ -225,6 +225,19 @@ def redis_client(settings: Settings) -> Redis:
     return Redis(host=nodes[0]["host"], port=int(nodes[0]["port"]), **options)
 
 
+def give_up_soon(store: FeatureStore, timeout_s: float) -> None:
+    """Makes a reader's client of Redis try once more and no longer than that; its own patience is many seconds."""
+    online = store._get_provider().online_store
+    if isinstance(online, RedisOnlineStore):
+        client = online._get_client(store.config.online_store)
+        client.set_retry(Retry(NoBackoff(), 1))
+        if isinstance(client, Redis):
+            client.connection_pool.connection_kwargs |= {
+                "socket_timeout": timeout_s,
+                "socket_connect_timeout": timeout_s,
+            }
+
+
 def _values(column: pl.Series) -> list[Value]:
     """Feast's values of a column, an empty one for null; those that its own conversion makes."""
     kind = column.dtype

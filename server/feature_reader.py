@@ -24,7 +24,7 @@ from feast.protos.feast.types.Value_pb2 import Value
 from features.schema import PROFILE_VIEW, PURCHASES_VIEW, RECENT_VIEW, SHOPPER, interest_view
 from features.settings import Settings
 from features.shopper import LongInterest, Profile, Purchase, ShopperEvent, ShopperFeatures
-from features.store import open_store
+from features.store import give_up_soon, open_store
 from server.breaker import Breaker
 from server.coalescer import Coalescer
 from server.deadline import SLOW_S, Deadline
@@ -114,6 +114,7 @@ class FeatureReader:
     def _open(self) -> FeatureStore:
         """The store that reads, with its online store loaded: Feast imports it late."""
         store = open_store(self._settings)
+        give_up_soon(store, 2 * self._budget_s)
         self._rows(store, RECENT_VIEW, [_entity("nobody")])
         return store
 
