@@ -33,12 +33,16 @@ from server.triton import Triton
 
 LOG = logging.getLogger(__name__)
 
+MODELS = (FUSION_MODEL, ITEM_TOWER_MODEL)
+"""In the order of loading: the first is enough for most answers."""
+
 POLL_S = 0.25
 PROBE_S = 1.0
+"""Between two looks at a model that answers; one that does not is looked at every `POLL_S`."""
 KEEP_OLD_S = 2.0
 """Time for calls under way, and for other processes, to leave a release that was replaced."""
 FAILURES_TO_RELOAD = 2
-SLOW_TO_RELOAD = 10
+SLOW_TO_RELOAD = 3
 """Probes in a row that fail, or are slow, before the model is loaded again."""
 
 
@@ -86,8 +90,8 @@ class ReleaseFollower:
             try:
                 await self._step()
                 if self.current is not None and time.monotonic() >= next_probe_s:
-                    next_probe_s = time.monotonic() + PROBE_S
                     await self._watch(self.current)
+                    next_probe_s = time.monotonic() + (0.0 if self._failed_probes else PROBE_S)
             except (SQLAlchemyError, ModelUnavailable, OSError) as error:
                 self._say(f"waiting: {error}")
             except Exception:
@@ -160,7 +164,7 @@ class ReleaseFollower:
         return read_release(self._repository / FUSION_MODEL / str(number))
 
     async def _serves(self, number: int) -> bool:
-        return all([await self._triton.serves(model, number) for model in (ITEM_TOWER_MODEL, FUSION_MODEL)])
+        return all([await self._triton.serves(model, number) for model in MODELS])
 
     async def _load(self, number: int, *, keep: int = 0) -> None:
         if await self._serves(number):
@@ -171,11 +175,14 @@ class ReleaseFollower:
 
     async def _load_versions(self, versions: tuple[int, ...]) -> None:
         self._loaded = ()
-        for model in (ITEM_TOWER_MODEL, FUSION_MODEL):
-            started_s = time.monotonic()
-            await self._triton.load(model, versions)
-            LOG.info("loaded model=%s versions=%s seconds=%.1f", model, versions, time.monotonic() - started_s)
+        for model in MODELS:
+            await self._load_model(model, versions)
         self._loaded = versions
+
+    async def _load_model(self, model: str, versions: tuple[int, ...]) -> None:
+        started_s = time.monotonic()
+        await self._triton.load(model, versions)
+        LOG.info("loaded model=%s versions=%s seconds=%.1f", model, versions, time.monotonic() - started_s)
 
     async def _probe(self, release: LoadedRelease, batches: tuple[int, ...]) -> None:
         """Real inferences at each batch size, both models."""
@@ -193,7 +200,9 @@ class ReleaseFollower:
             self._breaker.failed(str(error))
             if error.reason == "gone" or not self._election.won():
                 return
-            if self._failed_probes % (SLOW_TO_RELOAD if error.reason == "slow" else FAILURES_TO_RELOAD) == 0:
+            if error.reason == "failed" and not await self._triton.serves(FUSION_MODEL, release.number):
+                await self._load(release.number)  # Triton was started again, and has loaded nothing
+            elif self._failed_probes % (SLOW_TO_RELOAD if error.reason == "slow" else FAILURES_TO_RELOAD) == 0:
                 await self._reload(release.number)
             return
         self._failed_probes = 0
@@ -201,11 +210,13 @@ class ReleaseFollower:
 
     async def _reload(self, number: int) -> None:
         """Loads again; a model that claims to be ready and fails is unloaded first, else a load does nothing."""
-        for model in (ITEM_TOWER_MODEL, FUSION_MODEL):
+        self._loaded = ()
+        for model in MODELS:
             if await self._triton.serves(model, number):
                 LOG.warning("model=%s release=%d says ready and fails, loading it anew", model, number)
                 await self._triton.unload(model)
-        await self._load(number)
+            await self._load_model(model, (number,))
+        self._loaded = (number,)
 
     def _number(self) -> int:
         return self.current.number if self.current else 0
