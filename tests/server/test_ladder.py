@@ -1,0 +1,253 @@
+"""Parts below are killed, stopped and emptied under a small steady load: what is answered then, and after their return.
+
+From one second after the fault on, every answer comes inside its deadline and says its tier; within five seconds of the
+part's return, the full tier is back, in the same process.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import grpc
+import psutil
+import pytest
+import redis
+
+from braid.v1 import recommendation_pb2 as rec
+from deploy.embedded.triton import STUB
+from features.settings import Settings
+from tests.conditions import eventually
+from tests.conftest import NewSettings
+from tests.processes import environment, free_ports, required_binary, running
+from tests.server.client import RunningGateway, gateway
+from tests.server.conftest import copy_of
+from tests.server.shop import fill, train_and_publish
+
+DEADLINE_S = 0.5
+EVERY_S = 0.05
+SETTLED_S = 1.0
+WATCHED_S = 3.0
+BACK_S = 5.0
+FULL, OK = rec.TIER_FULL, grpc.StatusCode.OK
+BELOW = {rec.TIER_SEGMENT, rec.TIER_POPULAR}
+
+
+class Storefront:
+    """Asks twenty times a second until its end, each time for another shopper that the shop knows."""
+
+    def __init__(self, shop: RunningGateway) -> None:
+        self.answers: list[tuple[float, grpc.StatusCode, int]] = []
+        """When it was asked, the status, and the tier (0 where there is no answer)."""
+        self._ask = shop.client.recommendations.Recommend
+        self._end = threading.Event()
+
+    def __enter__(self) -> Storefront:
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def since(self, moment_s: float) -> list[tuple[float, grpc.StatusCode, int]]:
+        """Answers to what was asked since."""
+        return [answer for answer in self.answers if answer[0] >= moment_s]
+
+    def all_full_since(self, moment_s: float, count: int = 10) -> bool:
+        """Whether so many of the newest answers, all asked since, are in full."""
+        newest = self.since(moment_s)[-count:]
+        return len(newest) == count and all(answer[1:] == (OK, FULL) for answer in newest)
+
+    def _run(self) -> None:
+        with ThreadPoolExecutor(40) as calls:
+            number = 0
+            while not self._end.wait(EVERY_S):
+                calls.submit(self._call, f"user-{number % 60}")
+                number += 1
+
+    def _call(self, user_id: str) -> None:
+        asked_s, code, tier = time.monotonic(), OK, 0
+        try:
+            tier = self._ask(rec.RecommendRequest(user_id=user_id), timeout=DEADLINE_S).tier
+        except grpc.RpcError as error:
+            code = error.code()
+        self.answers.append((asked_s, code, tier))
+
+
+def endure(shop: RunningGateway, fault: Callable[[], object], mend: Callable[[], object], tiers: set[int]) -> None:
+    """A fault under load, and its end."""
+    with Storefront(shop) as storefront:
+        eventually(lambda: storefront.all_full_since(0.0), within_s=60, what="the full tier")
+        fault()
+        broken_s = time.monotonic()
+        eventually(lambda: time.monotonic() > broken_s + WATCHED_S, what="the fault has been watched")
+        meanwhile = [answer for answer in storefront.since(broken_s + SETTLED_S)]
+        mend()
+        back_s = time.monotonic()
+        eventually(lambda: storefront.all_full_since(back_s), within_s=BACK_S, what="the full tier again")
+    assert {code for _, code, _ in meanwhile} == {OK}, [answer for answer in meanwhile if answer[1] != OK]
+    assert {tier for _, _, tier in meanwhile} <= tiers
+    assert len(meanwhile) > 20
+    assert shop.process.poll() is None
+
+
+class Part:
+    """A process below the gateway that a test may end and start again."""
+
+    def __init__(self, parts: ExitStack, command: list[str], log: Path, env: dict[str, str] | None = None) -> None:
+        self._parts, self._command, self._log, self._env = parts, command, log, env
+        self.start()
+
+    def start(self) -> None:
+        """Starts it, again or for the first time."""
+        self.process = self._parts.enter_context(
+            running(self._command, self._log, env=self._env, stop_signal=signal.SIGKILL)
+        )
+
+    def kill(self) -> None:
+        """With all its children."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def revive(self) -> None:
+        """Starts it where it has ended, as its supervisor would."""
+        if self.process.poll() is not None:
+            self.start()
+
+    def stop(self) -> None:
+        """It hangs."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """It hangs no longer."""
+        self.process.send_signal(signal.SIGCONT)
+
+    def stubs(self) -> list[psutil.Process]:
+        """The processes that run Triton's models."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return [child for child in children if STUB in child.name() or STUB[:15] in child.name()]
+
+
+@contextmanager
+def stoppable(process: Part) -> Iterator[Part]:
+    """Stopped processes are not left behind."""
+    try:
+        yield process
+    finally:
+        process.go_on()
+
+
+Shop = tuple[RunningGateway, Part]
+
+
+def triton_of(parts: ExitStack, settings: Settings) -> Part:
+    command = [sys.executable, "-m", "deploy.embedded.triton"]
+    return parts.enter_context(stoppable(Part(parts, command, settings.logs / "triton.log", environment(settings))))
+
+
+@pytest.fixture(scope="module")
+def with_triton(trained_shop: Settings, new_settings: NewSettings) -> Iterator[Shop]:
+    """A gateway, and its Triton."""
+    settings = copy_of(trained_shop, new_settings)
+    with ExitStack() as parts:
+        triton = triton_of(parts, settings)
+        yield parts.enter_context(gateway(settings)), triton
+
+
+@pytest.fixture(scope="module")
+def with_redis(new_settings: NewSettings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Shop, int]]:
+    """A gateway whose feature store is in Redis; that process, and its port. Redis starts with what it last saved."""
+    binary, folder, port = (
+        required_binary("redis-server", "redis-server"),
+        tmp_path_factory.mktemp("redis"),
+        free_ports(),
+    )
+    command = [binary, "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder)]
+    with ExitStack() as parts:
+        part = parts.enter_context(stoppable(Part(parts, command, folder / "redis.log")))
+        with redis.Redis(port=port) as client:
+            eventually(client.ping, what="Redis' first answer")
+            settings = new_settings(online_store="redis", redis_url=f"127.0.0.1:{port}")
+            fill(settings)
+            train_and_publish(settings)
+            client.save()
+        triton_of(parts, settings)
+        yield (parts.enter_context(gateway(settings)), part), port
+
+
+def listening(triton: Part, settings: Settings) -> None:
+    """Started again where it has ended, and listening."""
+    triton.revive()
+    port = int(settings.triton_address.rpartition(":")[2])
+    process = psutil.Process(triton.process.pid)
+    eventually(
+        lambda: any(it.status == psutil.CONN_LISTEN and it.laddr.port == port for it in process.net_connections()),
+        within_s=30,
+        what="Triton's return",
+    )
+
+
+def test_triton_is_killed(with_triton: Shop) -> None:
+    shop, triton = with_triton
+    endure(shop, triton.kill, lambda: listening(triton, shop.settings), BELOW)
+
+
+def test_triton_hangs(with_triton: Shop) -> None:
+    shop, triton = with_triton
+    endure(shop, triton.stop, triton.go_on, BELOW)
+
+
+def test_the_models_processes_hang_behind_a_ready_face(with_triton: Shop) -> None:
+    shop, triton = with_triton
+    stubs = triton.stubs()
+    assert stubs
+
+    def go_on() -> None:
+        for stub in stubs:
+            with suppress(psutil.NoSuchProcess):
+                stub.resume()
+        listening(triton, shop.settings)  # Triton itself may end when such a process has hung
+
+    endure(shop, lambda: [stub.suspend() for stub in stubs], go_on, BELOW)
+
+
+def test_the_models_processes_are_killed_behind_a_ready_face(with_triton: Shop) -> None:
+    shop, triton = with_triton
+    endure(
+        shop,
+        lambda: [stub.kill() for stub in triton.stubs()],
+        lambda: listening(triton, shop.settings),
+        BELOW | {FULL},  # the gateway has them loaded again by itself
+    )
+
+
+def test_the_feature_store_hangs(with_redis: tuple[Shop, int]) -> None:
+    (shop, part), _ = with_redis
+    endure(shop, part.stop, part.go_on, BELOW)
+
+
+def test_the_feature_store_is_killed(with_redis: tuple[Shop, int]) -> None:
+    (shop, part), port = with_redis
+
+    def start() -> None:
+        part.start()
+        with redis.Redis(port=port) as client:
+            eventually(client.ping, what="Redis again")
+
+    endure(shop, part.kill, start, BELOW)
+
+
+def test_the_feature_store_is_emptied(with_redis: tuple[Shop, int]) -> None:
+    (shop, _), port = with_redis
+    with redis.Redis(port=port) as client:
+        rows = {key: client.dump(key) for key in client.scan_iter()}
+        endure(shop, client.flushall, lambda: [client.restore(key, 0, row) for key, row in rows.items()], BELOW)
