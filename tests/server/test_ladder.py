@@ -20,9 +20,11 @@ import grpc
 import psutil
 import pytest
 import redis
+import tritonclient.grpc as triton_client
 
 from braid.v1 import recommendation_pb2 as rec
 from deploy.embedded.triton import STUB
+from features.schema import FUSION_MODEL, ITEM_TOWER_MODEL
 from features.settings import Settings
 from tests.conditions import eventually
 from tests.conftest import NewSettings
@@ -86,6 +88,7 @@ class Storefront:
 def endure(shop: RunningGateway, fault: Callable[[], object], mend: Callable[[], object], tiers: set[int]) -> None:
     """A fault under load, and its end."""
     with Storefront(shop) as storefront:
+        eventually(lambda: both_models_ready(shop.settings), within_s=60, what="the end of what was before")
         eventually(lambda: storefront.all_full_since(0.0), within_s=60, what="the full tier")
         fault()
         broken_s = time.monotonic()
@@ -98,6 +101,12 @@ def endure(shop: RunningGateway, fault: Callable[[], object], mend: Callable[[],
     assert {tier for _, _, tier in meanwhile} <= tiers
     assert len(meanwhile) > 20
     assert shop.process.poll() is None
+
+
+def both_models_ready(settings: Settings) -> bool:
+    """Whether Triton has loaded what the gateway has it load after a fault; what answers most requests comes first."""
+    with triton_client.InferenceServerClient(settings.triton_address) as client:
+        return all(client.is_model_ready(model, "1") for model in (FUSION_MODEL, ITEM_TOWER_MODEL))
 
 
 class Part:
