@@ -23,7 +23,7 @@ import redis
 import tritonclient.grpc as triton_client
 
 from braid.v1 import recommendation_pb2 as rec
-from deploy.embedded.triton import STUB
+from deploy.embedded.triton import STUB, clear_leftovers
 from features.schema import FUSION_MODEL, ITEM_TOWER_MODEL
 from features.settings import Settings
 from tests.conditions import eventually
@@ -160,6 +160,7 @@ Shop = tuple[RunningGateway, Part]
 
 def triton_of(parts: ExitStack, settings: Settings) -> Part:
     command = [sys.executable, "-m", "deploy.embedded.triton"]
+    parts.callback(clear_leftovers, settings)
     return parts.enter_context(stoppable(Part(parts, command, settings.logs / "triton.log", environment(settings))))
 
 
