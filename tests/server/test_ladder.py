@@ -1,7 +1,7 @@
 """Parts below are killed, stopped and emptied under a small steady load: what is answered then, and after their return.
 
-Soon after the fault every answer comes inside its deadline and says its tier; soon after the part's return the full tier
-is back, in the same process. On an idle machine that is one second and five; a busy one is given more time here.
+Soon after the fault every answer comes inside its deadline and says its tier; soon after the part's return the full
+tier is back, in the same process. On an idle machine that is one second and five; a busy one is given more time here.
 """
 
 from __future__ import annotations
