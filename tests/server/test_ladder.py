@@ -85,18 +85,24 @@ class Storefront:
         self.answers.append((asked_s, code, tier))
 
 
-def endure(shop: RunningGateway, fault: Callable[[], object], mend: Callable[[], object], tiers: set[int]) -> None:
-    """A fault under load, and its end."""
+def endure(
+    shop: RunningGateway, part: Part, fault: Callable[[], object], mend: Callable[[], object], tiers: set[int]
+) -> None:
+    """A fault under load, and its end; where the part ends by itself meanwhile, it is started again."""
+
+    def full_since(moment_s: float) -> bool:
+        part.revive()
+        return both_models_ready(shop.settings) and storefront.all_full_since(moment_s)
+
     with Storefront(shop) as storefront:
-        eventually(lambda: both_models_ready(shop.settings), within_s=60, what="the end of what was before")
-        eventually(lambda: storefront.all_full_since(0.0), within_s=60, what="the full tier")
+        eventually(lambda: full_since(0.0), within_s=90, what="the full tier")
         fault()
         broken_s = time.monotonic()
         eventually(lambda: time.monotonic() > broken_s + WATCHED_S, what="the fault has been watched")
         meanwhile = [answer for answer in storefront.since(broken_s + SETTLED_S)]
         mend()
         back_s = time.monotonic()
-        eventually(lambda: storefront.all_full_since(back_s), within_s=BACK_S, what="the full tier again")
+        eventually(lambda: full_since(back_s), within_s=BACK_S, what="the full tier again")
     assert {code for _, code, _ in meanwhile} == {OK}, [answer for answer in meanwhile if answer[1] != OK]
     assert {tier for _, _, tier in meanwhile} <= tiers
     assert len(meanwhile) > 20
@@ -208,12 +214,12 @@ def listening(triton: Part, settings: Settings) -> None:
 
 def test_triton_is_killed(with_triton: Shop) -> None:
     shop, triton = with_triton
-    endure(shop, triton.kill, lambda: listening(triton, shop.settings), BELOW)
+    endure(shop, triton, triton.kill, lambda: listening(triton, shop.settings), BELOW)
 
 
 def test_triton_hangs(with_triton: Shop) -> None:
     shop, triton = with_triton
-    endure(shop, triton.stop, triton.go_on, BELOW)
+    endure(shop, triton, triton.stop, triton.go_on, BELOW)
 
 
 def test_the_models_processes_hang_behind_a_ready_face(with_triton: Shop) -> None:
@@ -227,13 +233,14 @@ def test_the_models_processes_hang_behind_a_ready_face(with_triton: Shop) -> Non
                 stub.resume()
         listening(triton, shop.settings)  # Triton itself may end when such a process has hung
 
-    endure(shop, lambda: [stub.suspend() for stub in stubs], go_on, BELOW)
+    endure(shop, triton, lambda: [stub.suspend() for stub in stubs], go_on, BELOW)
 
 
 def test_the_models_processes_are_killed_behind_a_ready_face(with_triton: Shop) -> None:
     shop, triton = with_triton
     endure(
         shop,
+        triton,
         lambda: [stub.kill() for stub in triton.stubs()],
         lambda: listening(triton, shop.settings),
         BELOW | {FULL},  # the gateway has them loaded again by itself
@@ -242,7 +249,7 @@ def test_the_models_processes_are_killed_behind_a_ready_face(with_triton: Shop) 
 
 def test_the_feature_store_hangs(with_redis: tuple[Shop, int]) -> None:
     (shop, part), _ = with_redis
-    endure(shop, part.stop, part.go_on, BELOW)
+    endure(shop, part, part.stop, part.go_on, BELOW)
 
 
 def test_the_feature_store_is_killed(with_redis: tuple[Shop, int]) -> None:
@@ -253,11 +260,11 @@ def test_the_feature_store_is_killed(with_redis: tuple[Shop, int]) -> None:
         with redis.Redis(port=port) as client:
             eventually(client.ping, what="Redis again")
 
-    endure(shop, part.kill, start, BELOW)
+    endure(shop, part, part.kill, start, BELOW)
 
 
 def test_the_feature_store_is_emptied(with_redis: tuple[Shop, int]) -> None:
-    (shop, _), port = with_redis
+    (shop, part), port = with_redis
     with redis.Redis(port=port) as client:
         rows = {key: client.dump(key) for key in client.scan_iter()}
-        endure(shop, client.flushall, lambda: [client.restore(key, 0, row) for key, row in rows.items()], BELOW)
+        endure(shop, part, client.flushall, lambda: [client.restore(key, 0, row) for key, row in rows.items()], BELOW)
