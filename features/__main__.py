@@ -47,6 +47,14 @@ def clear_errors() -> Iterator[None]:
     raise typer.Exit(2)
 
 
+def _stop_signal() -> threading.Event:
+    """Set by SIGTERM or SIGINT."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
 @app.command("import")
 def import_command(
     file: Annotated[
@@ -94,22 +102,26 @@ def stream() -> None:
     """Follows the log and keeps the online rows current until SIGTERM or SIGINT."""
     from features.stream import run
 
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
     with clear_errors():
-        run(load_settings(), stop)
+        run(load_settings(), _stop_signal())
 
 
 @app.command()
 def materialize(
     release: Annotated[int | None, typer.Option(help="Release to encode for; the live one if not given.")] = None,
+    every: Annotated[
+        float | None, typer.Option(min=0.1, help="Stay until SIGTERM and run again after so many minutes.")
+    ] = None,
 ) -> None:
     """Encodes the histories of shoppers with new events and writes their long-term vectors online."""
     from features.materialize import materialize as materialize_vectors
+    from features.materialize import materialize_every
 
     with clear_errors():
-        materialize_vectors(load_settings(), release)
+        if every is None:
+            materialize_vectors(load_settings(), release)
+        else:
+            materialize_every(load_settings(), release, 60 * every, _stop_signal())
 
 
 @app.command("delete-user")

@@ -48,6 +48,11 @@ class InterestEncoder:
                 f"the encoder of {self._files} failed ({status}): {self._last_line()}; run: {' '.join(self._command)}"
             )
 
+    @property
+    def running(self) -> bool:
+        """Whether it can be asked."""
+        return self._process.poll() is None
+
     def close(self) -> None:
         """Ends the process."""
         self._process.kill()
@@ -58,3 +63,24 @@ class InterestEncoder:
         size = self._errors.seek(0, 2)
         self._errors.seek(max(0, size - _LAST_BYTES))
         return (self._errors.read().decode(errors="replace").strip() or "no message").splitlines()[-1]
+
+
+class Encoders:
+    """The process of the last release that was encoded for, kept from run to run."""
+
+    def __init__(self) -> None:
+        self._encoder: InterestEncoder | None = None
+        self._whose: tuple[Path, str] | None = None
+
+    def of(self, files: Path, checksum: str) -> InterestEncoder:
+        """The encoder of a release's folder, `checksum` that of its file."""
+        if self._encoder is None or self._whose != (files, checksum) or not self._encoder.running:
+            self.close()
+            self._encoder, self._whose = InterestEncoder(files), (files, checksum)
+        return self._encoder
+
+    def close(self) -> None:
+        """Ends the process."""
+        if self._encoder is not None:
+            self._encoder.close()
+            self._encoder = None

@@ -1,17 +1,20 @@
-"""Long-term vectors of a release: `python -m features materialize [--release N]`.
+"""Long-term vectors of a release: `python -m features materialize [--release N] [--every MINUTES]`.
 
 Each shopper's newest events go through the release's own encoder (`features.interest_encoder`), and the vectors into
 the view `user_interest_vN`, online and offline. Only shoppers with events since the last run are encoded; a release
-that is being published is encoded whole. A run that was cut short goes on where it stopped.
+that is being published is encoded whole. A run that was cut short goes on where it stopped. With `--every` the process
+stays: what a few shoppers cost is mostly its start.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import shutil
+import threading
 import zlib
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -21,14 +24,16 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import Progress
 from sqlalchemy import Engine, select
+from sqlalchemy.exc import OperationalError
 
 from features.counters import advance_counter, read_counter
-from features.database.engine import open_database
+from features.database.engine import DatabaseError, open_database
 from features.database.models import Event
 from features.erasure.survivors import Survivors
 from features.event_log import EventLog
-from features.interest_encoder import InterestEncoder, MaterializeError
+from features.interest_encoder import Encoders, InterestEncoder, MaterializeError
 from features.locks import locked
+from features.outage import Outage
 from features.release import ReleaseError, read_manifest
 from features.releases import ReleaseTable
 from features.rows import interest_rows, recent_rows
@@ -43,6 +48,8 @@ CHUNK_SHOPPERS: Final = 20_000
 """Shoppers in one call of the encoder; what a run that is cut short may have to do again."""
 GROUP_SHOPPERS: Final = 5_000
 """Histories in memory at once."""
+logger = logging.getLogger(__name__)
+
 RUN_FILE: Final = "run.json"
 _HISTORY: Final = ("shopper", "item_ids", "event_types", "event_times_ms", "log_position")
 
@@ -64,12 +71,29 @@ class Run:
     """Shoppers up to this key are encoded."""
 
 
-def materialize(settings: Settings, release: int | None = None, folder: Path | None = None) -> int:
+def materialize_every(settings: Settings, release: int | None, every_s: float, stop: threading.Event) -> None:
+    """Materializes again and again until `stop` is set; a run that fails is said once, and tried again in its turn."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    told = Outage(logger, "long-term vectors cannot be made, trying again", "long-term vectors are made again")
+    with closing(Encoders()) as encoders:
+        while not stop.is_set():
+            try:
+                materialize(settings, release, encoders=encoders)
+                told.ends()
+            except (DatabaseError, OperationalError) as error:
+                told.begins(str(getattr(error, "orig", None) or error).splitlines()[0])
+            stop.wait(every_s)
+
+
+def materialize(
+    settings: Settings, release: int | None = None, folder: Path | None = None, *, encoders: Encoders | None = None
+) -> int:
     """Encodes the shoppers with new events and writes their vectors.
 
     Args:
         release: the live one if not given.
         folder: the release's files where they are not in the model repository yet; every shopper is encoded then.
+        encoders: keeps the encoder's process for the next run.
 
     Returns:
         How many shoppers were encoded.
@@ -81,22 +105,23 @@ def materialize(settings: Settings, release: int | None = None, folder: Path | N
     try:
         number = release if release is not None else _live(engine)
         files = folder or settings.model_repository / FUSION_MODEL / str(number)
-        with locked(settings, "materialize", engine=engine):
-            return _materialize(settings, engine, number, files, whole=folder is not None)
+        with locked(settings, "materialize", engine=engine), ExitStack() as own:
+            kept = encoders or own.enter_context(closing(Encoders()))
+            return _materialize(settings, engine, number, files, kept, whole=folder is not None)
     finally:
         engine.dispose()
 
 
-def _materialize(settings: Settings, engine: Engine, release: int, files: Path, *, whole: bool) -> int:
+def _materialize(
+    settings: Settings, engine: Engine, release: int, files: Path, encoders: Encoders, *, whole: bool
+) -> int:
     work = settings.home / "materialize" / str(release)
     work.mkdir(parents=True, exist_ok=True)
     run = _run(settings, engine, release, files, work, whole=whole)
     shoppers = _shoppers(engine, run)
+    encoded = 0
     if shoppers:
-        with closing(InterestEncoder(files)) as encoder:
-            encoded = _encode(settings, engine, release, run, shoppers, encoder)
-    else:
-        encoded = 0
+        encoded = _encode(settings, engine, release, run, shoppers, encoders.of(files, run.encoder))
     advance_counter(engine, materialized_counter(release), run.through)
     shutil.rmtree(work)
     Console(stderr=True, soft_wrap=True).print(

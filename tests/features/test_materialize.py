@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,9 +19,16 @@ from features import schema, store
 from features.counters import read_counter
 from features.event_log import EventLog, NewEvent
 from features.interest_encoder import InterestEncoder
-from features.materialize import MaterializeError, materialize, materialized_counter, write_histories
+from features.materialize import (
+    MaterializeError,
+    materialize,
+    materialize_every,
+    materialized_counter,
+    write_histories,
+)
 from features.release import Manifest
 from features.settings import Settings
+from tests.conditions import eventually
 from tests.features.shops import HOUR_MS, START_MS, fill, now_ms, online, random_events, sign_in, write_generated
 
 RELEASE = 5
@@ -229,3 +237,30 @@ def test_vectors_on_redis_and_postgresql(
     materialize(settings, RELEASE)
     assert vectors(settings) == expected(engine, mark=9.0)
     engine.dispose()
+
+
+def test_a_run_every_while_takes_up_new_events_with_one_encoder_and_outlives_failures(
+    shop: Settings, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO")
+    engine = fill(shop, random_events(100, seed=9))
+    started: list[Path] = []
+    start = InterestEncoder.__init__
+    monkeypatch.setattr(InterestEncoder, "__init__", lambda self, files: (started.append(files), start(self, files))[1])
+    folder = shop.model_repository / schema.FUSION_MODEL / str(RELEASE)
+    stop = threading.Event()
+    thread = threading.Thread(target=materialize_every, args=(shop, RELEASE, 0.05, stop))
+    thread.start()
+    try:
+        eventually(lambda: vectors(shop) == expected(engine), within_s=60, what="the first run")
+        EventLog(engine).append([view_of("u:0", "later")], now_ms())
+        eventually(lambda: vectors(shop) == expected(engine), within_s=60, what="a run with the new event")
+        (folder / schema.MANIFEST_FILE).rename(folder / "away")
+        eventually(lambda: "vectors cannot be made" in caplog.text, within_s=60, what="the failure")
+        (folder / "away").rename(folder / schema.MANIFEST_FILE)
+        eventually(lambda: "vectors are made again" in caplog.text, within_s=60, what="the end of it")
+    finally:
+        stop.set()
+        thread.join()
+    assert started == [folder]
+    assert caplog.text.count("vectors cannot be made") == 1
