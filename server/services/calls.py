@@ -77,7 +77,10 @@ def answers_stream(
             aclosing(method(self, requests, deadline)) as responses,
         ):
             async for response in responses:
-                await context.write(response)
+                try:
+                    await context.write(response)
+                except grpc.aio.InternalError:  # gRPC knows before this task does that the caller has gone
+                    return
 
     return call
 
