@@ -12,10 +12,12 @@ from itertools import count
 import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from features.placement_rules import FOREVER_MS, ItemSelector, Rule, RuleTable
 from server.catalogue_index import CatalogueIndex, Mask
+from server.filters import attribute_mask
+from server.following import refresh_for_ever
+from server.queries import ItemFilter
 
 LOG = logging.getLogger(__name__)
 
@@ -92,16 +94,7 @@ class PlacementRules:
 
     async def follow(self) -> None:
         """Refreshes for ever; a database that does not answer is logged once."""
-        quiet = False
-        while True:
-            try:
-                await self.refresh()
-                quiet = False
-            except SQLAlchemyError as error:
-                if not quiet:
-                    LOG.warning("the placement rules stay as they are for now: %s", error)
-                quiet = True
-            await asyncio.sleep(POLL_S)
+        await refresh_for_ever(self.refresh, POLL_S, LOG, "the placement rules stay as they are for now")
 
 
 def in_force(rules: Sequence[Rule], index: CatalogueIndex, stamp: int) -> RulesInForce:
@@ -126,20 +119,18 @@ def in_force(rules: Sequence[Rule], index: CatalogueIndex, stamp: int) -> RulesI
 
 def selected(index: CatalogueIndex, items: ItemSelector) -> Mask:
     """The rows that a selector matches."""
-    mask = np.ones(len(index), np.bool_)
-    if items.categories:
-        mask &= index.in_categories(items.categories)
-    if items.brands:
-        mask &= index.of_brands(items.brands)
-    if items.min_price is not None:
-        mask &= index.columns.price >= items.min_price  # False for NaN
-    if items.max_price is not None:
-        mask &= index.columns.price <= items.max_price
+    by_attributes = ItemFilter(
+        keep_categories=items.categories,
+        keep_brands=items.brands,
+        min_price=items.min_price,
+        max_price=items.max_price,
+    )
+    mask = attribute_mask(index, np.ones(len(index), np.bool_), by_attributes)
     if items.item_ids:
         named = np.zeros(len(index), np.bool_)
         rows = index.rows(items.item_ids)
         named[rows[rows >= 0]] = True
-        mask &= named
+        mask = mask & named
     return mask
 
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Engine, func, select
-from sqlalchemy.exc import SQLAlchemyError
 
 from features.database.models import ItemStatistic
 from features.item_statistics import TIME_OF_DAY
 from server.catalogue_index import CatalogueIndex, Mask, Rows
+from server.following import refresh_for_ever
 
 LOG = logging.getLogger(__name__)
 
@@ -183,16 +183,7 @@ class PopularItems:
 
     async def follow(self) -> None:
         """Refreshes for ever; a database that does not answer is logged once."""
-        quiet = False
-        while True:
-            try:
-                await self.refresh()
-                quiet = False
-            except SQLAlchemyError as error:
-                if not quiet:
-                    LOG.warning("popularity stays as it is for now: %s", error)
-                quiet = True
-            await asyncio.sleep(POLL_S)
+        await refresh_for_ever(self.refresh, POLL_S, LOG, "popularity stays as it is for now")
 
 
 def _read(engine: Engine, index: CatalogueIndex, before: Popularity) -> Popularity:
