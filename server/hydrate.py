@@ -20,24 +20,20 @@ def fusion_request(
     *,
     allowed: bytes,
     candidates: npt.NDArray[np.int32],
-    long_term: bool = True,
-    recent: bool = True,
 ) -> FusionRequest:
     """The model's inputs for one request.
 
     Args:
         allowed: the packed bits of `LoadedRelease.allowed_bits`.
         candidates: int32 (C,), item indices, `PADDING` where there is none.
-        long_term, recent: whether to let the model see that strand: vector and purchases, or the newest events.
     """
-    seen = shopper.seen_by_model(long_term=long_term, recent=recent)
-    rows = index.rows([event.item_id for event in seen.events])
+    rows = index.rows([event.item_id for event in shopper.events])
     items = release.indices(rows)
     inputs = shopper_inputs(
-        seen,
+        shopper,
         recent_items=items,
         recent_content=release.content_of(np.where(items == UNKNOWN, rows, -1).astype(np.int32)),
-        own_items=release.indices(index.rows([purchase.item_id for purchase in seen.purchases[:OWN_ITEMS]])),
+        own_items=release.indices(index.rows([purchase.item_id for purchase in shopper.purchases[:OWN_ITEMS]])),
         codes=release.codes,
         interest_dim=release.interest_dim,
     )

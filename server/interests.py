@@ -99,15 +99,8 @@ async def interests_of(shop: Shop, query: ShopperQuery, deadline: Deadline) -> I
     returning = None if release is None else return_chance(shopper, release)
     if release is not None and shopper.known:
         requests = [
-            fusion_request(
-                shopper,
-                release,
-                index,
-                allowed=b"\0",
-                candidates=no_candidates(),
-                recent=recent,
-            )
-            for recent in (True, False)
+            fusion_request(seen, release, index, allowed=b"\0", candidates=no_candidates())
+            for seen in (shopper, shopper.seen_by_model(long_term=True, recent=False))
         ]
         try:
             both, long_term_alone = await shop.model.fuse(*requests, deadline=deadline)
