@@ -30,6 +30,7 @@ from rich.console import Console
 
 from benchmarks.quality.calibration import Forecast, forecast, reliability_curve
 from benchmarks.quality.folders import CACHE, SIMULATED
+from benchmarks.quality.plots import save
 from benchmarks.quality.shop import simulate_shop
 from benchmarks.quality.tables import Table
 from features.outcome_features import relative_popularity
@@ -115,8 +116,7 @@ def plot(path: Path, said: Chances) -> None:
     axes.plot([1e-5, 1], [1e-5, 1], "k--", linewidth=1)
     axes.set(xscale="log", yscale="log", xlabel="chance said", ylabel="share that came", xlim=(1e-5, 1), ylim=(1e-5, 1))
     axes.legend()
-    canvas.tight_layout()
-    canvas.savefig(path, dpi=150)
+    save(canvas, path)
 
 
 def train_simulated() -> Path:

@@ -32,6 +32,7 @@ from benchmarks.quality.bootstrap import Interval, differences
 from benchmarks.quality.figures import moment_figures
 from benchmarks.quality.folders import CACHE, SplitBy, open_task
 from benchmarks.quality.newcomers import HELD_OUT, SEED, Bools, Newcomers, held_out, without
+from benchmarks.quality.plots import save
 from benchmarks.quality.results import FORMAT, Job
 from benchmarks.quality.tables import Table
 from benchmarks.quality.task import Task
@@ -212,8 +213,7 @@ def write(folder: Path, task: Task, lines: list[Line], visits: int) -> None:
         axes.plot([line.events for line in own], [line.ndcg for line in own], marker="o", label=method)
     axes.set(xlabel="events shown", ylabel="ndcg@10", ylim=(0, None), xticks=SHOWN, title=task.name)
     axes.legend()
-    canvas.tight_layout()
-    canvas.savefig(folder / "cold_start.png", dpi=150)
+    save(canvas, folder / "cold_start.png")
 
 
 def main(

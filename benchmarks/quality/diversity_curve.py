@@ -30,6 +30,7 @@ from benchmarks.quality.figures import mean, moment_figures
 from benchmarks.quality.folders import CACHE, SplitBy, open_task
 from benchmarks.quality.gate_report import kept_model
 from benchmarks.quality.lists import PLACES, Shelf
+from benchmarks.quality.plots import save
 from benchmarks.quality.results import Job
 from benchmarks.quality.tables import Table
 from benchmarks.quality.task import Task
@@ -168,8 +169,7 @@ def write(task: Task, points: list[Point]) -> None:
             place.annotate(f"{point.diversity:.1f}", (getattr(point, name), point.ndcg), fontsize=7)
         place.set(xlabel=label, ylim=(0, None))
     axes[0].set(ylabel="ndcg@10", title=task.name)
-    canvas.tight_layout()
-    canvas.savefig(folder / "diversity.png", dpi=150)
+    save(canvas, folder / "diversity.png")
 
 
 def main(

@@ -27,6 +27,7 @@ from tqdm import tqdm
 from benchmarks.quality.figures import mean, moment_figures
 from benchmarks.quality.folders import CACHE, SplitBy, open_task
 from benchmarks.quality.gate_signals import LAST_ITEMS, Signal, hours_since, likeness, signal, visit_events
+from benchmarks.quality.plots import save
 from benchmarks.quality.results import Job
 from benchmarks.quality.tables import Table
 from benchmarks.quality.task import Task
@@ -113,8 +114,7 @@ def write_report(folder: Path, task: Task, signals: Sequence[Signal], accuracy: 
         place.set(xlabel=part.name, ylabel="mean long weight", ylim=(0, 1))
     axes[-1].bar(list(accuracy), list(accuracy.values()))
     axes[-1].set(xlabel="long weight", ylabel=task.headline[1])
-    canvas.tight_layout()
-    canvas.savefig(folder / "gate.png", dpi=150)
+    save(canvas, folder / "gate.png")
 
 
 def main(

@@ -26,14 +26,11 @@ def held_out(log: Log) -> Bools:
 
 def without(stage: Stage, held: Bools) -> Stage:
     """The stage without anything of the held-out shoppers."""
-    log, test = stage.log, stage.test
-    rows = np.flatnonzero(~held[test.moments.shoppers])
-    kept = np.isin(np.repeat(np.arange(len(test.moments)), np.diff(test.moments.offsets)), rows)
     return replace(
         stage,
-        learn=stage.learn & ~held[log.shoppers],
+        learn=stage.learn & ~held[stage.log.shoppers],
         moments=stage.moments.take(np.flatnonzero(~held[stage.moments.shoppers])),
-        test=replace(test, moments=test.moments.take(rows), repeated=test.repeated[kept]),
+        test=stage.test.take(np.flatnonzero(~held[stage.test.moments.shoppers])),
     )
 
 

@@ -37,7 +37,7 @@ def _accuracy(path: Path, task: Task, measured: Sequence[Measured]) -> None:
         values = [row[figure] for row in model.figures]
         axes.plot(values, [place] * len(values), "k.", markersize=4)
     axes.set(xlabel=f"{figure}; dots are seeds", title=task.name)
-    _save(canvas, path)
+    save(canvas, path)
 
 
 def _history(path: Path, task: Task, measured: Sequence[Measured]) -> None:
@@ -50,7 +50,7 @@ def _history(path: Path, task: Task, measured: Sequence[Measured]) -> None:
         axes.plot([label for label, _ in kept], values, marker="o", label=model.name)
     axes.set(xlabel="known of the shopper before", ylabel=figure, ylim=(0, None), title=task.name)
     axes.legend()
-    _save(canvas, path)
+    save(canvas, path)
 
 
 def _any(measured: Sequence[Measured], group: str, figure: str) -> bool:
@@ -65,7 +65,7 @@ def _coverage(path: Path, task: Task, measured: Sequence[Measured]) -> None:
         axes.plot(model.mean["coverage"], model.mean[figure], "o")
         axes.annotate(model.name, (model.mean["coverage"], model.mean[figure]), fontsize=7)
     axes.set(xlabel="share of items that stand in any first ten", ylabel=figure, title=task.name)
-    _save(canvas, path)
+    save(canvas, path)
 
 
 def _reliability(path: Path, task: Task, measured: Sequence[Measured]) -> None:
@@ -82,9 +82,10 @@ def _reliability(path: Path, task: Task, measured: Sequence[Measured]) -> None:
             xscale="log", yscale="log", xlabel="probability said (seed 0)", ylabel="share that came", title=task.name
         )
         axes.legend(fontsize=7)
-        _save(canvas, path)
+        save(canvas, path)
 
 
-def _save(canvas: Figure, path: Path) -> None:
+def save(canvas: Figure, path: Path) -> None:
+    """Writes a picture."""
     canvas.tight_layout()
     canvas.savefig(path, dpi=150)

@@ -24,6 +24,7 @@ from rich.console import Console
 
 from benchmarks.quality.calibration import Forecast, forecast, reliability_curve
 from benchmarks.quality.folders import CACHE, SIMULATED, SplitBy, open_task
+from benchmarks.quality.plots import save
 from benchmarks.quality.tables import Table
 from features.schema import RETURN_FEATURES
 from training.dataset import DataError, Log
@@ -91,8 +92,7 @@ def plot(path: Path, said: Said, came: npt.NDArray[np.bool_]) -> None:
     axes.plot([0, 1], [0, 1], "k--", linewidth=1)
     axes.set(xlabel="chance said", ylabel="share that came back")
     axes.legend()
-    canvas.tight_layout()
-    canvas.savefig(path, dpi=150)
+    save(canvas, path)
 
 
 def main(
