@@ -120,13 +120,14 @@ class ReleaseTable:
         """
         with self._engine.begin() as connection:
             _lock(connection)
-            if _standing(connection).live == release:
+            if _live(connection) == release:
                 raise ReleaseError(f"release {release} is live; promote another first, or roll back")
             _change_state(connection, release, "retired", who, why)
 
     def live(self) -> int | None:
         """The release that is to serve, if any."""
-        return self.standing().live
+        with self._engine.connect() as connection:
+            return _live(connection)
 
     def standing(self) -> Standing:
         """What serves, and what it would be rolled back to."""
@@ -173,8 +174,11 @@ class ReleaseTable:
             ]
 
 
+def _live(connection: Connection) -> int | None:
+    return connection.scalar(select(Release.release).where(Release.state == "live"))
+
+
 def _standing(connection: Connection) -> Standing:
-    live = connection.scalar(select(Release.release).where(Release.state == "live"))
     left_service = (
         select(ReleaseChange.release)
         .join(Release, Release.release == ReleaseChange.release)
@@ -182,7 +186,7 @@ def _standing(connection: Connection) -> Standing:
         .order_by(ReleaseChange.change.desc())
         .limit(1)
     )
-    return Standing(live, connection.scalar(left_service))
+    return Standing(_live(connection), connection.scalar(left_service))
 
 
 def _change_state(

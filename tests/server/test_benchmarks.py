@@ -7,26 +7,28 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from features.settings import ROOT
 from tests.processes import environment
 from tests.server.client import RunningGateway
 
 
-def test_latency_shows_the_three_side_by_side_and_keeps_the_figures(released_shop: RunningGateway) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.latency", "--calls", "20"],
-        cwd=ROOT,
-        env=environment(released_shop.settings, COLUMNS="200"),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+def measure(name: str, *arguments: str, env: dict[str, str], timeout_s: float) -> tuple[str, dict[str, Any]]:
+    """What a benchmark prints, and the figures that it keeps, which are taken away."""
+    command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=timeout_s)
     assert done.returncode == 0, done.stderr
-    assert all(name in done.stdout for name in ("empty grpc.aio method", "bare Triton call", "Recommend", "p50", "p99"))
     record = Path(done.stdout.split()[-1])
     figures = json.loads(record.read_text())
     record.unlink()
+    return done.stdout, figures
+
+
+def test_latency_shows_the_three_side_by_side_and_keeps_the_figures(released_shop: RunningGateway) -> None:
+    env = environment(released_shop.settings, COLUMNS="200")
+    printed, figures = measure("latency", "--calls", "20", env=env, timeout_s=120)
+    assert all(name in printed for name in ("empty grpc.aio method", "bare Triton call", "Recommend", "p50", "p99"))
     medians = {name: latency["p50"] for name, latency in figures["latency_ms"].items()}
     parts = [medians[name] for name in ("empty grpc.aio method", "bare Triton call", "Recommend")]
     assert parts == sorted(parts), "nothing is faster than the empty method, and Recommend contains a Triton call"
@@ -36,38 +38,19 @@ def test_latency_shows_the_three_side_by_side_and_keeps_the_figures(released_sho
 
 def test_ingestion_measures_every_way_of_writing_and_keeps_the_figures(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'braid.db'}"
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.ingestion", "--seconds", "1", "--database", url],
-        cwd=ROOT,
-        env=os.environ | {"COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    record = Path(done.stdout.split()[-1])
-    measured = json.loads(record.read_text())["measured"]
-    record.unlink()
+    env = os.environ | {"COLUMNS": "200"}
+    printed, figures = measure("ingestion", "--seconds", "1", "--database", url, env=env, timeout_s=120)
+    measured = figures["measured"]
     assert [row["way"] for row in measured] == ["single events", "batches of 100", "stream of 100s"]
     assert all(
         row["events_per_s"] > 0 and row["empty_ratio"] > 0 and row["p50_ms"] <= row["p99_ms"] for row in measured
     )
-    assert all(row["way"] in done.stdout for row in measured)
+    assert all(row["way"] in printed for row in measured)
 
 
 def test_overload_finds_saturation_and_shows_what_more_than_that_does(released_shop: RunningGateway) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.overload", "--seconds", "1"],
-        cwd=ROOT,
-        env=environment(released_shop.settings, COLUMNS="200"),
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr
-    record = Path(done.stdout.split()[-1])
-    figures = json.loads(record.read_text())
-    record.unlink()
+    env = environment(released_shop.settings, COLUMNS="200")
+    _, figures = measure("overload", "--seconds", "1", env=env, timeout_s=240)
     loads = [*figures["closed"].values(), *figures["open"].values()]
     assert all(load["goodput"] > 0 and load["p50_ms"] <= load["p99_ms"] and load["gateway_bytes"] for load in loads)
     assert list(figures["open"]) == ["1.0", "1.5", "3.0"]
