@@ -233,7 +233,8 @@ def test_the_models_processes_hang_behind_a_ready_face(with_triton: Shop) -> Non
                 stub.resume()
         listening(triton, shop.settings)  # Triton itself may end when such a process has hung
 
-    endure(shop, triton, lambda: [stub.suspend() for stub in stubs], go_on, BELOW)
+    tiers = BELOW | {FULL}  # Triton may take them for dead, and start new ones
+    endure(shop, triton, lambda: [stub.suspend() for stub in stubs], go_on, tiers)
 
 
 def test_the_models_processes_are_killed_behind_a_ready_face(with_triton: Shop) -> None:
