@@ -28,24 +28,27 @@ from braid.v1 import (
 from features.database.engine import open_database
 from features.erasure.tombstones import Tombstones
 from features.settings import Settings
-from server import self_probe
-from server.admission import Admission, CallLimit
-from server.answer_recorder import AnswerRecorder
-from server.breaker import Breaker
-from server.catalogue_follower import CatalogueFollower
-from server.catalogue_index import CatalogueIndex
-from server.election import Election
-from server.eraser import Eraser
-from server.event_writer import EventWriter
-from server.feature_reader import FeatureReader
-from server.filter_masks import FilterMasks
-from server.filters import Sellable
-from server.infer import Model
+from server.catalogue.catalogue_follower import CatalogueFollower
+from server.catalogue.catalogue_index import CatalogueIndex
+from server.hydrate.feature_reader import FeatureReader
+from server.hydrate.purchase_history import PurchaseHistory
+from server.hydrate.shown_history import ShownHistory
+from server.infer.breaker import Breaker
+from server.infer.model import Model
+from server.infer.triton import Triton
 from server.metrics import serve_metrics
-from server.placement_rules import PlacementRules
-from server.popularity import PopularItems
-from server.purchase_history import PurchaseHistory
-from server.release_follower import ReleaseFollower
+from server.overload import self_probe
+from server.overload.admission import Admission, CallLimit
+from server.record.answer_recorder import AnswerRecorder
+from server.record.eraser import Eraser
+from server.record.event_writer import EventWriter
+from server.record.shop_records import ShopRecords
+from server.releases.election import Election
+from server.releases.release_follower import ReleaseFollower
+from server.select.filter_masks import FilterMasks
+from server.select.filters import Sellable
+from server.select.placement_rules import PlacementRules
+from server.select.popularity import PopularItems
 from server.services.catalog import CatalogService
 from server.services.early_refusal import EarlyRefusal
 from server.services.events import EventService
@@ -54,9 +57,6 @@ from server.services.recommendation import RecommendationService
 from server.services.users import UserService
 from server.settings import GatewaySettings
 from server.shop import Shop
-from server.shop_records import ShopRecords
-from server.shown_history import ShownHistory
-from server.triton import Triton
 
 LOG = logging.getLogger(__name__)
 

@@ -10,15 +10,15 @@ import numpy.typing as npt
 
 from features.schema import RECENT_EVENTS, EventType, Tier
 from features.shopper import ShopperEvent, ShopperQuery
-from server.catalogue_index import CatalogueIndex, Rows
-from server.chances import return_chance
+from server.catalogue.catalogue_index import CatalogueIndex, Rows
 from server.deadline import Deadline
 from server.errors import ModelUnavailable
-from server.hydrate import fusion_request, no_candidates
-from server.loaded_release import LoadedRelease
+from server.hydrate.fusion_request import fusion_request, no_candidates
+from server.infer.triton import FusionAnswer
 from server.queries import Change, Interest, Interests
+from server.releases.loaded_release import LoadedRelease
+from server.select.chances import return_chance
 from server.shop import Shop
-from server.triton import FusionAnswer
 
 LOG = logging.getLogger(__name__)
 

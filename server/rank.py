@@ -9,16 +9,16 @@ import numpy.typing as npt
 
 from features.schema import Tier
 from features.shopper import Shopper
-from server.catalogue_index import Rows
-from server.chances import outcome_chances
+from server.catalogue.catalogue_index import Rows
 from server.deadline import Deadline
 from server.errors import ModelUnavailable
-from server.hydrate import candidates_of, fusion_request
-from server.loaded_release import LoadedRelease
+from server.hydrate.fusion_request import candidates_of, fusion_request
+from server.infer.triton import FusionAnswer, FusionRequest
 from server.queries import Ranking, RankQuery
-from server.selection import Floats, scores_of
+from server.releases.loaded_release import LoadedRelease
+from server.select.chances import outcome_chances
+from server.select.selection import Floats, scores_of
 from server.shop import Shop
-from server.triton import FusionAnswer, FusionRequest
 
 LOG = logging.getLogger(__name__)
 

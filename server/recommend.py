@@ -18,20 +18,20 @@ from features.answers import EXPLORED
 from features.item_statistics import segments
 from features.schema import Tier
 from features.shopper import Shopper
-from server.allowed_rows import allowed_rows
-from server.catalogue_index import Mask, Rows
+from server.catalogue.catalogue_index import Mask, Rows
 from server.deadline import Deadline
-from server.diversity import POOL, Page
 from server.errors import ModelUnavailable
-from server.exploration import explore
-from server.filters import Excluded, removed_counts
-from server.loaded_release import LoadedRelease
-from server.placement_rules import lay_out, placed_pins
+from server.infer.triton import FusionAnswer, FusionRequest
 from server.queries import Caps, Reason, Recommendation, RecommendQuery, Strand
-from server.reasons import reasons_of
-from server.selection import last_score, more_is_known
+from server.releases.loaded_release import LoadedRelease
+from server.select.allowed_rows import allowed_rows
+from server.select.diversity import POOL, Page
+from server.select.exploration import explore
+from server.select.filters import Excluded, removed_counts
+from server.select.placement_rules import lay_out, placed_pins
+from server.select.reasons import reasons_of
+from server.select.selection import last_score, more_is_known
 from server.shop import Shop
-from server.triton import FusionAnswer, FusionRequest
 
 LOG = logging.getLogger(__name__)
 

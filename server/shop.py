@@ -13,23 +13,23 @@ from sqlalchemy.exc import SQLAlchemyError
 from features.answers import NewAnswer
 from features.schema import OWN_ITEMS, Tier
 from features.shopper import Shopper, ShopperFeatures, ShopperQuery, merge
-from server.answer_recorder import AnswerRecorder
-from server.attribution import new_token
-from server.catalogue_index import CatalogueIndex
+from server.catalogue.catalogue_index import CatalogueIndex
 from server.deadline import Deadline
 from server.errors import FeaturesUnavailable
-from server.feature_reader import FeatureReader
-from server.filter_masks import FilterMasks
-from server.filters import Excluded, Sellable, excluded
-from server.infer import Model
+from server.hydrate.feature_reader import FeatureReader
+from server.hydrate.purchase_history import PurchaseHistory
+from server.hydrate.shown_history import ShownHistory
+from server.infer.model import Model
+from server.infer.triton import FusionRequest
 from server.metrics import STALE_INTERESTS
-from server.placement_rules import PlacementRules
-from server.popularity import PopularItems
-from server.purchase_history import PurchaseHistory
 from server.queries import ItemFilter
-from server.release_follower import ReleaseFollower
-from server.shown_history import ShownHistory
-from server.triton import FusionRequest
+from server.record.answer_recorder import AnswerRecorder
+from server.record.attribution import new_token
+from server.releases.release_follower import ReleaseFollower
+from server.select.filter_masks import FilterMasks
+from server.select.filters import Excluded, Sellable, excluded
+from server.select.placement_rules import PlacementRules
+from server.select.popularity import PopularItems
 
 LOG = logging.getLogger(__name__)
 

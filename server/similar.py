@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from server.catalogue_index import Rows
+from server.catalogue.catalogue_index import Rows
 from server.errors import NotFound
-from server.filters import allowed
-from server.loaded_release import Floats
 from server.queries import ItemFilter, SimilarItems
+from server.releases.loaded_release import Floats
+from server.select.filters import allowed
 from server.shop import Shop
 
 _NOBODY = np.zeros(0, np.int32)

@@ -37,8 +37,8 @@ from benchmarks.quality.task import Task
 from benchmarks.quality.variants import FUSED
 from benchmarks.quality.worker import BenchError, result_of
 from benchmarks.record import machine
-from server.diversity import POOL, spread_out
-from server.loaded_release import unit_length
+from server.releases.loaded_release import unit_length
+from server.select.diversity import POOL, spread_out
 from training.dataset import DataError
 from training.evaluate import CHUNK, RANKED, rankable
 from training.fusion import FusionModel

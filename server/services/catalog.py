@@ -8,11 +8,11 @@ from features.catalogue import CatalogueItem
 from features.schema import MAX_ATTRIBUTES, MAX_BATCH_ITEMS, MAX_TEXT_CHARS
 from server.deadline import Deadline
 from server.errors import NotFound
+from server.record.shop_records import ShopRecords
 from server.services.calls import Limit, answers
 from server.services.fields import Fields
 from server.services.page_tokens import page_token, read_page_token
 from server.services.shopper_fields import MAX_PRICE, page_size
-from server.shop_records import ShopRecords
 
 DEFAULT_LIST_SIZE = 100
 MAX_LIST_SIZE = 1_000

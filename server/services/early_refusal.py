@@ -8,9 +8,9 @@ from typing import Any, TypeAlias
 
 import grpc
 
-from server.admission import RETRY_AFTER_S, TOO_MANY, Admission
 from server.errors import Overloaded
 from server.metrics import CALLS_REFUSED, REFUSAL_SECONDS
+from server.overload.admission import RETRY_AFTER_S, TOO_MANY, Admission
 from server.services.calls import grpc_status
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"

@@ -10,9 +10,9 @@ from braid.v1 import event_pb2 as pb
 from braid.v1 import event_pb2_grpc
 from features.event_log import Outcome
 from server.deadline import Deadline
-from server.eraser import Eraser
 from server.errors import Unavailable
-from server.event_writer import EventWriter
+from server.record.eraser import Eraser
+from server.record.event_writer import EventWriter
 from server.services.calls import Limit, answers, answers_stream
 from server.services.event_batch import EventBatch
 from server.services.fields import Fields

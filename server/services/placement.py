@@ -17,11 +17,11 @@ from features.schema import (
     MAX_TEXT_CHARS,
 )
 from server.deadline import Deadline
+from server.record.shop_records import ShopRecords
 from server.services.calls import Limit, answers
 from server.services.fields import Fields
 from server.services.page_tokens import page_token, read_page_token
 from server.services.shopper_fields import MAX_NAME_CHARS, page_size, price_range
-from server.shop_records import ShopRecords
 
 DEFAULT_LIST_SIZE = 100
 

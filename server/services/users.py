@@ -8,10 +8,10 @@ from features.schema import MAX_ATTRIBUTES, MAX_BATCH_USERS
 from features.users import UserProfile
 from server.deadline import Deadline
 from server.errors import NotFound
+from server.record.shop_records import ShopRecords
 from server.services.calls import Limit, answers
 from server.services.fields import Fields
 from server.services.shopper_fields import MAX_NAME_CHARS
-from server.shop_records import ShopRecords
 
 MAX_AGE = 150
 

@@ -13,8 +13,8 @@ from grpc_status import rpc_status
 
 from braid.v1 import event_pb2
 from braid.v1 import recommendation_pb2 as rec
-from server.admission import AT_START, FEWEST, QUICKEST_S, WINDOW_S, Admission, CallLimit
 from server.errors import Overloaded
+from server.overload.admission import AT_START, FEWEST, QUICKEST_S, WINDOW_S, Admission, CallLimit
 from tests.processes import free_ports
 from tests.server.client import SERVING, RunningGateway, gateway, new_event
 

@@ -29,7 +29,7 @@ from features.release import read_release
 from features.schema import UNKNOWN, EventType
 from features.settings import ROOT
 from features.shopper import Context, ShopperEvent, ShopperQuery
-from server.answer_recorder import AnswerRecorder
+from server.record.answer_recorder import AnswerRecorder
 from tests.conditions import eventually
 from tests.conftest import NewSettings
 from tests.features.shops import NOBODY_ERASED
@@ -153,7 +153,7 @@ def test_a_failing_database_drops_what_is_counted_and_says_so_once(
     before, written = dropped("database"), recorded()
     with engine.begin() as connection:
         connection.execute(text("ALTER TABLE answers RENAME TO away"))
-    with caplog.at_level(logging.INFO, "server.answer_recorder"):
+    with caplog.at_level(logging.INFO, "server.record.answer_recorder"):
         recorder = AnswerRecorder(engine, NOBODY_ERASED, max_answers=100, retention_days=1e6)
         for turn in range(1, 4):
             recorder.record(answer())

@@ -25,15 +25,15 @@ from features.probabilities import Probabilities
 from features.release import Manifest, ReleaseFiles
 from features.schema import CONTENT_TOKENS, PADDING, RECENT_EVENTS, TOP_ITEMS, EventType, schema_hash
 from features.shopper import ShopperEvent, ShopperQuery, merge
-from server.catalogue_index import CatalogueIndex
+from server.catalogue.catalogue_index import CatalogueIndex
 from server.deadline import Deadline
-from server.filter_masks import FilterMasks
-from server.filters import Sellable, excluded
-from server.loaded_release import LoadedRelease, NewItems
-from server.placement_rules import in_force
+from server.infer.triton import FusionAnswer, FusionRequest
 from server.queries import ItemFilter, Recommendation, RecommendQuery
 from server.recommend import _Page
-from server.triton import FusionAnswer, FusionRequest
+from server.releases.loaded_release import LoadedRelease, NewItems
+from server.select.filter_masks import FilterMasks
+from server.select.filters import Sellable, excluded
+from server.select.placement_rules import in_force
 
 NOW_MS = 1_790_000_000_000
 DIM = 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from server.breaker import Breaker
+from server.infer.breaker import Breaker
 
 
 class Clock:

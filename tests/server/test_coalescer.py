@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from server.coalescer import Coalescer
+from server.infer.coalescer import Coalescer
 from tests.conditions import eventually_async
 
 

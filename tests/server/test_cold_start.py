@@ -15,8 +15,8 @@ from features.answers import EXPLORED
 from features.database.engine import open_database
 from features.database.models import Answer
 from features.shopper import ShopperQuery
-from server.exploration import Draw
 from server.queries import RecommendQuery
+from server.select.exploration import Draw
 from tests.conditions import eventually
 from tests.processes import free_ports
 from tests.server.client import Client, RunningGateway, gateway, ids, new_event

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.catalogue import CatalogueItem
-from server.catalogue_index import CatalogueIndex, Rows
-from server.diversity import POOL, Floats, Page, spread_out
+from server.catalogue.catalogue_index import CatalogueIndex, Rows
 from server.queries import Caps
+from server.select.diversity import POOL, Floats, Page, spread_out
 
 UNITS = np.array([[1, 0], [1, 0], [0.9, 0.436], [0, 1], [-1, 0]], np.float32)
 SIMILARITY = UNITS @ UNITS.T

@@ -26,7 +26,7 @@ from features.event_log import EventLog, NewEvent, Outcome, lock_writers
 from features.settings import Settings
 from server.deadline import Deadline
 from server.errors import DeadlinePassed, Unavailable
-from server.event_writer import EventWriter
+from server.record.event_writer import EventWriter
 from tests import postgres
 from tests.conditions import eventually
 from tests.conftest import NewSettings
@@ -51,7 +51,9 @@ def stored_ids(settings: Settings) -> set[str]:
 def lines(under_test: RunningGateway, level: str) -> list[str]:
     """What the event writer has logged."""
     parsed = [json.loads(line) for line in under_test.log.splitlines()]
-    return [line["message"] for line in parsed if line["module"] == "server.event_writer" and line["level"] == level]
+    return [
+        line["message"] for line in parsed if line["module"] == "server.record.event_writer" and line["level"] == level
+    ]
 
 
 class Load:

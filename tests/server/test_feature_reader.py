@@ -16,7 +16,7 @@ from features.settings import Settings
 from features.shopper import LongInterest, Profile, Purchase, ShopperEvent, ShopperFeatures
 from server.deadline import Deadline
 from server.errors import FeaturesUnavailable
-from server.feature_reader import FeatureReader
+from server.hydrate.feature_reader import FeatureReader
 from tests.conftest import NewSettings
 
 NOW = datetime(2026, 9, 1, tzinfo=timezone.utc)

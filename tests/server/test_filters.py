@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.catalogue import CatalogueItem
-from server.catalogue_index import CatalogueIndex
-from server.filters import Sellable, allowed, excluded, removed_counts
+from server.catalogue.catalogue_index import CatalogueIndex
 from server.queries import ItemFilter
+from server.select.filters import Sellable, allowed, excluded, removed_counts
 
 NOW_MS = 1_000_000
 NAMES = ("A", "B", "A/B", "ü")

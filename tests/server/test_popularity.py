@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from features.item_statistics import segments
-from server.popularity import NOTHING, PRIOR_WEIGHT, Popularity, Segment
+from server.select.popularity import NOTHING, PRIOR_WEIGHT, Popularity, Segment
 
 NOON_MS = 12 * 3_600_000
 WHOLE = Segment.of([0, 1, 3], [100.0, 200.0, 400.0])

@@ -13,10 +13,10 @@ from features.outcome_features import outcome_features
 from features.rows import newest_events, purchase_rows, purchases, recent_rows
 from features.schema import OUTCOME_FEATURES, EventType
 from features.shopper import Purchase, ShopperEvent, ShopperFeatures, ShopperQuery, merge
-from server.catalogue_index import CatalogueIndex
-from server.chances import acts_of
-from server.loaded_release import unit_length
-from server.reasons import kinship
+from server.catalogue.catalogue_index import CatalogueIndex
+from server.releases.loaded_release import unit_length
+from server.select.chances import acts_of
+from server.select.reasons import kinship
 from tests.training.shops import DAY_MS, MINUTE_MS, START_MS, Row, visits, write_shop
 from training.asked import acts_before, asked_moments
 from training.dataset import Log, read_log

@@ -25,10 +25,10 @@ from features.schema import PROFILE_VIEW, PURCHASES_VIEW, RECENT_VIEW, SHOPPER, 
 from features.settings import Settings
 from features.shopper import LongInterest, Profile, Purchase, ShopperEvent, ShopperFeatures
 from features.store import give_up_soon, open_store
-from server.breaker import Breaker
-from server.coalescer import Coalescer
 from server.deadline import SLOW_S, Deadline
 from server.errors import FeaturesUnavailable
+from server.infer.breaker import Breaker
+from server.infer.coalescer import Coalescer
 
 LOG = logging.getLogger(__name__)
 

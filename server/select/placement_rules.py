@@ -14,10 +14,10 @@ import numpy.typing as npt
 from sqlalchemy import Engine
 
 from features.placement_rules import FOREVER_MS, ItemSelector, Rule, RuleTable
-from server.catalogue_index import CatalogueIndex, Mask
-from server.filters import attribute_mask
+from server.catalogue.catalogue_index import CatalogueIndex, Mask
 from server.following import refresh_for_ever
 from server.queries import ItemFilter
+from server.select.filters import attribute_mask
 
 LOG = logging.getLogger(__name__)
 

@@ -17,10 +17,10 @@ from features.erasure.tombstones import Tombstones
 from features.outage import Outage
 from features.placement_rules import Rule, RuleTable, TooManyRules
 from features.users import ErasedUsers, UserProfile, Users
-from server.catalogue_follower import CatalogueFollower
+from server.catalogue.catalogue_follower import CatalogueFollower
 from server.deadline import Deadline
 from server.errors import DeadlinePassed, InvalidRequest, Unavailable, Violation
-from server.placement_rules import PlacementRules
+from server.select.placement_rules import PlacementRules
 
 LOG = logging.getLogger(__name__)
 

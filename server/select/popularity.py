@@ -17,7 +17,7 @@ from sqlalchemy import Engine, func, select
 
 from features.database.models import ItemStatistic
 from features.item_statistics import TIME_OF_DAY
-from server.catalogue_index import CatalogueIndex, Mask, Rows
+from server.catalogue.catalogue_index import CatalogueIndex, Mask, Rows
 from server.following import refresh_for_ever
 
 LOG = logging.getLogger(__name__)

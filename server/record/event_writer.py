@@ -16,9 +16,9 @@ from features.database.engine import DatabaseError
 from features.erasure.tombstones import Tombstones
 from features.event_log import EventLog, NewEvent, Outcome
 from features.outage import Outage
-from server.coalescer import Coalescer
 from server.deadline import Deadline
 from server.errors import DeadlinePassed, Overloaded, Unavailable
+from server.infer.coalescer import Coalescer
 
 LOG = logging.getLogger(__name__)
 

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from features.schema import shopper_key
-from server.catalogue_index import Mask, Rows
-from server.diversity import Page
-from server.loaded_release import LoadedRelease
-from server.popularity import Popularity
+from server.catalogue.catalogue_index import Mask, Rows
+from server.infer.triton import FusionAnswer
 from server.queries import RecommendQuery
+from server.releases.loaded_release import LoadedRelease
+from server.select.diversity import Page
+from server.select.popularity import Popularity
 from server.shop import Shop
-from server.triton import FusionAnswer
 
 SEEN_EVENTS = 20
 """Views, clicks, carts and purchases of an item, by anybody, from which on its figures speak for it."""

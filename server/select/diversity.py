@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.schema import MAX_CATEGORY_LEVELS
-from server.catalogue_index import CatalogueIndex, Mask, Rows
+from server.catalogue.catalogue_index import CatalogueIndex, Mask, Rows
 from server.queries import Caps
 
 Floats = npt.NDArray[np.float32]

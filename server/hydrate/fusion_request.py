@@ -8,9 +8,9 @@ import numpy.typing as npt
 from features.fusion_inputs import shopper_inputs
 from features.schema import OWN_ITEMS, PADDING, UNKNOWN
 from features.shopper import Shopper
-from server.catalogue_index import CatalogueIndex, Rows
-from server.loaded_release import LoadedRelease
-from server.triton import FusionRequest
+from server.catalogue.catalogue_index import CatalogueIndex, Rows
+from server.infer.triton import FusionRequest
+from server.releases.loaded_release import LoadedRelease
 
 
 def fusion_request(

@@ -10,9 +10,9 @@ from features.return_features import return_features
 from features.schema import OWN_ITEMS, EventType
 from features.shopper import Shopper
 from features.transform import Floats
-from server.catalogue_index import CatalogueIndex, Rows
-from server.loaded_release import LoadedRelease
-from server.triton import FusionAnswer
+from server.catalogue.catalogue_index import CatalogueIndex, Rows
+from server.infer.triton import FusionAnswer
+from server.releases.loaded_release import LoadedRelease
 
 
 def outcome_chances(

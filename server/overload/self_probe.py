@@ -11,7 +11,7 @@ import time
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from server.admission import WINDOW_S, Admission
+from server.overload.admission import WINDOW_S, Admission
 
 TIMEOUT_S = 2.0
 

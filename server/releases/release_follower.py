@@ -21,15 +21,15 @@ from features.release import ReleaseError, ReleaseFiles, read_release
 from features.releases import ReleaseTable
 from features.schema import CONTENT_TOKENS, FUSION_MODEL, ITEM_TOWER_MODEL
 from features.shopper import ShopperQuery, merge
-from server.breaker import Breaker
-from server.catalogue_follower import CatalogueFollower
-from server.catalogue_index import CatalogueIndex
-from server.election import Election
+from server.catalogue.catalogue_follower import CatalogueFollower
+from server.catalogue.catalogue_index import CatalogueIndex
 from server.errors import ModelUnavailable
-from server.feature_reader import FeatureReader
-from server.hydrate import fusion_request, no_candidates
-from server.loaded_release import LoadedRelease
-from server.triton import Triton
+from server.hydrate.feature_reader import FeatureReader
+from server.hydrate.fusion_request import fusion_request, no_candidates
+from server.infer.breaker import Breaker
+from server.infer.triton import Triton
+from server.releases.election import Election
+from server.releases.loaded_release import LoadedRelease
 
 LOG = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from features.catalogue import Catalogue, CatalogueItem
-from server.catalogue_index import CatalogueIndex
+from server.catalogue.catalogue_index import CatalogueIndex
 from server.errors import ModelUnavailable
-from server.loaded_release import LoadedRelease
-from server.triton import Triton
+from server.infer.triton import Triton
+from server.releases.loaded_release import LoadedRelease
 
 LOG = logging.getLogger(__name__)
 

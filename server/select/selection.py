@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from server.catalogue_index import Mask, Rows
-from server.loaded_release import LoadedRelease
-from server.triton import FusionAnswer
+from server.catalogue.catalogue_index import Mask, Rows
+from server.infer.triton import FusionAnswer
+from server.releases.loaded_release import LoadedRelease
 
 Floats = npt.NDArray[np.float32]
 

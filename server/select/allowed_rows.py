@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from features.shopper import Shopper
-from server.catalogue_index import CatalogueIndex, Mask, Rows
-from server.filter_masks import SharedMask
-from server.filters import without
-from server.hydrate import fusion_request, no_candidates
-from server.loaded_release import LoadedRelease
-from server.selection import Floats, best_rows, in_one_order, more_is_known
-from server.triton import FusionAnswer, FusionRequest
+from server.catalogue.catalogue_index import CatalogueIndex, Mask, Rows
+from server.hydrate.fusion_request import fusion_request, no_candidates
+from server.infer.triton import FusionAnswer, FusionRequest
+from server.releases.loaded_release import LoadedRelease
+from server.select.filter_masks import SharedMask
+from server.select.filters import without
+from server.select.selection import Floats, best_rows, in_one_order, more_is_known
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,10 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from server.breaker import Breaker
 from server.deadline import SLOW_S, Deadline
 from server.errors import ModelUnavailable
-from server.triton import FusionAnswer, FusionRequest, Triton
+from server.infer.breaker import Breaker
+from server.infer.triton import FusionAnswer, FusionRequest, Triton
 
 T = TypeVar("T")
 

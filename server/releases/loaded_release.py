@@ -15,7 +15,7 @@ from features.content import CATALOGUE_COLUMNS, content_codes
 from features.outcome_features import relative_popularity
 from features.release import ReleaseFiles
 from features.schema import CONTENT_TOKENS, UNKNOWN
-from server.catalogue_index import CatalogueIndex, Mask, Rows
+from server.catalogue.catalogue_index import CatalogueIndex, Mask, Rows
 
 MOST_BYTES = 8 << 20
 """Packed masks kept, the least recently used leave first."""

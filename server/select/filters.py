@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from server.catalogue_index import CatalogueIndex, Mask, Rows
+from server.catalogue.catalogue_index import CatalogueIndex, Mask, Rows
 from server.queries import ItemFilter
 
 CATALOG = "catalog"

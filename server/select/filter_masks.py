@@ -6,10 +6,10 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from itertools import count
 
-from server.catalogue_index import CatalogueIndex, Mask
-from server.filters import Sellable, attribute_mask
-from server.placement_rules import RulesInForce
+from server.catalogue.catalogue_index import CatalogueIndex, Mask
 from server.queries import ItemFilter
+from server.select.filters import Sellable, attribute_mask
+from server.select.placement_rules import RulesInForce
 
 MOST_BYTES = 64 << 20
 """Masks kept, the least recently used leave first."""

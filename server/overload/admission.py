@@ -2,10 +2,10 @@
 
 A call's delay is what it takes longer than the quickest of its method of late, as in TCP Vegas (Brakmo and Peterson,
 1995): the lines before the feature store and the model, and their growing batches. Beside it stands what no call can
-tell, how long gRPC keeps calls before the event loop takes them in; `server.self_probe` measures that. Every `WINDOW_S`
-the sum is set against a target, as CoDel has one (RFC 8289), and the limit follows the ratio by the rule of Netflix'
-gradient limiter (concurrency-limits, `Gradient2Limit`): it always gains its own square root, and loses what the ratio
-says.
+tell, how long gRPC keeps calls before the event loop takes them in; `server.overload.self_probe` measures that. Every
+`WINDOW_S` the sum is set against a target, as CoDel has one (RFC 8289), and the limit follows the ratio by the rule of
+Netflix' gradient limiter (concurrency-limits, `Gradient2Limit`): it always gains its own square root, and loses what
+the ratio says.
 """
 
 from __future__ import annotations

@@ -13,14 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from features.shopper import Shopper
-from server.catalogue_index import CatalogueIndex, Rows
+from server.catalogue.catalogue_index import CatalogueIndex, Rows
 from server.deadline import Deadline
-from server.hydrate import candidates_of, fusion_request
-from server.loaded_release import LoadedRelease, unit_length
+from server.hydrate.fusion_request import candidates_of, fusion_request
+from server.infer.triton import FusionAnswer
 from server.queries import Reason, Strand
-from server.selection import Floats, scores_of
+from server.releases.loaded_release import LoadedRelease, unit_length
+from server.select.selection import Floats, scores_of
 from server.shop import Shop
-from server.triton import FusionAnswer
 
 MAX_REASONS = 3
 MAX_ASKED = 30

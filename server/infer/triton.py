@@ -24,8 +24,8 @@ from features.schema import (
     Tensor,
     output_name,
 )
-from server.coalescer import Coalescer
 from server.errors import ModelUnavailable, Reason
+from server.infer.coalescer import Coalescer
 
 Array = npt.NDArray[Any]
 _DTYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "INT32": np.dtype("<i4"), "UINT8": np.dtype("u1")}

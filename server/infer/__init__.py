@@ -1,0 +1,1 @@
+"""Step two: the release's models, asked in Triton."""
