@@ -30,13 +30,14 @@ from features.erasure.tombstones import Tombstones
 from features.settings import Settings
 from server.catalogue.catalogue_follower import CatalogueFollower
 from server.catalogue.catalogue_index import CatalogueIndex
+from server.freshness import Freshness
 from server.hydrate.feature_reader import FeatureReader
 from server.hydrate.purchase_history import PurchaseHistory
 from server.hydrate.shown_history import ShownHistory
 from server.infer.breaker import Breaker
 from server.infer.model import Model
 from server.infer.triton import Triton
-from server.metrics import serve_metrics
+from server.metrics import CALLS_UNDER_WAY, LIVE_RELEASE, SERVING, serve_metrics
 from server.overload import self_probe
 from server.overload.admission import Admission, CallLimit
 from server.record.answer_recorder import AnswerRecorder
@@ -118,6 +119,9 @@ class Gateway:
             breaker=breaker,
             threads=self._threads,
         )
+        self._freshness = Freshness(self._engine, self._live_release, self._threads)
+        LIVE_RELEASE.set_function(self._live_release)
+        CALLS_UNDER_WAY.set_function(lambda: self._limit.under_way)
         self._recorder = AnswerRecorder(
             self._engine, tombstones, max_answers=own.max_queued_answers, retention_days=own.answer_retention_days
         )
@@ -143,7 +147,7 @@ class Gateway:
         self._event_service = EventService(self._events, self._eraser, self._limit)
         self._records = ShopRecords(self._engine, tombstones, self._catalogue, self._rules, budget_s=write_budget_s)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
-        recommends = recommendation_pb2.DESCRIPTOR.services_by_name["RecommendationService"].full_name
+        recommends = recommendation_pb2.DESCRIPTOR.services_by_name["RecommendationService"]
         self._server = grpc.aio.server(
             interceptors=[EarlyRefusal(recommends, self._admission)],
             options=[
@@ -197,6 +201,7 @@ class Gateway:
             self._popular.follow(),
             self._features.follow(),
             self._releases.follow(),
+            self._freshness.follow(),
             self_probe.follow(probed, self._admission),
             self._announce(),
         ):
@@ -206,6 +211,7 @@ class Gateway:
         """Health first, then the calls under way within the grace, then the parts."""
         LOG.info("draining for at most %g s", self._own.drain_s)
         await self._health.enter_graceful_shutdown()
+        SERVING.set(0)
         self._event_service.drain()
         await self._server.stop(self._own.drain_s)
         for task in self._tasks:
@@ -219,6 +225,9 @@ class Gateway:
         self._election.resign()
         self._engine.dispose()
         LOG.info("stopped")
+
+    def _live_release(self) -> int:
+        return self._releases.current.number if self._releases.current else 0
 
     def _begin_metrics(self) -> Callable[[], None]:
         try:
@@ -244,6 +253,7 @@ class Gateway:
     async def _say(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for service in ("", *SERVICES):
             await self._health.set(service, status)
+        SERVING.set(status == health_pb2.HealthCheckResponse.SERVING)
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)

@@ -32,6 +32,8 @@ _DTYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "INT32": np.dtype(
 
 LOAD_S = 120.0
 """Time for Triton to load a model."""
+MAX_BATCH = 64
+"""As both models' config.pbtxt has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ class Triton:
         self._repository = model_repository
         self._call_timeout_s = call_timeout_s
         self._pipes: dict[tuple[int, int, int], Coalescer[FusionRequest, FusionAnswer]] = {}
-        self._max_batch = 64
+        self._max_batch = MAX_BATCH
 
     async def close(self) -> None:
         """Closes the channel; calls under way are cancelled."""
@@ -124,7 +126,7 @@ class Triton:
         if pipe is None:
             if len(self._pipes) > 64:  # shapes of releases that are gone
                 self._pipes.clear()
-            pipe = self._pipes[key] = Coalescer(self.fuse_batch, max_batch=self._max_batch)
+            pipe = self._pipes[key] = Coalescer(self.fuse_batch, line="model", max_batch=self._max_batch)
         return pipe
 
     async def fuse_batch(self, requests: Sequence[FusionRequest]) -> list[FusionAnswer]:

@@ -20,6 +20,7 @@ from grpc_status import rpc_status
 from server.deadline import Deadline
 from server.errors import DeadlinePassed, GatewayError, InvalidRequest, NotFound, Overloaded, Unavailable
 from server.logs import REQUEST_ID
+from server.metrics import count_call, time_call
 
 LOG = logging.getLogger(__name__)
 
@@ -109,21 +110,29 @@ class _Call:
         return deadline
 
     async def __aexit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        code = "OK"
         try:
             if isinstance(error, GatewayError):
                 status = _status(error)
-                LOG.debug("method=%s code=%s error=%s", self._name, _code(status), type(error).__name__)
+                code = _code(status)
+                LOG.debug("method=%s code=%s error=%s", self._name, code, type(error).__name__)
                 await self._context.abort_with_status(rpc_status.to_status(status))  # type: ignore[attr-defined]
             elif isinstance(error, Exception):
+                code = "INTERNAL"
                 LOG.error("method=%s failed", self._name, exc_info=error)
                 await self._context.abort(
                     grpc.StatusCode.INTERNAL, f"the gateway failed; its log has request id {REQUEST_ID.get()}"
                 )
+            elif error is not None:
+                code = "CANCELLED"
             elif LOG.isEnabledFor(logging.DEBUG):
                 LOG.debug("method=%s code=OK ms=%.1f", self._name, 1000 * (time.perf_counter() - self._started_s))
         finally:
+            count_call(self._name, code)
             if self._entered:
-                self._limit.leave(self._name, time.perf_counter() - self._started_s)
+                seconds = time.perf_counter() - self._started_s
+                time_call(self._name, seconds)
+                self._limit.leave(self._name, seconds)
             REQUEST_ID.reset(self._token)
 
 
