@@ -22,6 +22,8 @@ from braid.v1 import (
     placement_pb2_grpc,
     recommendation_pb2,
     recommendation_pb2_grpc,
+    release_pb2,
+    release_pb2_grpc,
     user_pb2,
     user_pb2_grpc,
 )
@@ -45,7 +47,9 @@ from server.record.eraser import Eraser
 from server.record.event_writer import EventWriter
 from server.record.shop_records import ShopRecords
 from server.releases.election import Election
+from server.releases.release_control import ReleaseControl
 from server.releases.release_follower import ReleaseFollower
+from server.releases.triton_versions import TritonVersions
 from server.select.filter_masks import FilterMasks
 from server.select.filters import Sellable
 from server.select.placement_rules import PlacementRules
@@ -55,6 +59,7 @@ from server.services.early_refusal import EarlyRefusal
 from server.services.events import EventService
 from server.services.placement import PlacementService
 from server.services.recommendation import RecommendationService
+from server.services.release import ReleaseService
 from server.services.users import UserService
 from server.settings import GatewaySettings
 from server.shop import Shop
@@ -69,6 +74,7 @@ SERVICES = tuple(
         (catalog_pb2, "CatalogService"),
         (user_pb2, "UserService"),
         (placement_pb2, "PlacementService"),
+        (release_pb2, "ReleaseService"),
     )
 )
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
@@ -114,8 +120,7 @@ class Gateway:
             index=index,
             catalogue=self._catalogue,
             features=self._features,
-            triton=self._triton,
-            election=self._election,
+            versions=TritonVersions(self._triton, self._election, index),
             breaker=breaker,
             threads=self._threads,
         )
@@ -146,6 +151,7 @@ class Gateway:
         self._eraser = Eraser(settings)
         self._event_service = EventService(self._events, self._eraser, self._limit)
         self._records = ShopRecords(self._engine, tombstones, self._catalogue, self._rules, budget_s=write_budget_s)
+        self._control = ReleaseControl(self._engine, settings.model_repository, self._releases, budget_s=write_budget_s)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         recommends = recommendation_pb2.DESCRIPTOR.services_by_name["RecommendationService"]
         self._server = grpc.aio.server(
@@ -177,6 +183,7 @@ class Gateway:
             (catalog_pb2_grpc.add_CatalogServiceServicer_to_server, CatalogService(self._records, limit)),
             (user_pb2_grpc.add_UserServiceServicer_to_server, UserService(self._records, limit)),
             (placement_pb2_grpc.add_PlacementServiceServicer_to_server, PlacementService(self._records, limit)),
+            (release_pb2_grpc.add_ReleaseServiceServicer_to_server, ReleaseService(self._control, limit)),
         )
         for add, service in services:
             add(service, self._server)
@@ -218,7 +225,7 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._triton.close()
-        for part in (self._events, self._records, self._recorder, self._features, self._eraser):
+        for part in (self._events, self._records, self._control, self._recorder, self._features, self._eraser):
             await asyncio.get_running_loop().run_in_executor(None, part.close)
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._end_metrics()

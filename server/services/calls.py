@@ -18,7 +18,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from server.deadline import Deadline
-from server.errors import DeadlinePassed, GatewayError, InvalidRequest, NotFound, Overloaded, Unavailable
+from server.errors import DeadlinePassed, GatewayError, InvalidRequest, NotFound, NotPossible, Overloaded, Unavailable
 from server.logs import REQUEST_ID
 from server.metrics import count_call, time_call
 
@@ -160,6 +160,8 @@ def _status(error: GatewayError) -> status_pb2.Status:
         details.append(error_details_pb2.BadRequest(field_violations=violations))
     elif isinstance(error, NotFound):
         code = code_pb2.NOT_FOUND
+    elif isinstance(error, NotPossible):
+        code = code_pb2.FAILED_PRECONDITION
     elif isinstance(error, Overloaded):
         code = code_pb2.RESOURCE_EXHAUSTED
         delay = duration_pb2.Duration()
