@@ -32,7 +32,7 @@ from benchmarks.quality.calibration import Forecast, forecast, reliability_curve
 from benchmarks.quality.folders import CACHE, SIMULATED
 from benchmarks.quality.plots import save
 from benchmarks.quality.shop import simulate_shop
-from benchmarks.quality.tables import Table
+from benchmarks.table import Table
 from features.outcome_features import relative_popularity
 from features.schema import EventType
 from features.settings import ROOT

@@ -34,10 +34,10 @@ from benchmarks.quality.folders import CACHE, SplitBy, open_task
 from benchmarks.quality.newcomers import HELD_OUT, SEED, Bools, Newcomers, held_out, without
 from benchmarks.quality.plots import save
 from benchmarks.quality.results import FORMAT, Job
-from benchmarks.quality.tables import Table
 from benchmarks.quality.task import Task
 from benchmarks.quality.variants import FUSED
 from benchmarks.record import machine
+from benchmarks.table import Table
 from features.item_statistics import item_statistics, segments
 from server.select.popularity import Popularity, Segment
 from training.config import Config
