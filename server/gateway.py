@@ -47,6 +47,7 @@ from server.record.eraser import Eraser
 from server.record.event_writer import EventWriter
 from server.record.shop_records import ShopRecords
 from server.releases.election import Election
+from server.releases.recorded_requests import RecordedRequests
 from server.releases.release_control import ReleaseControl
 from server.releases.release_follower import ReleaseFollower
 from server.releases.triton_versions import TritonVersions
@@ -121,6 +122,7 @@ class Gateway:
             catalogue=self._catalogue,
             features=self._features,
             versions=TritonVersions(self._triton, self._election, index),
+            recorded=RecordedRequests(self._engine, index, self._features, self._threads),
             breaker=breaker,
             threads=self._threads,
         )
