@@ -64,6 +64,7 @@ from server.services.release import ReleaseService
 from server.services.users import UserService
 from server.settings import GatewaySettings
 from server.shop import Shop
+from server.tracing import start_tracing
 
 LOG = logging.getLogger(__name__)
 
@@ -167,6 +168,7 @@ class Gateway:
         )
         self._tasks: list[asyncio.Task[None]] = []
         self._end_metrics: Callable[[], None] = lambda: None
+        self._end_tracing: Callable[[], None] = lambda: None
         self.port = 0
 
     async def start(self) -> None:
@@ -202,6 +204,8 @@ class Gateway:
             ) from None
         if self._own.metrics_address:
             self._end_metrics = self._begin_metrics()
+        if self._own.trace_address:
+            self._end_tracing = start_tracing(self._own.trace_address, self._own.trace_rate)
         await self._server.start()
         LOG.info("listening on %s", address)
         for work in (
@@ -231,6 +235,7 @@ class Gateway:
             await asyncio.get_running_loop().run_in_executor(None, part.close)
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._end_metrics()
+        await asyncio.get_running_loop().run_in_executor(None, self._end_tracing)
         self._election.resign()
         self._engine.dispose()
         LOG.info("stopped")

@@ -30,6 +30,12 @@ class GatewaySettings(BaseSettings):
     metrics_address: str = Field(
         default="", pattern=r"^(\S+:\d+)?$", description="host:port of this process's counters over HTTP; empty: none"
     )
+    trace_address: str = Field(
+        default="", pattern=r"^(\S+:\d+)?$", description="host:port of an OTLP collector over gRPC; empty: no traces"
+    )
+    trace_rate: float = Field(
+        default=0.01, ge=0, le=1, description="share of calls that are traced where their caller does not say"
+    )
     share_port: bool = Field(default=False, description="SO_REUSEPORT: several processes on one address")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="DEBUG has a line for every call"

@@ -8,7 +8,10 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+from opentelemetry.trace import Span
+
 from server.metrics import BATCH_SECONDS, BATCH_SIZE, WAIT_SECONDS
+from server.tracing import batch_span, current_span
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
@@ -35,7 +38,8 @@ class Coalescer(Generic[Request, Answer]):
         self._run = run
         self._max_batch = max_batch
         self._free = in_flight
-        self._waiting: OrderedDict[asyncio.Future[Answer], tuple[Request, float]] = OrderedDict()
+        self._line = line
+        self._waiting: OrderedDict[asyncio.Future[Answer], tuple[Request, float, Span | None]] = OrderedDict()
         self._calls: set[asyncio.Task[None]] = set()
         self._wait_seconds = WAIT_SECONDS.labels(line)
         self._batch_seconds = BATCH_SECONDS.labels(line)
@@ -58,10 +62,10 @@ class Coalescer(Generic[Request, Answer]):
     def send_all(self, requests: Sequence[Request]) -> list[asyncio.Future[Answer]]:
         """`send` for several: as far as they fit, they go together."""
         loop = asyncio.get_running_loop()
-        since_s = time.perf_counter()
+        since_s, span = time.perf_counter(), current_span()
         answers: list[asyncio.Future[Answer]] = [loop.create_future() for _ in requests]
         for answer, request in zip(answers, requests, strict=True):
-            self._waiting[answer] = request, since_s
+            self._waiting[answer] = request, since_s, span
             answer.add_done_callback(self._forget)
         self._start()
         return answers
@@ -73,23 +77,26 @@ class Coalescer(Generic[Request, Answer]):
         while self._free and self._waiting:
             now_s = time.perf_counter()
             batch: list[tuple[Request, asyncio.Future[Answer]]] = []
+            spans: list[Span | None] = []
             while self._waiting and len(batch) < self._max_batch:
-                answer, (request, since_s) = self._waiting.popitem(last=False)
+                answer, (request, since_s, span) = self._waiting.popitem(last=False)
                 if not answer.done():  # its caller has given up
                     self._wait_seconds.observe(now_s - since_s)
                     batch.append((request, answer))
+                    spans.append(span)
             if not batch:
                 return
             self._batch_size.observe(len(batch))
             self._free -= 1
-            call = asyncio.ensure_future(self._call(batch))
+            call = asyncio.ensure_future(self._call(batch, spans))
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
 
-    async def _call(self, batch: list[tuple[Request, asyncio.Future[Answer]]]) -> None:
+    async def _call(self, batch: list[tuple[Request, asyncio.Future[Answer]]], spans: list[Span | None]) -> None:
         began_s = time.perf_counter()
         try:
-            answers = await self._run([request for request, _ in batch])
+            with batch_span(self._line, spans):
+                answers = await self._run([request for request, _ in batch])
             assert len(answers) == len(batch)
         except asyncio.CancelledError:
             for _, future in batch:

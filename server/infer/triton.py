@@ -26,6 +26,7 @@ from features.schema import (
 )
 from server.errors import ModelUnavailable, Reason
 from server.infer.coalescer import Coalescer
+from server.tracing import outgoing
 
 Array = npt.NDArray[Any]
 _DTYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "INT32": np.dtype("<i4"), "UINT8": np.dtype("u1")}
@@ -216,7 +217,7 @@ class Triton:
             request.inputs.add(name=tensor.name, datatype=tensor.dtype, shape=column.shape)
             request.raw_input_contents.append(column.tobytes())
         try:
-            response = await self._stub.ModelInfer(request, timeout=self._call_timeout_s)
+            response = await self._stub.ModelInfer(request, timeout=self._call_timeout_s, metadata=outgoing())
         except grpc.aio.AioRpcError as error:
             raise _unavailable(model, release, error) from None
         found = {output.name: number for number, output in enumerate(response.outputs)}

@@ -21,6 +21,7 @@ from server.deadline import Deadline
 from server.errors import DeadlinePassed, GatewayError, InvalidRequest, NotFound, NotPossible, Overloaded, Unavailable
 from server.logs import REQUEST_ID
 from server.metrics import count_call, time_call
+from server.tracing import call_span
 
 LOG = logging.getLogger(__name__)
 
@@ -98,6 +99,7 @@ class _Call:
 
     async def __aenter__(self) -> Deadline:
         self._token = REQUEST_ID.set(_request_id(self._context))
+        self._span = call_span(self._name, self._context.invocation_metadata())
         try:
             deadline = Deadline.after(self._context.time_remaining())
             if deadline.left_s(math.inf) <= 0:
@@ -129,6 +131,8 @@ class _Call:
                 LOG.debug("method=%s code=OK ms=%.1f", self._name, 1000 * (time.perf_counter() - self._started_s))
         finally:
             count_call(self._name, code)
+            if self._span is not None:
+                self._span.end(code)
             if self._entered:
                 seconds = time.perf_counter() - self._started_s
                 time_call(self._name, seconds)
