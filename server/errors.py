@@ -3,6 +3,8 @@
     GatewayError
     ├── InvalidRequest        INVALID_ARGUMENT with google.rpc.BadRequest
     ├── NotFound              NOT_FOUND
+    ├── Unauthenticated       UNAUTHENTICATED
+    ├── PermissionDenied      PERMISSION_DENIED
     ├── Overloaded            RESOURCE_EXHAUSTED with google.rpc.RetryInfo
     ├── DeadlinePassed        DEADLINE_EXCEEDED
     └── Unavailable           UNAVAILABLE
@@ -41,6 +43,14 @@ class InvalidRequest(GatewayError):
 
 class NotFound(GatewayError):
     """What the request names does not exist."""
+
+
+class Unauthenticated(GatewayError):
+    """The call brings no API key that is in force."""
+
+
+class PermissionDenied(GatewayError):
+    """The API key is not for this method."""
 
 
 class Overloaded(GatewayError):

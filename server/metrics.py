@@ -16,7 +16,8 @@ STALE_INTERESTS = Counter("braid_stale_interests", "Long-term vectors left out b
 EVENTS = Counter("braid_events", "Events that were sent", ["status"])
 """status: `stored`, `duplicate`, `erased` or `refused`."""
 CALLS_REFUSED = Counter("braid_calls_refused", "Calls that were not taken", ["reason"])
-"""reason: `delay` (calls wait longer than the target) or `memory` (too many are under way)."""
+"""reason: `delay` (calls wait longer than the target), `memory` (too many are under way, streams are open, or messages
+are on their way), `key` (none, or not one of ours), `scope` (the key is not for the method) or `rate` (the key's)."""
 REFUSAL_SECONDS = Histogram(
     "braid_refusal_seconds",
     "From the moment that the gateway sees a call to its refusal for the delay",

@@ -18,7 +18,16 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from server.deadline import Deadline
-from server.errors import DeadlinePassed, GatewayError, InvalidRequest, NotFound, Overloaded, Unavailable
+from server.errors import (
+    DeadlinePassed,
+    GatewayError,
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    PermissionDenied,
+    Unauthenticated,
+    Unavailable,
+)
 from server.logs import REQUEST_ID
 
 LOG = logging.getLogger(__name__)
@@ -151,6 +160,10 @@ def _status(error: GatewayError) -> status_pb2.Status:
         details.append(error_details_pb2.BadRequest(field_violations=violations))
     elif isinstance(error, NotFound):
         code = code_pb2.NOT_FOUND
+    elif isinstance(error, Unauthenticated):
+        code = code_pb2.UNAUTHENTICATED
+    elif isinstance(error, PermissionDenied):
+        code = code_pb2.PERMISSION_DENIED
     elif isinstance(error, Overloaded):
         code = code_pb2.RESOURCE_EXHAUSTED
         delay = duration_pb2.Duration()
