@@ -32,6 +32,7 @@ from features.schema import (
     PROBABILITIES_FILE,
     VECTORS_FILE,
     VOCABULARY_FILE,
+    WEIGHTS_FILE,
     feature_service,
     interest_view,
     schema_hash,
@@ -101,6 +102,7 @@ def write_candidate(trained: TrainedModel, number: int, folder: Path) -> Manifes
     trained.items.with_columns(bias=pl.Series(bias.numpy(), dtype=pl.Float32)).write_parquet(fusion / ITEMS_FILE)
     write_vocabulary(fusion / VOCABULARY_FILE, trained.content, trained.codes)
     (fusion / PROBABILITIES_FILE).write_text(json.dumps(trained.probabilities.to_json()))
+    trained.save_weights(fusion / WEIGHTS_FILE)
     manifest = Manifest(
         release=number,
         created_time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -114,7 +116,7 @@ def write_candidate(trained: TrainedModel, number: int, folder: Path) -> Manifes
         feature_service=feature_service(number),
         feature_view=interest_view(number),
         torch_version=torch.__version__,
-        files={name: file_sha256(fusion / name) for name in RELEASE_FILES},
+        files={name: file_sha256(fusion / name) for name in (*RELEASE_FILES, WEIGHTS_FILE)},
     )
     (fusion / MANIFEST_FILE).write_text(json.dumps(manifest.to_json(), indent=2))
     tower_files = {MODULE_FILE: file_sha256(item_tower / MODULE_FILE)}
