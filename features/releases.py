@@ -13,10 +13,10 @@ from typing import Any, Literal, get_args
 from sqlalchemy import Connection, Engine, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from features.database.models import Release, ReleaseChange
+from features.database.models import Answer, Release, ReleaseChange
 from features.release import Manifest, ReleaseError
 
-State = Literal["candidate", "live", "retired", "failed"]
+State = Literal["candidate", "live", "retired", "failed", "removed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +124,35 @@ class ReleaseTable:
                 raise ReleaseError(f"release {release} is live; promote another first, or roll back")
             _change_state(connection, release, "retired", who, why)
 
+    def remove_unused(self, since_ms: int, who: str, why: str) -> list[int]:
+        """Gives releases that are no longer needed the state `removed`, for good; `features.housekeeping` says which.
+
+        Args:
+            since_ms: a release that changed its state or answered anybody since then stays.
+
+        Returns:
+            Their numbers; none where no release is live.
+        """
+        last_change = select(ReleaseChange.release, func.max(ReleaseChange.changed_time_ms)).group_by(
+            ReleaseChange.release
+        )
+        answered = select(Answer.release).where(Answer.answered_time_ms >= since_ms).distinct()
+        with self._engine.begin() as connection:
+            _lock(connection)
+            standing = _standing(connection)
+            if standing.live is None:
+                return []
+            kept = {standing.live, standing.previous, *connection.scalars(answered)}
+            kept |= {release for release, changed_ms in connection.execute(last_change) if changed_ms >= since_ms}
+            removed = []
+            for release, state in connection.execute(select(Release.release, Release.state).order_by(Release.release)):
+                over = state in ("retired", "failed") or (state == "candidate" and release < standing.live)
+                if over and release not in kept:
+                    removed.append(release)
+            for release in removed:
+                _change_state(connection, release, "removed", who, why)
+            return removed
+
     def live(self) -> int | None:
         """The release that is to serve, if any."""
         with self._engine.connect() as connection:
@@ -197,6 +226,8 @@ def _change_state(
     before = connection.scalar(select(Release.state).where(Release.release == release))
     if before is None:
         raise _missing(release)
+    if before == "removed":
+        raise ReleaseError(f"release {release} was removed, its files are gone; publish its model again")
     if state == "live":
         others = select(Release.release).where(Release.state == "live", Release.release != release)
         for other in list(connection.scalars(others)):

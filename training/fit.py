@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -100,7 +101,7 @@ def fit(
 
     Args:
         final: None, or one whose moments are no more than the tuning stage's: the best epoch is the model.
-        folder: gets `checkpoint.pt` after every epoch and TensorBoard's log.
+        folder: gets `checkpoint.pt` after every epoch and TensorBoard's log, in place of an earlier run's.
         resume: go on from `folder/checkpoint.pt`.
         device: "cpu", or "cuda" where encoders run in bfloat16.
     """
@@ -111,6 +112,8 @@ def fit(
     run = _Run(model=model, optimizer=_optimizer(model, config), config=config, folder=folder, device=device)
     if resume:
         run.load()
+    else:
+        shutil.rmtree(folder / "tensorboard", ignore_errors=True)
     begin = time.monotonic()
     maker = BatchMaker.of(model, tuning.log)
     learned = maker.ask(tuning.moments, ItemTrend.of(tuning.moments, tuning.log.item_count))
@@ -141,9 +144,7 @@ def fit(
     )
 
 
-def go_on(
-    model: FusionModel, stage: Stage, since_ms: int, config: Config, *, folder: Path, epochs: int
-) -> FusionModel:
+def go_on(model: FusionModel, stage: Stage, since_ms: int, config: Config, *, folder: Path, epochs: int) -> FusionModel:
     """Goes on with a model that has learned what the stage holds before a point in time, at the last learning rate.
 
     The model itself changes: it takes note of the whole stage, and learns the stage's moments from that time on.

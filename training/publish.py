@@ -17,8 +17,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
+from sqlalchemy.exc import OperationalError
 
-from features.database.engine import open_database
+from features.database.engine import DatabaseError, open_database
+from features.housekeeping import remove_old_releases
 from features.materialize import materialize
 from features.release import RELEASE_FILES, Manifest, file_sha256, write_vocabulary
 from features.releases import ReleaseTable, who
@@ -85,6 +87,10 @@ def publish(settings: Settings, trained: TrainedModel, *, why: str, note: Callab
         shutil.rmtree(candidate, ignore_errors=True)
         table.change_state(number, "live", who(), why)
     note(f"release {number} is live")
+    try:
+        remove_old_releases(settings, note=note)
+    except (OSError, DatabaseError, OperationalError) as error:
+        note(f"old releases stay until the next publish, or `python -m training release clean`: {error}")
     return number
 
 

@@ -181,7 +181,7 @@ class Release(Base):
 
     release: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     state: Mapped[str] = mapped_column(String(16))
-    """candidate, live, retired or failed. At most one is live."""
+    """`features.releases.State`. At most one is live."""
     manifest: Mapped[dict[str, Any]] = mapped_column(JSON)
     created_time_ms: Mapped[int] = mapped_column(BigInteger)
 
