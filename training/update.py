@@ -29,9 +29,6 @@ from training.returning import fit_return
 from training.trained import TrainedModel, release_items
 from training.warm_start import Released, read_released, warm_model
 
-EPOCHS = 2
-"""Passes over the moments since the release, at the last learning rate of a whole training."""
-
 
 def update(
     settings: Settings, *, test_from_ms: int | None, why: str, note: Callable[[str], None]
@@ -85,7 +82,7 @@ def update_model(offline: Path, folder: Path, released: Released, *, test_from_m
     model, content = warm_model(released, log)
     take_note(model, tuning)
     before = copy.deepcopy(model).eval()
-    go_on(model, final, split.validation_from_ms, released.config, folder=folder, epochs=EPOCHS)
+    go_on(model, final, split.validation_from_ms, released.config, folder=folder)
     measured = measure_model(model, tuning, final, folder, beside={f"release {released.number}": before})
     trained = TrainedModel(
         model=model,
