@@ -1,7 +1,7 @@
 """Removes the releases that nobody needs any more: after each publish, and `python -m training release clean`.
 
 Kept are the live release, the one that a rollback brings back, every one that is neither retired nor failed (a canary,
-a candidate that no later release has overtaken), and each that changed its state or answered anybody within the grace
+a candidate, one that somebody wants held ready), and each that changed its state or answered anybody within the grace
 time: a gateway that could not follow, or still has calls under way, goes on with what it has. Of the others the files,
 the feature view with its rows, online and offline, and the traces in `home` go; their rows in the release table stay,
 with the state `removed`.

@@ -144,11 +144,8 @@ class ReleaseTable:
                 return []
             kept = {standing.live, standing.previous, *connection.scalars(answered)}
             kept |= {release for release, changed_ms in connection.execute(last_change) if changed_ms >= since_ms}
-            removed = []
-            for release, state in connection.execute(select(Release.release, Release.state).order_by(Release.release)):
-                over = state in ("retired", "failed") or (state == "candidate" and release < standing.live)
-                if over and release not in kept:
-                    removed.append(release)
+            over = select(Release.release).where(Release.state.in_(["retired", "failed"])).order_by(Release.release)
+            removed = [release for release in connection.scalars(over) if release not in kept]
             for release in removed:
                 _change_state(connection, release, "removed", who, why)
             return removed

@@ -170,8 +170,9 @@ def test_old_vectors_leave_redis_and_those_that_are_kept_stay(
 def test_what_is_in_use_stays(settings: Settings, exported: Path) -> None:
     publish_copies(settings, exported, range(1, 6))
     table = ReleaseTable(open_database(settings.log_url))
-    for number in (6, 0):
+    for number in (6, 7):
         table.record(number, write_version(settings, exported, number), "test", "a candidate")
+    table.change_state(6, "failed", "test", "a gate refused it")
     assert clean(settings, grace_s=600) == []
     answered = {
         "attribution_token": "t",
@@ -185,8 +186,8 @@ def test_what_is_in_use_stays(settings: Settings, exported: Path) -> None:
     }
     with open_database(settings.log_url).begin() as connection:
         connection.execute(insert(Answer), [answered])
-    assert clean(settings) == [0, 1, 3]
-    assert versions(settings) == {2, 4, 5, 6}
+    assert clean(settings) == [1, 3, 6]
+    assert versions(settings) == {2, 4, 5, 7}
 
 
 def test_a_removal_that_was_cut_short_is_finished(settings: Settings, exported: Path) -> None:
