@@ -182,7 +182,7 @@ class Release(Base):
 
     release: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     state: Mapped[str] = mapped_column(String(16))
-    """candidate, canary, live, retired or failed. At most one is live."""
+    """`features.releases.State`. At most one is live."""
     kept: Mapped[bool] = mapped_column(default=False)
     """Somebody asked that it be held ready beside the live one."""
     manifest: Mapped[dict[str, Any]] = mapped_column(JSON)
