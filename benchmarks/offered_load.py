@@ -72,11 +72,13 @@ class Plan:
 
 
 class Call(NamedTuple):
-    """Seconds from the moment when it was due, the name of its status, and of its tier where it was answered."""
+    """Seconds from the moment when it was due, the name of its status, and of its tier where it was answered; and that
+    moment, in Unix time."""
 
     seconds: float
     code: str
     tier: str
+    due_s: float
 
 
 class Door:
@@ -136,10 +138,10 @@ class Load:
 
     async def _call(self, due_s: float) -> str:
         code, answer = await self._door.call(next(self._messages))
-        seconds, tier = time.perf_counter() - due_s, ""
+        seconds, ended_s, tier = time.perf_counter() - due_s, time.time(), ""
         if code == OK and self._plan.target.method == RECOMMEND:
             tier = pb.Tier.Name(pb.RecommendResponse.FromString(answer).tier)
-        self.calls.append(Call(seconds, code, tier))
+        self.calls.append(Call(seconds, code, tier, ended_s - seconds))
         return code
 
 

@@ -3,6 +3,9 @@
     GatewayError
     ├── InvalidRequest        INVALID_ARGUMENT with google.rpc.BadRequest
     ├── NotFound              NOT_FOUND
+    ├── NotPossible           FAILED_PRECONDITION
+    ├── Unauthenticated       UNAUTHENTICATED
+    ├── PermissionDenied      PERMISSION_DENIED
     ├── Overloaded            RESOURCE_EXHAUSTED with google.rpc.RetryInfo
     ├── DeadlinePassed        DEADLINE_EXCEEDED
     └── Unavailable           UNAVAILABLE
@@ -41,6 +44,18 @@ class InvalidRequest(GatewayError):
 
 class NotFound(GatewayError):
     """What the request names does not exist."""
+
+
+class NotPossible(GatewayError):
+    """The shop is not in a state for it; trying again helps once that has changed."""
+
+
+class Unauthenticated(GatewayError):
+    """The call brings no API key that is in force."""
+
+
+class PermissionDenied(GatewayError):
+    """The API key is not for this method."""
 
 
 class Overloaded(GatewayError):
