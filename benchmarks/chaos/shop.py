@@ -59,7 +59,8 @@ def suffering_shop() -> Iterator[Shop]:
 
         (folder / "postgresql").mkdir()
         cluster = new_cluster(folder / "postgresql")
-        begin("postgresql", cluster.command)
+        in_folder = ["-c", "dynamic_shared_memory_type=mmap"]  # killed, it leaves nothing in /dev/shm
+        begin("postgresql", [*cluster.command, *in_folder])
         eventually(lambda: answers(cluster.url), within_s=START_S, what="PostgreSQL's answer")
         port = free_ports(6)  # once PostgreSQL has the one that it was given
         redis_port = str(port + 4)
