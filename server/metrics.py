@@ -47,7 +47,8 @@ CATALOGUE_READ_TIME_SECONDS = Gauge(
 BREAKER_OPEN = Gauge("braid_breaker_open", "1 while a part counts as gone and is only tried now and then", ["part"])
 """part: `triton` or `feature-store`."""
 CALLS_REFUSED = Counter("braid_calls_refused", "Calls that were not taken", ["reason"])
-"""reason: `delay` (calls wait longer than the target) or `memory` (too many are under way)."""
+"""reason: `delay` (calls wait longer than the target), `memory` (too many are under way, streams are open, or messages
+are on their way), `key` (none, or not one of ours), `scope` (the key is not for the method) or `rate` (the key's)."""
 REFUSAL_SECONDS = Histogram(
     "braid_refusal_seconds",
     "From the moment that the gateway sees a call to its refusal for the delay",

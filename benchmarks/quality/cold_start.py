@@ -188,16 +188,12 @@ def table(task: Task, lines: list[Line], visits: int) -> Table:
                 f"{line.ndcg:.4f}",
                 f"{line.recall:.4f}",
                 f"{line.unseen_ndcg:.4f}",
-                _interval(line.gain),
-                _interval(line.step),
+                line.gain.text() if line.gain else "",
+                line.step.text() if line.step else "",
             )
             for line in lines
         ),
     )
-
-
-def _interval(found: Interval | None) -> str:
-    return "" if found is None else f"{found.value:+.4f} ({found.low:+.4f} to {found.high:+.4f})"
 
 
 def write(folder: Path, task: Task, lines: list[Line], visits: int) -> None:

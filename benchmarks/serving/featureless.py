@@ -21,4 +21,4 @@ async def _nothing(_: FeatureReader, keys: Sequence[str], release: int, deadline
 
 if __name__ == "__main__":
     setattr(FeatureReader, FeatureReader.read.__name__, _nothing)
-    server.__main__.main()
+    server.__main__.app(standalone_mode=False)

@@ -108,5 +108,5 @@ def mark(watch: Stopwatch) -> None:
 if __name__ == "__main__":
     watch = Stopwatch()
     mark(watch)
-    server.__main__.main()
+    server.__main__.app(standalone_mode=False)
     watch.write(load_settings().logs / STAGES_FILE)

@@ -18,7 +18,17 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from server.deadline import Deadline
-from server.errors import DeadlinePassed, GatewayError, InvalidRequest, NotFound, NotPossible, Overloaded, Unavailable
+from server.errors import (
+    DeadlinePassed,
+    GatewayError,
+    InvalidRequest,
+    NotFound,
+    NotPossible,
+    Overloaded,
+    PermissionDenied,
+    Unauthenticated,
+    Unavailable,
+)
 from server.logs import REQUEST_ID
 from server.metrics import count_call, time_call
 from server.tracing import call_span
@@ -166,6 +176,10 @@ def _status(error: GatewayError) -> status_pb2.Status:
         code = code_pb2.NOT_FOUND
     elif isinstance(error, NotPossible):
         code = code_pb2.FAILED_PRECONDITION
+    elif isinstance(error, Unauthenticated):
+        code = code_pb2.UNAUTHENTICATED
+    elif isinstance(error, PermissionDenied):
+        code = code_pb2.PERMISSION_DENIED
     elif isinstance(error, Overloaded):
         code = code_pb2.RESOURCE_EXHAUSTED
         delay = duration_pb2.Duration()

@@ -1,4 +1,4 @@
-"""Refuses a call before its message is parsed, for about the price of an empty method."""
+"""Refuses a call before its message is received, for about the price of an empty method."""
 
 from __future__ import annotations
 
@@ -15,6 +15,18 @@ from server.overload.admission import RETRY_AFTER_S, TOO_MANY, Admission
 from server.services.calls import grpc_status
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+
+
+def refusing(status: grpc.Status, told: Callable[[], None] = lambda: None) -> Handler:
+    """In place of a method of any kind: says `status` and waits for no message. `told` is called when it is said."""
+
+    async def refuse(_messages: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        context.set_code(status.code)
+        context.set_details(status.details)
+        context.set_trailing_metadata(status.trailing_metadata)
+        told()
+
+    return grpc.stream_stream_rpc_method_handler(refuse)
 
 
 class EarlyRefusal(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
@@ -40,13 +52,9 @@ class EarlyRefusal(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             return await continuation(handler_call_details)
         seen_s = time.perf_counter()
 
-        async def refuse(_message: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
-            context.set_code(self._status.code)
-            context.set_details(self._status.details)
-            context.set_trailing_metadata(self._status.trailing_metadata)
+        def told() -> None:
             self._refused.inc()
             calls.inc()
             REFUSAL_SECONDS.observe(time.perf_counter() - seen_s)
-            return b""  # goes nowhere: the code is not OK
 
-        return grpc.unary_unary_rpc_method_handler(refuse)
+        return refusing(self._status, told)
