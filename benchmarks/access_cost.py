@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import record
-from benchmarks.latency import ROUNDS, WARM_UP_CALLS, free_port
+from benchmarks.latency import ROUNDS, WARM_UP_CALLS
 from braid.v1 import recommendation_pb2 as pb
 from braid.v1 import recommendation_pb2_grpc
 from features.database.engine import open_database
@@ -36,7 +36,7 @@ from server.access.key_table import KeyTable
 from server.access.scopes import Scope
 from tests.certificates import Authority
 from tests.conditions import eventually_async
-from tests.processes import environment, running
+from tests.processes import environment, free_ports, running
 
 OPEN, KEYS, MUTUAL = "open", "API key", "API key, mutual TLS"
 CONCURRENCY = 16
@@ -101,9 +101,10 @@ def main(calls: int = typer.Option(2_000, min=ROUNDS * CONCURRENCY, help="Calls 
             "BRAID_GATEWAY_TLS_CLIENT_CA": str(authority.file),
         }
         started: dict[str, tuple[str, int, str]] = {}
-        for name in (OPEN, KEYS, MUTUAL):
+        ports = free_ports(3)
+        for number, name in enumerate((OPEN, KEYS, MUTUAL)):
             home = Path(folder) / name.replace(" ", "-")
-            settings = Settings(home=home, model_repository=home, gateway_address=f"localhost:{free_port()}")
+            settings = Settings(home=home, model_repository=home, gateway_address=f"localhost:{ports + number}")
             secret = "" if name == OPEN else _key(settings)
             env = environment(settings, **NEVER_REFUSES, **(tls if name == MUTUAL else {}))
             command = [sys.executable, "-m", "server"]

@@ -32,11 +32,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.latency import free_port
 from features.settings import Settings
 from server.gateway import SERVICES
 from tests.conditions import eventually
-from tests.processes import environment, running, tail
+from tests.processes import environment, free_ports, running, tail
 
 DOCUMENTED = frozenset(
     {
@@ -112,7 +111,7 @@ def main(
 ) -> None:
     """Sends made-up requests to every method."""
     with TemporaryDirectory(prefix="braid-fuzz-") as home:
-        own = Settings(home=Path(home), model_repository=Path(home), gateway_address=f"127.0.0.1:{free_port()}")
+        own = Settings(home=Path(home), model_repository=Path(home), gateway_address=f"127.0.0.1:{free_ports()}")
         log = own.logs / "gateway.log"
         with (
             running([sys.executable, "-m", "server"], log, env=environment(own)) as process,

@@ -27,13 +27,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rich.console import Console
 
 from benchmarks import record
-from benchmarks.latency import Latency, free_port
+from benchmarks.latency import Latency
 from braid.v1 import recommendation_pb2 as pb
 from braid.v1 import recommendation_pb2_grpc
 from features.settings import Settings
 from server.overload.connections import MAX_STREAMS_A_CONNECTION
 from tests.conditions import eventually_async
-from tests.processes import environment, running
+from tests.processes import environment, free_ports, running
 
 EVENTS, WATCH = "/braid.v1.EventService/StreamEvents", "/grpc.health.v1.Health/Watch"
 CALLS = 300
@@ -46,7 +46,7 @@ console = Console(highlight=False)
 def main(streams: int = typer.Option(100_000, min=1, help="Streams to try.")) -> None:
     """Idle streams against one gateway."""
     with TemporaryDirectory(prefix="braid-idle-") as home:
-        settings = Settings(home=Path(home), model_repository=Path(home), gateway_address=f"127.0.0.1:{free_port()}")
+        settings = Settings(home=Path(home), model_repository=Path(home), gateway_address=f"127.0.0.1:{free_ports()}")
         with running([sys.executable, "-m", "server"], settings.logs / "gateway.log", env=environment(settings)) as it:
             figures = uvloop.run(measure(settings.gateway_address, psutil.Process(it.pid), streams))
     for name, value in figures.items():

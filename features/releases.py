@@ -7,26 +7,32 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast, get_args
 
-from sqlalchemy import Connection, Engine, func, insert, select, update
+from sqlalchemy import Connection, Engine, Select, exists, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import aliased
 
-from features.database.models import Release, ReleaseChange
+from features.database.models import Answer, Release, ReleaseChange
 from features.release import Manifest, ReleaseError
 
-State = Literal["candidate", "live", "retired", "failed"]
+State = Literal["candidate", "canary", "live", "retired", "failed", "removed"]
+
+
+class NoSuchRelease(ReleaseError):
+    """The table has no release of this number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseRow:
-    """A release as the table knows it; `manifest` is the content of its `release.json`."""
+    """A release as the table knows it; `manifest` is the content of its `release.json`, `kept` as in `Standing`."""
 
     release: int
     state: State
     manifest: dict[str, Any]
     created_time_ms: int
+    kept: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,16 @@ class Standing:
 
     live: int | None
     previous: int | None
+    kept: frozenset[int] = frozenset()
+    """Others that are to be held ready: those that somebody asked for, and canaries."""
+    decision: int = field(default=0, compare=False)
+    """Number of the newest change that is in this; every change has a greater one."""
+
+    @property
+    def spares(self) -> tuple[int, ...]:
+        """What is to be held ready beside the live release, the previous one first."""
+        previous = () if self.previous is None else (self.previous,)
+        return (*previous, *sorted(self.kept - {self.previous, self.live}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +106,39 @@ class ReleaseTable:
             _lock(connection)
             _change_state(connection, release, state, who, why, instead="retired")
 
+    def load(self, release: int, who: str, why: str) -> None:
+        """Asks that a release be held ready beside the live one; one that failed or was retired is a candidate again.
+
+        Raises:
+            ReleaseError: there is no such release.
+        """
+        with self._engine.begin() as connection:
+            _lock(connection)
+            before = _state(connection, release)
+            standing = _standing(connection)
+            if release == standing.live or release in standing.spares:
+                return
+            connection.execute(update(Release).where(Release.release == release).values(state="candidate", kept=True))
+            _note(connection, release, before, "candidate", _now_ms(), who, f"to be held ready: {why}")
+
+    def fail(self, release: int, serving: int, seen: Standing, who: str, why: str) -> bool:
+        """Records that a release was refused; where it was to be live, the one that serves meanwhile is live again.
+
+        Args:
+            seen: what the refusal answers to.
+
+        Returns:
+            False where something was decided since; nothing is changed then.
+        """
+        with self._engine.begin() as connection:
+            _lock(connection)
+            if _decision(connection) != seen.decision:
+                return False
+            _change_state(connection, release, "failed", who, why)
+            if seen.live == release:
+                _change_state(connection, serving, "live", who, f"release {release} was refused")
+            return True
+
     def rollback(self, who: str, why: str) -> tuple[int, int]:
         """Makes the release live that was live before, and the one that is live `failed`: it is not returned to.
 
@@ -113,7 +162,7 @@ class ReleaseTable:
             return standing.previous, standing.live
 
     def retire(self, release: int, who: str, why: str) -> None:
-        """Takes a release out of the running.
+        """Takes a release out of the running: it is not held ready, and nothing is rolled back to it.
 
         Raises:
             ReleaseError: there is no such release, or it is live.
@@ -122,7 +171,33 @@ class ReleaseTable:
             _lock(connection)
             if _live(connection) == release:
                 raise ReleaseError(f"release {release} is live; promote another first, or roll back")
-            _change_state(connection, release, "retired", who, why)
+            _set(connection, release, _state(connection, release), "retired", who, why)
+
+    def remove_unused(self, since_ms: int, who: str, why: str) -> list[int]:
+        """Gives releases that are no longer needed the state `removed`, for good; `features.housekeeping` says which.
+
+        Args:
+            since_ms: a release that changed its state or answered anybody since then stays.
+
+        Returns:
+            Their numbers; none where no release is live.
+        """
+        last_change = select(ReleaseChange.release, func.max(ReleaseChange.changed_time_ms)).group_by(
+            ReleaseChange.release
+        )
+        answered = select(Answer.release).where(Answer.answered_time_ms >= since_ms).distinct()
+        with self._engine.begin() as connection:
+            _lock(connection)
+            standing = _standing(connection)
+            if standing.live is None:
+                return []
+            kept = {standing.live, *standing.spares, *connection.scalars(answered)}
+            kept |= {release for release, changed_ms in connection.execute(last_change) if changed_ms >= since_ms}
+            over = select(Release.release).where(Release.state.in_(["retired", "failed"])).order_by(Release.release)
+            removed = [release for release in connection.scalars(over) if release not in kept]
+            for release in removed:
+                _change_state(connection, release, "removed", who, why)
+            return removed
 
     def live(self) -> int | None:
         """The release that is to serve, if any."""
@@ -136,22 +211,21 @@ class ReleaseTable:
 
     def all(self) -> list[ReleaseRow]:
         """Every release, oldest first."""
-        columns = (Release.release, Release.state, Release.manifest, Release.created_time_ms)
-        with self._engine.connect() as connection:
-            return [
-                ReleaseRow(release=row[0], state=row[1], manifest=row[2], created_time_ms=row[3])
-                for row in connection.execute(select(*columns).order_by(Release.release))
-            ]
+        return self._rows(select(*_COLUMNS).order_by(Release.release))
+
+    def page(self, below: int | None, limit: int) -> list[ReleaseRow]:
+        """At most so many releases, newest first, with numbers below one."""
+        query = select(*_COLUMNS).order_by(Release.release.desc()).limit(limit)
+        return self._rows(query if below is None else query.where(Release.release < below))
 
     def of(self, release: int) -> ReleaseRow:
         """One release.
 
         Raises:
-            ReleaseError: there is none of this number.
+            NoSuchRelease: there is none of this number.
         """
-        for row in self.all():
-            if row.release == release:
-                return row
+        for row in self._rows(select(*_COLUMNS).where(Release.release == release)):
+            return row
         raise _missing(release)
 
     def changes(self, release: int) -> list[Change]:
@@ -173,42 +247,75 @@ class ReleaseTable:
                 for row in connection.execute(query)
             ]
 
+    def _rows(self, query: Select[tuple[int, str, dict[str, Any], int, bool]]) -> list[ReleaseRow]:
+        with self._engine.connect() as connection:
+            return [
+                ReleaseRow(
+                    release=row[0], state=cast(State, row[1]), manifest=row[2], created_time_ms=row[3], kept=row[4]
+                )
+                for row in connection.execute(query)
+            ]
+
+
+_COLUMNS = (Release.release, Release.state, Release.manifest, Release.created_time_ms, Release.kept)
+
 
 def _live(connection: Connection) -> int | None:
     return connection.scalar(select(Release.release).where(Release.state == "live"))
 
 
 def _standing(connection: Connection) -> Standing:
+    newer = aliased(ReleaseChange)
     left_service = (
         select(ReleaseChange.release)
         .join(Release, Release.release == ReleaseChange.release)
-        .where(ReleaseChange.from_state == "live", ReleaseChange.to_state == "retired", Release.state == "retired")
+        .where(
+            ReleaseChange.from_state == "live",
+            Release.state == "retired",
+            ~exists().where(newer.release == ReleaseChange.release, newer.change > ReleaseChange.change),
+        )
         .order_by(ReleaseChange.change.desc())
         .limit(1)
     )
-    return Standing(_live(connection), connection.scalar(left_service))
+    decision = _decision(connection)  # first: what is decided meanwhile is in the next standing
+    live = _live(connection)
+    kept = select(Release.release).where(or_(Release.kept, Release.state == "canary"))
+    return Standing(live, connection.scalar(left_service), frozenset(connection.scalars(kept)) - {live}, decision)
+
+
+def _decision(connection: Connection) -> int:
+    return connection.scalar(select(func.max(ReleaseChange.change))) or 0
+
+
+def _state(connection: Connection, release: int) -> str:
+    state = connection.scalar(select(Release.state).where(Release.release == release))
+    if state is None:
+        raise _missing(release)
+    if state == "removed":
+        raise ReleaseError(f"release {release} was removed, its files are gone; publish its model again")
+    return state
 
 
 def _change_state(
     connection: Connection, release: int, state: State, who: str, why: str, *, instead: State = "retired"
 ) -> None:
     """Gives a release a new state; where it goes live, the one that was becomes `instead`."""
-    now_ms = _now_ms()
-    before = connection.scalar(select(Release.state).where(Release.release == release))
-    if before is None:
-        raise _missing(release)
+    before = _state(connection, release)
     if state == "live":
         others = select(Release.release).where(Release.state == "live", Release.release != release)
         for other in list(connection.scalars(others)):
-            connection.execute(update(Release).where(Release.release == other).values(state=instead))
-            _note(connection, other, "live", instead, now_ms, who, f"release {release} goes live: {why}")
+            _set(connection, other, "live", instead, who, f"release {release} goes live: {why}")
     if before != state:
-        connection.execute(update(Release).where(Release.release == release).values(state=state))
-        _note(connection, release, before, state, now_ms, who, why)
+        _set(connection, release, before, state, who, why)
 
 
-def _missing(release: int) -> ReleaseError:
-    return ReleaseError(f"there is no release {release}; see `python -m training release list`")
+def _set(connection: Connection, release: int, before: str, state: State, who: str, why: str) -> None:
+    connection.execute(update(Release).where(Release.release == release).values(state=state, kept=False))
+    _note(connection, release, before, state, _now_ms(), who, why)
+
+
+def _missing(release: int) -> NoSuchRelease:
+    return NoSuchRelease(f"there is no release {release}; see `python -m training release list`")
 
 
 def _lock(connection: Connection) -> None:

@@ -3,6 +3,7 @@
     GatewayError
     ├── InvalidRequest        INVALID_ARGUMENT with google.rpc.BadRequest
     ├── NotFound              NOT_FOUND
+    ├── NotPossible           FAILED_PRECONDITION
     ├── Unauthenticated       UNAUTHENTICATED
     ├── PermissionDenied      PERMISSION_DENIED
     ├── Overloaded            RESOURCE_EXHAUSTED with google.rpc.RetryInfo
@@ -43,6 +44,10 @@ class InvalidRequest(GatewayError):
 
 class NotFound(GatewayError):
     """What the request names does not exist."""
+
+
+class NotPossible(GatewayError):
+    """The shop is not in a state for it; trying again helps once that has changed."""
 
 
 class Unauthenticated(GatewayError):

@@ -23,6 +23,8 @@ from braid.v1 import (
     placement_pb2_grpc,
     recommendation_pb2,
     recommendation_pb2_grpc,
+    release_pb2,
+    release_pb2_grpc,
     user_pb2,
     user_pb2_grpc,
 )
@@ -35,6 +37,7 @@ from server.access.key_ring import KeyRing
 from server.access.tls import TlsFiles
 from server.catalogue.catalogue_follower import CatalogueFollower
 from server.catalogue.catalogue_index import CatalogueIndex
+from server.freshness import Freshness
 from server.health import Health
 from server.hydrate.feature_reader import FeatureReader
 from server.hydrate.purchase_history import PurchaseHistory
@@ -42,7 +45,7 @@ from server.hydrate.shown_history import ShownHistory
 from server.infer.breaker import Breaker
 from server.infer.model import Model
 from server.infer.triton import Triton
-from server.metrics import serve_metrics
+from server.metrics import CALLS_UNDER_WAY, LIVE_RELEASE, SERVING, serve_metrics
 from server.overload import self_probe
 from server.overload.admission import Admission, CallLimit
 from server.overload.connections import server_options
@@ -51,7 +54,10 @@ from server.record.eraser import Eraser
 from server.record.event_writer import EventWriter
 from server.record.shop_records import ShopRecords
 from server.releases.election import Election
+from server.releases.recorded_requests import RecordedRequests
+from server.releases.release_control import ReleaseControl
 from server.releases.release_follower import ReleaseFollower
+from server.releases.triton_versions import TritonVersions
 from server.select.filter_masks import FilterMasks
 from server.select.filters import Sellable
 from server.select.placement_rules import PlacementRules
@@ -62,9 +68,11 @@ from server.services.events import EventService
 from server.services.intake import Intake
 from server.services.placement import PlacementService
 from server.services.recommendation import RecommendationService
+from server.services.release import ReleaseService
 from server.services.users import UserService
 from server.settings import GatewaySettings
 from server.shop import Shop
+from server.tracing import start_tracing
 
 LOG = logging.getLogger(__name__)
 
@@ -76,6 +84,7 @@ SERVICES = tuple(
         (catalog_pb2, "CatalogService"),
         (user_pb2, "UserService"),
         (placement_pb2, "PlacementService"),
+        (release_pb2, "ReleaseService"),
     )
 )
 
@@ -117,11 +126,14 @@ class Gateway:
             index=index,
             catalogue=self._catalogue,
             features=self._features,
-            triton=self._triton,
-            election=self._election,
+            versions=TritonVersions(self._triton, self._election, index),
+            recorded=RecordedRequests(self._engine, index, self._features, self._threads),
             breaker=breaker,
             threads=self._threads,
         )
+        self._freshness = Freshness(self._engine, self._live_release, self._threads)
+        LIVE_RELEASE.set_function(self._live_release)
+        CALLS_UNDER_WAY.set_function(lambda: self._limit.under_way)
         self._recorder = AnswerRecorder(
             self._engine, tombstones, max_answers=own.max_queued_answers, retention_days=own.answer_retention_days
         )
@@ -146,26 +158,20 @@ class Gateway:
         self._eraser = Eraser(settings)
         self._event_service = EventService(self._events, self._eraser, self._limit)
         self._records = ShopRecords(self._engine, tombstones, self._catalogue, self._rules, budget_s=write_budget_s)
+        self._control = ReleaseControl(self._engine, settings.model_repository, self._releases, budget_s=write_budget_s)
         self._health = Health(SERVICES)
-        loopback = is_loopback(settings.gateway_address)
         self._keys = KeyRing(
             self._engine,
             self._threads,
-            open_without_keys=loopback or own.allow_anonymous or own.tls_client_ca is not None,
+            open_without_keys=is_loopback(settings.gateway_address)
+            or own.allow_anonymous
+            or own.tls_client_ca is not None,
         )
         self._probe_folder = TemporaryDirectory(prefix="braid-probe-")
-        recommends = recommendation_pb2.DESCRIPTOR.services_by_name["RecommendationService"].full_name
-        self._server = grpc.aio.server(
-            interceptors=[
-                Guard(self._keys),
-                EarlyRefusal(recommends, self._admission),
-                Intake(max_streams=own.max_streams, watch=f"/{health.SERVICE_NAME}/Watch"),
-            ],
-            options=server_options(own),
-            maximum_concurrent_rpcs=own.max_calls + 2 * own.max_streams,
-        )
+        self._server = _new_server(own, self._keys, self._admission)
         self._tasks: list[asyncio.Task[None]] = []
         self._end_metrics: Callable[[], None] = lambda: None
+        self._end_tracing: Callable[[], None] = lambda: None
         self.port = 0
 
     async def start(self) -> None:
@@ -185,6 +191,7 @@ class Gateway:
             (catalog_pb2_grpc.add_CatalogServiceServicer_to_server, CatalogService(self._records, limit)),
             (user_pb2_grpc.add_UserServiceServicer_to_server, UserService(self._records, limit)),
             (placement_pb2_grpc.add_PlacementServiceServicer_to_server, PlacementService(self._records, limit)),
+            (release_pb2_grpc.add_ReleaseServiceServicer_to_server, ReleaseService(self._control, limit)),
         )
         for add, service in services:
             add(service, self._server)
@@ -207,6 +214,8 @@ class Gateway:
             ) from None
         if self._own.metrics_address:
             self._end_metrics = self._begin_metrics()
+        if self._own.trace_address:
+            self._end_tracing = start_tracing(self._own.trace_address, self._own.trace_rate)
         await self._server.start()
         protection = "TLS" if tls and not tls.client_ca else "mutual TLS" if tls else "no TLS"
         LOG.info("listening on %s: %s, %s", address, protection, "open to all" if self._keys.open else "API keys")
@@ -216,6 +225,7 @@ class Gateway:
             self._popular.follow(),
             self._features.follow(),
             self._releases.follow(),
+            self._freshness.follow(),
             self._keys.follow(),
             self_probe.follow(probed, self._admission),
             self._announce(),
@@ -226,6 +236,7 @@ class Gateway:
         """Health first, while calls are still taken; then the calls under way within the grace, then the parts."""
         LOG.info("draining for at most %g s", self._own.notice_s + self._own.drain_s)
         self._health.drain()
+        SERVING.set(0)
         await asyncio.sleep(self._own.notice_s)
         self._health.end()
         self._event_service.drain()
@@ -234,14 +245,18 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._triton.close()
-        for part in (self._events, self._records, self._recorder, self._features, self._eraser):
+        for part in (self._events, self._records, self._control, self._recorder, self._features, self._eraser):
             await asyncio.get_running_loop().run_in_executor(None, part.close)
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._end_metrics()
+        await asyncio.get_running_loop().run_in_executor(None, self._end_tracing)
         self._election.resign()
         self._engine.dispose()
         self._probe_folder.cleanup()
         LOG.info("stopped")
+
+    def _live_release(self) -> int:
+        return self._releases.current.number if self._releases.current else 0
 
     def _begin_metrics(self) -> Callable[[], None]:
         try:
@@ -262,12 +277,26 @@ class Gateway:
         gc.collect()
         gc.freeze()  # else each full collection walks all that Feast imported, and every call waits for 0.2 s
         self._health.serve()
+        SERVING.set(1)
         LOG.info("serving")
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
         task.add_done_callback(_complain)
         self._tasks.append(task)
+
+
+def _new_server(own: GatewaySettings, keys: KeyRing, admission: Admission) -> grpc.aio.Server:
+    """gRPC's server, with what a call passes before it reaches a service."""
+    return grpc.aio.server(
+        interceptors=[
+            Guard(keys),
+            EarlyRefusal(recommendation_pb2.DESCRIPTOR.services_by_name["RecommendationService"], admission),
+            Intake(max_streams=own.max_streams, watch=f"/{health.SERVICE_NAME}/Watch"),
+        ],
+        options=server_options(own),
+        maximum_concurrent_rpcs=own.max_calls + 2 * own.max_streams,
+    )
 
 
 def _complain(task: asyncio.Task[None]) -> None:

@@ -38,6 +38,12 @@ class GatewaySettings(BaseSettings):
     metrics_address: str = Field(
         default="", pattern=r"^(\S+:\d+)?$", description="host:port of this process's counters over HTTP; empty: none"
     )
+    trace_address: str = Field(
+        default="", pattern=r"^(\S+:\d+)?$", description="host:port of an OTLP collector over gRPC; empty: no traces"
+    )
+    trace_rate: float = Field(
+        default=0.01, ge=0, le=1, description="share of calls that are traced where their caller does not say"
+    )
     tls_certificate: Path | None = Field(default=None, description="PEM file: the certificate and its chain")
     tls_key: Path | None = Field(default=None, description="PEM file: the certificate's key, without a password")
     tls_client_ca: Path | None = Field(

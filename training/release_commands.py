@@ -48,6 +48,18 @@ def show_release(release: int) -> None:
             console.print(f"{moment:%Y-%m-%d %H:%M:%S} {change.to_state} by {change.who}: {change.why}")
 
 
+@release_app.command("load")
+def load_release(release: int, why: Why = "held ready") -> None:
+    """Has the gateways hold a release ready beside the live one, so that its promotion loads nothing."""
+    with clear_errors():
+        settings = load_settings()
+        table = ReleaseTable(open_database(settings.log_url))
+        table.of(release)
+        read_release(settings.model_repository / FUSION_MODEL / str(release))
+        table.load(release, who(), why)
+        console.print(f"release {release} is to be held ready; `training release show {release}` says if it is refused")
+
+
 @release_app.command("promote")
 def promote_release(release: int, why: Why = "promoted") -> None:
     """Makes a release live, if its files are whole; the gateways follow within half a second."""
@@ -74,3 +86,13 @@ def retire_release(release: int, why: Why = "retired") -> None:
     with clear_errors():
         ReleaseTable(open_database(load_settings().log_url)).retire(release, who(), why)
         console.print(f"release {release} is retired")
+
+
+@release_app.command("clean")
+def clean_releases() -> None:
+    """Removes releases that are no longer needed, with their files, views and vectors; each publish does it as well."""
+    from features.housekeeping import remove_old_releases
+
+    with clear_errors():
+        removed = remove_old_releases(load_settings(), note=lambda line: console.print(line))
+        console.print(f"{len(removed)} releases were no longer needed")

@@ -182,13 +182,15 @@ class Release(Base):
 
     release: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     state: Mapped[str] = mapped_column(String(16))
-    """candidate, live, retired or failed. At most one is live."""
+    """`features.releases.State`. At most one is live."""
+    kept: Mapped[bool] = mapped_column(default=False)
+    """Somebody asked that it be held ready beside the live one."""
     manifest: Mapped[dict[str, Any]] = mapped_column(JSON)
     created_time_ms: Mapped[int] = mapped_column(BigInteger)
 
 
 class ReleaseChange(Base):
-    """Every change of a release's state: who, when, why."""
+    """Every change of a release's state, and whatever else was asked of it: who, when, why."""
 
     __tablename__ = "release_changes"
 

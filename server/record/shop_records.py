@@ -1,30 +1,24 @@
-"""Reads and writes of catalogue, users and placement rules, in threads, so that the event loop never waits."""
+"""Reads and writes of catalogue, users and placement rules; a change is in this process's answers when it returns."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Sequence
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from features.catalogue import Catalogue, CatalogueItem
-from features.database.engine import DatabaseError
 from features.erasure.tombstones import Tombstones
-from features.outage import Outage
 from features.placement_rules import Rule, RuleTable, TooManyRules
 from features.users import ErasedUsers, UserProfile, Users
 from server.catalogue.catalogue_follower import CatalogueFollower
 from server.deadline import Deadline
-from server.errors import DeadlinePassed, InvalidRequest, Unavailable, Violation
+from server.errors import InvalidRequest, Violation
+from server.record.database_work import DatabaseWork
 from server.select.placement_rules import PlacementRules
 
 LOG = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 
 class ShopRecords:
@@ -44,31 +38,28 @@ class ShopRecords:
         self._rules = RuleTable(engine)
         self._follower = follower
         self._placement_rules = placement_rules
-        self._budget_s = budget_s
-        self._outage = Outage(LOG, "the shop's records do not answer", "the shop's records answer again")
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="shop-writer")
-        self._reader = ThreadPoolExecutor(2, thread_name_prefix="shop-reader")
+        self._work = DatabaseWork("the shop's records", budget_s=budget_s)
 
     async def upsert_items(
         self, items: Sequence[CatalogueItem], fields: Sequence[str] | None, deadline: Deadline
     ) -> None:
         """Durable, and in this process's answers, when it returns."""
-        await self._run(self._writer, lambda: self._catalogue.upsert(items, fields), deadline)
+        await self._work.write(lambda: self._catalogue.upsert(items, fields), deadline)
         await self._follow()
 
     async def delete_items(self, item_ids: Sequence[str], deadline: Deadline) -> int:
         """How many were there; they are in no answer of this process when it returns."""
-        count = await self._run(self._writer, lambda: self._catalogue.delete(item_ids), deadline)
+        count = await self._work.write(lambda: self._catalogue.delete(item_ids), deadline)
         await self._follow()
         return count
 
     async def item(self, item_id: str, deadline: Deadline) -> CatalogueItem | None:
         """One item, or None."""
-        return await self._run(self._reader, lambda: self._catalogue.get(item_id), deadline)
+        return await self._work.read(lambda: self._catalogue.get(item_id), deadline)
 
     async def items(self, after: str, limit: int, deadline: Deadline) -> list[CatalogueItem]:
         """A page of the catalogue by id."""
-        return await self._run(self._reader, lambda: self._catalogue.list(after, limit), deadline)
+        return await self._work.read(lambda: self._catalogue.list(after, limit), deadline)
 
     async def upsert_users(self, users: Sequence[UserProfile], deadline: Deadline) -> None:
         """Durable when it returns.
@@ -77,7 +68,7 @@ class ShopRecords:
             InvalidRequest: some were erased; nothing was written.
         """
         try:
-            await self._run(self._writer, lambda: self._users.upsert(users), deadline)
+            await self._work.write(lambda: self._users.upsert(users), deadline)
         except ErasedUsers as error:
             raise InvalidRequest(
                 [
@@ -89,7 +80,7 @@ class ShopRecords:
 
     async def user(self, user_id: str, deadline: Deadline) -> UserProfile | None:
         """One profile, or None."""
-        return await self._run(self._reader, lambda: self._users.get(user_id), deadline)
+        return await self._work.read(lambda: self._users.get(user_id), deadline)
 
     async def upsert_rules(self, rules: Sequence[Rule], deadline: Deadline) -> None:
         """Durable, and in this process's answers, when it returns.
@@ -98,25 +89,24 @@ class ShopRecords:
             InvalidRequest: the shop would have too many; nothing was written.
         """
         try:
-            await self._run(self._writer, lambda: self._rules.upsert(rules), deadline)
+            await self._work.write(lambda: self._rules.upsert(rules), deadline)
         except TooManyRules as error:
             raise InvalidRequest([Violation("rules", str(error))]) from None
         await self._follow_rules()
 
     async def delete_rules(self, rule_ids: Sequence[str], deadline: Deadline) -> int:
         """How many were there; they change no answer of this process when it returns."""
-        count = await self._run(self._writer, lambda: self._rules.delete(rule_ids), deadline)
+        count = await self._work.write(lambda: self._rules.delete(rule_ids), deadline)
         await self._follow_rules()
         return count
 
     async def rules(self, after: str, limit: int, placement: str, deadline: Deadline) -> list[Rule]:
         """A page of the rules by id."""
-        return await self._run(self._reader, lambda: self._rules.list(after, limit, placement), deadline)
+        return await self._work.read(lambda: self._rules.list(after, limit, placement), deadline)
 
     def close(self) -> None:
         """Ends the threads after the work under way."""
-        for threads in (self._writer, self._reader):
-            threads.shutdown(wait=True, cancel_futures=True)
+        self._work.close()
 
     async def _follow(self) -> None:
         try:
@@ -129,19 +119,3 @@ class ShopRecords:
             await self._placement_rules.refresh()
         except SQLAlchemyError as error:
             LOG.warning("the placement rules in memory are not up to date: %s", error)
-
-    async def _run(self, threads: ThreadPoolExecutor, work: Callable[[], T], deadline: Deadline) -> T:
-        timeout_s = deadline.left_s(self._budget_s)
-        if timeout_s <= 0:
-            raise DeadlinePassed("the deadline has passed before the database was asked")
-        try:
-            done = await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(threads, work), timeout_s)
-        except asyncio.TimeoutError:
-            raise DeadlinePassed("the database took longer than the deadline; try again") from None
-        except DatabaseError as error:  # it cannot tell who was erased
-            raise Unavailable(str(error)) from error
-        except SQLAlchemyError as error:
-            self._outage.begins(str(error).splitlines()[0])
-            raise Unavailable("the database does not answer now; try again") from error
-        self._outage.ends()
-        return done

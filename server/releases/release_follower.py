@@ -1,8 +1,9 @@
 """Brings the wanted release into service and keeps it there.
 
-Every gateway process follows the release table and switches in memory. The one that holds the lock also drives
-Triton to what is wanted: it loads, and after Triton's restart or a dead backend loads again. Whether a release
-serves is only ever judged by an inference. The release that was live before stays loaded: a rollback loads nothing.
+Every gateway process follows the release table and switches in memory. Besides the live release it holds ready the one
+before it and those that the table names: a rollback or a promotion of one of them loads nothing. The elected process
+also drives Triton to what is wanted, and records what cannot serve as failed. Whether a release serves is only ever
+judged by an inference.
 """
 
 from __future__ import annotations
@@ -10,44 +11,56 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from features.release import ReleaseError, ReleaseFiles, read_release
-from features.releases import ReleaseTable
-from features.schema import CONTENT_TOKENS, FUSION_MODEL, ITEM_TOWER_MODEL
-from features.shopper import ShopperQuery, merge
+from features.releases import ReleaseTable, Standing
+from features.schema import FUSION_MODEL, interest_view
 from server.catalogue.catalogue_follower import CatalogueFollower
 from server.catalogue.catalogue_index import CatalogueIndex
 from server.errors import ModelUnavailable
 from server.hydrate.feature_reader import FeatureReader
-from server.hydrate.fusion_request import fusion_request, no_candidates
 from server.infer.breaker import Breaker
-from server.infer.triton import Triton
-from server.releases.election import Election
 from server.releases.loaded_release import LoadedRelease
+from server.releases.recorded_requests import RecordedRequests
+from server.releases.triton_versions import TritonVersions
 
 LOG = logging.getLogger(__name__)
-
-MODELS = (FUSION_MODEL, ITEM_TOWER_MODEL)
-"""In the order of loading: the first is enough for most answers."""
 
 POLL_S = 0.25
 PROBE_S = 1.0
 """Between two looks at a model that answers; one that does not is looked at every `POLL_S`."""
 KEEP_OLD_S = 2.0
 """Time for calls under way, and for other processes, to leave a release that was replaced."""
+FIRST_BATCHES = (1, 4, 16)
+"""What a release answers before it serves; one that is held ready answers the first again."""
+FAILURES_TO_REFUSE = 3
+"""Attempts to load a release, or to have it answer, until it is refused."""
+RETRY_S = 5.0
+"""Where nothing else serves, a release that was refused is tried again after as long."""
 FAILURES_TO_RELOAD = 2
 SLOW_TO_RELOAD = 3
 """Probes in a row that fail, or are slow, before the model is loaded again."""
+RECORDED_BY = "gateway"
+"""`who` of the changes that a gateway makes by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a release is not taken, and when that was found, on the monotonic clock."""
+
+    reason: str
+    at_s: float
 
 
 class ReleaseFollower:
-    """`current` is the release in service, or None."""
+    """`current` is the release in service, or None; `loaded` are those held ready, it included, by number."""
 
     def __init__(
         self,
@@ -57,12 +70,15 @@ class ReleaseFollower:
         index: CatalogueIndex,
         catalogue: CatalogueFollower,
         features: FeatureReader,
-        triton: Triton,
-        election: Election,
+        versions: TritonVersions,
+        recorded: RecordedRequests,
         breaker: Breaker,
         threads: Executor,
     ) -> None:
         self.current: LoadedRelease | None = None
+        self.loaded: dict[int, LoadedRelease] = {}
+        self.standing = Standing(None, None)
+        """What the table said last."""
         self.settled = asyncio.Event()
         """Set once the wanted release has served, was refused, or there is none."""
         self._table = ReleaseTable(engine)
@@ -70,23 +86,23 @@ class ReleaseFollower:
         self._index = index
         self._catalogue = catalogue
         self._features = features
-        self._triton = triton
-        self._election = election
+        self._versions = versions
+        self._recorded = recorded
         self._breaker = breaker
         self._threads = threads
-        self._refused: int | None = None
-        self._loaded: tuple[int, ...] = ()
-        """Versions that Triton was last told to hold, by this process."""
-        self._unkept: int | None = None
-        """The release before the live one, if it could not be kept loaded."""
+        self._refused: dict[int, Refusal] = {}
+        self._failed_attempts: dict[int, int] = {}
         self._said = ""
         self._failed_probes = 0
         self._switched_s = 0.0
+        self._hurry = asyncio.Event()
+        self._looked = asyncio.Condition()
 
     async def follow(self) -> None:
         """Runs for ever; what goes wrong is logged once and tried again."""
         next_probe_s = 0.0
         while True:
+            self._hurry.clear()
             try:
                 await self._step()
                 if self.current is not None and time.monotonic() >= next_probe_s:
@@ -96,127 +112,170 @@ class ReleaseFollower:
                 self._say(f"waiting: {error}")
             except Exception:
                 LOG.exception("following the release table failed, trying again")
-            await asyncio.sleep(POLL_S)
+            async with self._looked:
+                self._looked.notify_all()
+            try:
+                await asyncio.wait_for(self._hurry.wait(), POLL_S)
+            except asyncio.TimeoutError:
+                continue
+
+    async def until(self, done: Callable[[], bool], timeout_s: float) -> bool:
+        """Has the table looked at now, and waits until a condition on this object holds; False: it does not yet."""
+        self._hurry.set()
+        async with self._looked:
+            try:
+                return await asyncio.wait_for(self._looked.wait_for(done), timeout_s)
+            except asyncio.TimeoutError:
+                return False
+
+    def refusal(self, number: int) -> str:
+        """Why this process does not take a release; empty where nothing speaks against it."""
+        refused = self._refused.get(number)
+        return refused.reason if refused else ""
+
+    @property
+    def waiting_for(self) -> str:
+        """What keeps this process from what is wanted, if anything."""
+        return self._said
 
     async def _step(self) -> None:
-        loop = asyncio.get_running_loop()
-        standing = await loop.run_in_executor(self._threads, self._table.standing)
-        wanted = standing.live
-        if wanted != self._refused:
-            self._refused = None
-        if wanted is None or wanted == self._refused:
-            if wanted is None and self.current is not None:
+        standing = await asyncio.get_running_loop().run_in_executor(self._threads, self._table.standing)
+        if standing.decision != self.standing.decision:
+            self._refused.clear()
+            self._failed_attempts.clear()
+        self.standing = standing
+        number = await self._next(standing)
+        if number is not None and number != self._number():
+            release = await self._ready(number)
+            if release is not None:
+                self._switch(release)
+        elif number is None:
+            if standing.live is None and self.current is not None:
                 LOG.info("release=%d leaves service, none is live", self.current.number)
-                self._catalogue.drop(self.current)
                 self.current = None
+                self._drop(*self.loaded)
             self.settled.set()
-            return
-        if self.current is not None and self.current.number == wanted:
-            await self._keep_loaded(wanted, standing.previous)
-            return
-        try:
-            files = await loop.run_in_executor(self._threads, self._read, wanted)
-        except ReleaseError as error:
-            LOG.error("release=%d is refused, release=%d stays: %s", wanted, self._number(), error)
-            self._refused = wanted
-            return
-        if not await self._features.serves(wanted):
-            self._say(f"release={wanted} waits for its feature view; run `python -m features apply`")
-            return
-        release = LoadedRelease(files, self._index)
-        await self._load(wanted, keep=self._number())
-        await self._catalogue.prepare(release)
-        await self._probe(release, batches=(1, 4, 16))
-        await self._switch(release)
+        if self.current is not None:
+            await self._record_refusals(standing, self.current.number)
+            if standing.live == self.current.number:
+                await self._keep(standing)
 
-    async def _switch(self, release: LoadedRelease) -> None:
-        before, self.current = self.current, release
+    async def _next(self, standing: Standing) -> int | None:
+        """What this process is to answer from: the live release, or the one before where that is all that can serve."""
+        live, previous = standing.live, standing.previous
+        if live is None:
+            return None
+        fallback = previous if previous is not None and not self._refuses(previous) else None
+        if self._refuses(live):
+            return self.current.number if self.current is not None else fallback
+        if self.current is not None or fallback is None or await self._versions.serves(live):
+            return live
+        # a switch is under way where Triton has only what was live: that answers meanwhile
+        return fallback if await self._versions.serves(fallback) else live
+
+    async def _ready(self, number: int) -> LoadedRelease | None:
+        """A release that Triton holds and has answered from, held ready from now on; None where it is refused.
+
+        Raises:
+            ModelUnavailable: not yet, it is tried again.
+        """
+        try:
+            release = self.loaded.get(number) or await self._new(number)
+            await self._versions.load(number, beside=self.loaded)
+            await self._versions.probe(release, FIRST_BATCHES[:1] if number in self.loaded else FIRST_BATCHES)
+            if number not in self.loaded:
+                await self._catalogue.prepare(release)
+                await self._versions.warm_up(await self._recorded.for_release(release))
+                self.loaded[number] = release
+        except ReleaseError as error:
+            self._refuse(number, str(error))
+            return None
+        except ModelUnavailable as error:
+            if error.reason != "failed" or not self._versions.drives:
+                raise
+            self._failed_attempts[number] = self._failed_attempts.get(number, 0) + 1
+            if self._failed_attempts[number] < FAILURES_TO_REFUSE:
+                raise
+            self._refuse(number, str(error))
+            return None
+        self._failed_attempts.pop(number, None)
+        self._refused.pop(number, None)
+        return release
+
+    async def _new(self, number: int) -> LoadedRelease:
+        files = await asyncio.get_running_loop().run_in_executor(self._threads, self._read, number)
+        if not await self._features.serves(number):
+            raise ModelUnavailable(
+                f"release {number} has no feature view {interest_view(number)}; run `python -m features apply`"
+            )
+        return LoadedRelease(files, self._index)
+
+    def _switch(self, release: LoadedRelease) -> None:
+        self.current = release
         self._failed_probes = 0
         self._breaker.succeeded()
         self.settled.set()
         self._say("")
         LOG.info("release=%d is in service, items=%d", release.number, release.rows.size)
         self._switched_s = time.monotonic()
-        if before is not None:
-            self._catalogue.drop(before)
 
-    async def _keep_loaded(self, live: int, previous: int | None) -> None:
-        """Has Triton hold the release in service and the one before, and no other, once calls have left the last."""
-        if time.monotonic() - self._switched_s < KEEP_OLD_S or not self._election.won():
+    async def _keep(self, standing: Standing) -> None:
+        """Holds ready what is to be, and nothing else, once calls have left the release that was replaced."""
+        if time.monotonic() - self._switched_s < KEEP_OLD_S:
             return
-        spare = None if previous == self._unkept else previous
-        wanted = (live,) if spare is None else tuple(sorted((live, spare)))
-        if not self._loaded and all([await self._serves(version) for version in wanted]):
-            self._loaded = wanted
-        if wanted == self._loaded:
-            return
-        try:
-            if spare is not None:
-                await asyncio.get_running_loop().run_in_executor(self._threads, self._read, spare)
-            await self._load_versions(wanted)
-        except (ReleaseError, ModelUnavailable) as error:
-            if spare is None or (isinstance(error, ModelUnavailable) and error.reason == "gone"):
-                raise
-            self._unkept = spare
-            LOG.warning("release=%d is not kept loaded beside release=%d: %s", spare, live, error)
+        wanted = [number for number in (self._number(), *standing.spares) if not self._refuses(number)]
+        self._drop(*self.loaded.keys() - set(wanted))
+        for number in wanted:
+            if number not in self.loaded:
+                await self._ready(number)
+        await self._versions.hold(number for number in wanted if number in self.loaded)
+
+    def _drop(self, *numbers: int) -> None:
+        for number in numbers:
+            self._catalogue.drop(self.loaded.pop(number))
+
+    async def _record_refusals(self, standing: Standing, serving: int) -> None:
+        """A release that is wanted and cannot serve has failed; only a process that serves another says so."""
+        for number in (standing.live, *standing.spares):
+            if number is not None and number != serving and self._refuses(number) and self._versions.drives:
+                fail = self._table.fail
+                reason = self._refused[number].reason
+                await asyncio.get_running_loop().run_in_executor(
+                    self._threads, fail, number, serving, standing, RECORDED_BY, reason
+                )
+                return  # the next standing says what is left
 
     def _read(self, number: int) -> ReleaseFiles:
         return read_release(self._repository / FUSION_MODEL / str(number))
 
-    async def _serves(self, number: int) -> bool:
-        return all([await self._triton.serves(model, number) for model in MODELS])
-
-    async def _load(self, number: int, *, keep: int = 0) -> None:
-        if await self._serves(number):
-            return
-        if not self._election.won():
-            raise ModelUnavailable(f"another process loads release {number}")
-        await self._load_versions(tuple(sorted({number, keep} - {0})))
-
-    async def _load_versions(self, versions: tuple[int, ...]) -> None:
-        self._loaded = ()
-        for model in MODELS:
-            await self._load_model(model, versions)
-        self._loaded = versions
-
-    async def _load_model(self, model: str, versions: tuple[int, ...]) -> None:
-        started_s = time.monotonic()
-        await self._triton.load(model, versions)
-        LOG.info("loaded model=%s versions=%s seconds=%.1f", model, versions, time.monotonic() - started_s)
-
-    async def _probe(self, release: LoadedRelease, batches: tuple[int, ...]) -> None:
-        """Real inferences at each batch size, both models."""
-        nobody = merge([], ShopperQuery(user_id="", session_id="", now_ms=time.time_ns() // 1_000_000))
-        request = fusion_request(nobody, release, self._index, allowed=b"\0", candidates=no_candidates())
-        for batch in batches:
-            await self._triton.fuse_batch([request] * batch)
-            await self._triton.item_vectors(release.number, np.zeros((batch, CONTENT_TOKENS), np.int32))
-
     async def _watch(self, release: LoadedRelease) -> None:
         try:
-            await self._probe(release, batches=(1,))
+            await self._versions.probe(release, batches=(1,))
         except ModelUnavailable as error:
             self._failed_probes += 1
             self._breaker.failed(str(error))
-            if error.reason == "gone" or not self._election.won():
+            if error.reason == "gone" or not self._versions.drives:
                 return
-            if error.reason == "failed" and not await self._triton.serves(FUSION_MODEL, release.number):
-                await self._load(release.number)  # Triton was started again, and has loaded nothing
+            if error.reason == "failed" and not await self._versions.serves(release.number):
+                await self._versions.load(release.number)  # Triton was started again, and has loaded nothing
             elif self._failed_probes % (SLOW_TO_RELOAD if error.reason == "slow" else FAILURES_TO_RELOAD) == 0:
-                await self._reload(release.number)
+                await self._versions.reload(release.number)
             return
         self._failed_probes = 0
         self._breaker.succeeded()
 
-    async def _reload(self, number: int) -> None:
-        """Loads again; a model that claims to be ready and fails is unloaded first, else a load does nothing."""
-        self._loaded = ()
-        for model in MODELS:
-            if await self._triton.serves(model, number):
-                LOG.warning("model=%s release=%d says ready and fails, loading it anew", model, number)
-                await self._triton.unload(model)
-            await self._load_model(model, (number,))
-        self._loaded = (number,)
+    def _refuse(self, number: int, reason: str) -> None:
+        if self.refusal(number) != reason:
+            LOG.error("release=%d is refused, release=%d stays: %s", number, self._number(), reason)
+        self._refused[number] = Refusal(reason, time.monotonic())
+        self._failed_attempts.pop(number, None)
+
+    def _refuses(self, number: int) -> bool:
+        """Whether a release is not to be tried now."""
+        refused = self._refused.get(number)
+        if refused is None:
+            return False
+        return self.current is not None or time.monotonic() - refused.at_s < RETRY_S
 
     def _number(self) -> int:
         return self.current.number if self.current else 0

@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
 import grpc
+from google.protobuf.descriptor import ServiceDescriptor
 
 from server.errors import Overloaded
-from server.metrics import CALLS_REFUSED, REFUSAL_SECONDS
+from server.metrics import CALLS, CALLS_REFUSED, REFUSAL_SECONDS
 from server.overload.admission import RETRY_AFTER_S, TOO_MANY, Admission
 from server.services.calls import grpc_status
 
@@ -31,8 +32,11 @@ def refusing(status: grpc.Status, told: Callable[[], None] = lambda: None) -> Ha
 class EarlyRefusal(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Stands before the unary methods of one service."""
 
-    def __init__(self, service: str, admission: Admission) -> None:
-        self._methods = f"/{service}/"
+    def __init__(self, service: ServiceDescriptor, admission: Admission) -> None:
+        self._calls = {
+            f"/{service.full_name}/{method.name}": CALLS.labels(method.name, grpc.StatusCode.RESOURCE_EXHAUSTED.name)
+            for method in service.methods
+        }
         self._admission = admission
         self._status = grpc_status(Overloaded(TOO_MANY, retry_after_s=RETRY_AFTER_S))
         self._refused = CALLS_REFUSED.labels("delay")
@@ -43,12 +47,14 @@ class EarlyRefusal(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler:
         """The method, or in its place one that refuses."""
-        if not self._admission.full or not handler_call_details.method.startswith(self._methods):
+        calls = self._calls.get(handler_call_details.method)
+        if calls is None or not self._admission.full:
             return await continuation(handler_call_details)
         seen_s = time.perf_counter()
 
         def told() -> None:
             self._refused.inc()
+            calls.inc()
             REFUSAL_SECONDS.observe(time.perf_counter() - seen_s)
 
         return refusing(self._status, told)

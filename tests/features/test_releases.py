@@ -113,3 +113,60 @@ def test_the_live_release_cannot_be_retired_and_a_retired_one_is_not_returned_to
     assert table.of(1).state == "retired"
     with pytest.raises(ReleaseError, match="there is no release 9"):
         table.of(9)
+
+
+def test_a_release_is_held_ready_until_it_is_live_retired_or_failed(table: ReleaseTable) -> None:
+    table.record(3, manifest(3), "test", "made")
+    table.change_state(1, "live", "test", "first")
+    for number in (2, 3):
+        table.load(number, "test", "soon")
+    assert table.standing().spares == (2, 3)
+    table.load(2, "test", "again")
+    assert [change.why for change in table.changes(2)] == ["made", "to be held ready: soon"]
+    table.change_state(2, "live", "test", "now")
+    assert table.standing().spares == (1, 3)
+    table.retire(3, "test", "not now")
+    table.retire(1, "test", "for good")
+    assert table.standing() == Standing(live=2, previous=None)
+    table.load(1, "test", "it was better")
+    assert (table.of(1).state, table.of(1).kept) == ("candidate", True)
+
+
+def test_a_canary_is_held_ready(table: ReleaseTable) -> None:
+    table.change_state(1, "live", "test", "first")
+    table.change_state(2, "canary", "test", "a few")
+    assert table.standing().spares == (2,)
+
+
+def test_what_was_live_before_is_held_anyway_and_stays_what_is_rolled_back_to(table: ReleaseTable) -> None:
+    for number in (1, 2):
+        table.change_state(number, "live", "test", "next")
+    table.load(1, "test", "to be sure")
+    assert table.standing() == Standing(live=2, previous=1)
+    table.retire(1, "test", "it is worse than we thought")
+    with pytest.raises(ReleaseError, match="no release was live before 2"):
+        table.rollback("test", "back")
+
+
+def test_a_refused_release_has_failed_and_the_one_that_serves_is_live_again(table: ReleaseTable) -> None:
+    for number in (1, 2):
+        table.change_state(number, "live", "test", "next")
+    assert table.fail(2, 1, table.standing(), "gateway", "model.pt is not whole")
+    assert [row.state for row in table.all()] == ["live", "failed"]
+    assert table.changes(2)[-1].why == "model.pt is not whole"
+    assert table.standing().previous is None
+
+
+def test_a_refusal_that_comes_after_another_decision_changes_nothing(table: ReleaseTable) -> None:
+    for number in (1, 2):
+        table.change_state(number, "live", "test", "next")
+    seen = table.standing()
+    table.rollback("test", "a person was faster")
+    table.change_state(2, "live", "test", "and has mended it")
+    assert not table.fail(2, 1, seen, "gateway", "model.pt is not whole")
+    assert table.live() == 2
+
+
+def test_pages_go_from_the_newest_to_the_oldest(table: ReleaseTable) -> None:
+    assert [row.release for row in table.page(None, 1)] == [2]
+    assert [row.release for row in table.page(2, 5)] == [1]

@@ -23,6 +23,7 @@ from braid.v1 import (
     placement_pb2_grpc,
     recommendation_pb2,
     recommendation_pb2_grpc,
+    release_pb2_grpc,
     user_pb2_grpc,
 )
 from features.settings import Settings
@@ -45,6 +46,7 @@ class Client:
         self.events = event_pb2_grpc.EventServiceStub(self.channel)
         self.catalog = catalog_pb2_grpc.CatalogServiceStub(self.channel)
         self.placements = placement_pb2_grpc.PlacementServiceStub(self.channel)
+        self.releases = release_pb2_grpc.ReleaseServiceStub(self.channel)
         self.users = user_pb2_grpc.UserServiceStub(self.channel)
         self._health = health_pb2_grpc.HealthStub(self.channel)
 

@@ -1,0 +1,119 @@
+"""Which releases Triton holds, and that they answer. One elected process drives Triton; the others wait for it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from features.schema import CONTENT_TOKENS, FUSION_MODEL, ITEM_TOWER_MODEL
+from features.shopper import ShopperQuery, merge
+from server.catalogue.catalogue_index import CatalogueIndex
+from server.errors import ModelUnavailable
+from server.hydrate.fusion_request import fusion_request, no_candidates
+from server.infer.triton import FusionRequest, Triton
+from server.releases.election import Election
+from server.releases.loaded_release import LoadedRelease
+from server.releases.recorded_requests import shapes
+
+LOG = logging.getLogger(__name__)
+
+MODELS = (FUSION_MODEL, ITEM_TOWER_MODEL)
+"""In the order of loading: the first is enough for most answers."""
+
+
+class TritonVersions:
+    """Asks Triton for releases, both models of each."""
+
+    def __init__(self, triton: Triton, election: Election, index: CatalogueIndex) -> None:
+        self._triton = triton
+        self._election = election
+        self._index = index
+        self._held: tuple[int, ...] = ()
+        """What Triton was last told to hold, by this process; empty where that is not known."""
+
+    @property
+    def drives(self) -> bool:
+        """Whether this process is the one that loads and unloads."""
+        return self._election.won()
+
+    async def serves(self, number: int) -> bool:
+        """Whether Triton says that both models of a release are ready; only an inference shows that they are."""
+        return all([await self._triton.serves(model, number) for model in MODELS])
+
+    async def load(self, number: int, *, beside: Iterable[int] = ()) -> None:
+        """Has Triton hold a release beside others that it holds; does nothing where it is there.
+
+        Raises:
+            ModelUnavailable: Triton refuses, or another process is to load it and has not yet.
+        """
+        if await self.serves(number):
+            return
+        if not self.drives:
+            raise ModelUnavailable(f"another process loads release {number}", reason="slow")
+        await self._load_all({number, *beside})
+
+    async def hold(self, numbers: Iterable[int]) -> None:
+        """Has Triton hold exactly these releases; does nothing in a process that does not drive it.
+
+        Raises:
+            ModelUnavailable: Triton refuses.
+        """
+        wanted = tuple(sorted(set(numbers)))
+        if not self.drives or wanted == self._held:
+            return
+        if not self._held and all([await self.serves(number) for number in wanted]):
+            self._held = wanted
+        else:
+            await self._load_all(wanted)
+
+    async def reload(self, number: int) -> None:
+        """Loads again; a model that claims to be ready and fails is unloaded first, else a load does nothing.
+
+        Raises:
+            ModelUnavailable: Triton refuses.
+        """
+        self._held = ()
+        for model in MODELS:
+            if await self._triton.serves(model, number):
+                LOG.warning("model=%s release=%d says ready and fails, loading it anew", model, number)
+                await self._triton.unload(model)
+            await self._load_model(model, (number,))
+        self._held = (number,)
+
+    async def probe(self, release: LoadedRelease, batches: Iterable[int]) -> None:
+        """Real inferences at each batch size, both models.
+
+        Raises:
+            ModelUnavailable: one failed.
+        """
+        nobody = merge([], ShopperQuery(user_id="", session_id="", now_ms=time.time_ns() // 1_000_000))
+        request = fusion_request(nobody, release, self._index, allowed=b"\0", candidates=no_candidates())
+        for batch in batches:
+            await self._triton.fuse_batch([request] * batch)
+            await self._triton.item_vectors(release.number, np.zeros((batch, CONTENT_TOKENS), np.int32))
+
+    async def warm_up(self, requests: Sequence[FusionRequest]) -> None:
+        """Has real requests answered, alone and together, twice: TorchScript compiles for what the first one showed.
+
+        Raises:
+            ModelUnavailable: one failed.
+        """
+        for same_shape in shapes(requests):
+            for batch in (same_shape[:1], same_shape) * 2:
+                await self._triton.fuse_batch(batch)
+        LOG.info("answered %d recorded requests to warm up", len(requests))
+
+    async def _load_all(self, numbers: Iterable[int]) -> None:
+        versions = tuple(sorted(numbers))
+        self._held = ()
+        for model in MODELS:
+            await self._load_model(model, versions)
+        self._held = versions
+
+    async def _load_model(self, model: str, versions: tuple[int, ...]) -> None:
+        started_s = time.monotonic()
+        await self._triton.load(model, versions)
+        LOG.info("loaded model=%s versions=%s seconds=%.1f", model, versions, time.monotonic() - started_s)
