@@ -81,6 +81,13 @@ def test_fuzz_meets_documented_statuses_alone() -> None:
     )
 
 
+def test_chaos_finds_every_call_answered_and_nothing_leaking() -> None:
+    _, figures = measure("chaos", "--minutes", "0.4", env=dict(os.environ), timeout_s=280)
+    assert figures["availability"] >= 0.999 and "INTERNAL" not in {**figures["codes"], **figures["event_codes"]}
+    assert figures["back_s"] and not figures["grown"]
+    assert figures["tiers"]["TIER_FULL"] > 0
+
+
 def test_footprint_asks_for_a_stack_of_make_up(released_shop: RunningGateway) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.footprint"],
