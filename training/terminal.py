@@ -21,6 +21,6 @@ def clear_errors() -> Iterator[None]:
     """Turns the errors that a person can put right into one line and exit code 2."""
     try:
         yield
-    except (DataError, ReleaseError, DatabaseError, ValueError) as error:
+    except (DataError, ReleaseError, DatabaseError, ValueError, OSError) as error:
         errors.print(f"[red]error:[/red] {error}", markup=True)
         raise typer.Exit(2) from None
