@@ -103,8 +103,8 @@ class ReleaseTable:
         if state not in get_args(State):
             raise ReleaseError(f"state {state!r} is none of {', '.join(get_args(State))}")
         with self._engine.begin() as connection:
-            _lock(connection)
-            _change_state(connection, release, state, who, why, instead="retired")
+            lock_releases(connection)
+            give_state(connection, release, state, who, why, instead="retired")
 
     def load(self, release: int, who: str, why: str) -> None:
         """Asks that a release be held ready beside the live one; one that failed or was retired is a candidate again.
@@ -113,9 +113,9 @@ class ReleaseTable:
             ReleaseError: there is no such release.
         """
         with self._engine.begin() as connection:
-            _lock(connection)
-            before = _state(connection, release)
-            standing = _standing(connection)
+            lock_releases(connection)
+            before = state_of(connection, release)
+            standing = read_standing(connection)
             if release == standing.live or release in standing.spares:
                 return
             connection.execute(update(Release).where(Release.release == release).values(state="candidate", kept=True))
@@ -131,12 +131,12 @@ class ReleaseTable:
             False where something was decided since; nothing is changed then.
         """
         with self._engine.begin() as connection:
-            _lock(connection)
+            lock_releases(connection)
             if _decision(connection) != seen.decision:
                 return False
-            _change_state(connection, release, "failed", who, why)
+            give_state(connection, release, "failed", who, why)
             if seen.live == release:
-                _change_state(connection, serving, "live", who, f"release {release} was refused")
+                give_state(connection, serving, "live", who, f"release {release} was refused")
             return True
 
     def rollback(self, who: str, why: str) -> tuple[int, int]:
@@ -149,8 +149,8 @@ class ReleaseTable:
             ReleaseError: no release is live, or none was before that has not failed since.
         """
         with self._engine.begin() as connection:
-            _lock(connection)
-            standing = _standing(connection)
+            lock_releases(connection)
+            standing = read_standing(connection)
             if standing.live is None:
                 raise ReleaseError("no release is live; promote one: python -m training release promote N")
             if standing.previous is None:
@@ -158,7 +158,7 @@ class ReleaseTable:
                     f"no release was live before {standing.live} that has not failed since; promote another: "
                     "python -m training release promote N"
                 )
-            _change_state(connection, standing.previous, "live", who, why, instead="failed")
+            give_state(connection, standing.previous, "live", who, why, instead="failed")
             return standing.previous, standing.live
 
     def retire(self, release: int, who: str, why: str) -> None:
@@ -168,10 +168,10 @@ class ReleaseTable:
             ReleaseError: there is no such release, or it is live.
         """
         with self._engine.begin() as connection:
-            _lock(connection)
+            lock_releases(connection)
             if _live(connection) == release:
                 raise ReleaseError(f"release {release} is live; promote another first, or roll back")
-            _set(connection, release, _state(connection, release), "retired", who, why)
+            _set(connection, release, state_of(connection, release), "retired", who, why)
 
     def live(self) -> int | None:
         """The release that is to serve, if any."""
@@ -181,7 +181,7 @@ class ReleaseTable:
     def standing(self) -> Standing:
         """What serves, and what it would be rolled back to."""
         with self._engine.connect() as connection:
-            return _standing(connection)
+            return read_standing(connection)
 
     def all(self) -> list[ReleaseRow]:
         """Every release, oldest first."""
@@ -238,7 +238,7 @@ def _live(connection: Connection) -> int | None:
     return connection.scalar(select(Release.release).where(Release.state == "live"))
 
 
-def _standing(connection: Connection) -> Standing:
+def read_standing(connection: Connection) -> Standing:
     newer = aliased(ReleaseChange)
     left_service = (
         select(ReleaseChange.release)
@@ -261,18 +261,18 @@ def _decision(connection: Connection) -> int:
     return connection.scalar(select(func.max(ReleaseChange.change))) or 0
 
 
-def _state(connection: Connection, release: int) -> str:
+def state_of(connection: Connection, release: int) -> str:
     state = connection.scalar(select(Release.state).where(Release.release == release))
     if state is None:
         raise _missing(release)
     return state
 
 
-def _change_state(
+def give_state(
     connection: Connection, release: int, state: State, who: str, why: str, *, instead: State = "retired"
 ) -> None:
     """Gives a release a new state; where it goes live, the one that was becomes `instead`."""
-    before = _state(connection, release)
+    before = state_of(connection, release)
     if state == "live":
         others = select(Release.release).where(Release.state == "live", Release.release != release)
         for other in list(connection.scalars(others)):
@@ -290,7 +290,7 @@ def _missing(release: int) -> NoSuchRelease:
     return NoSuchRelease(f"there is no release {release}; see `python -m training release list`")
 
 
-def _lock(connection: Connection) -> None:
+def lock_releases(connection: Connection) -> None:
     """Makes a second writer wait, so that two promotions at once cannot leave two releases live."""
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql("LOCK TABLE releases IN SHARE ROW EXCLUSIVE MODE")
