@@ -118,8 +118,7 @@ class ReleaseTable:
             standing = read_standing(connection)
             if release == standing.live or release in standing.spares:
                 return
-            connection.execute(update(Release).where(Release.release == release).values(state="candidate", kept=True))
-            _note(connection, release, before, "candidate", _now_ms(), who, f"to be held ready: {why}")
+            keep_as_candidate(connection, release, before, who, f"to be held ready: {why}")
 
     def fail(self, release: int, serving: int, seen: Standing, who: str, why: str) -> bool:
         """Records that a release was refused; where it was to be live, the one that serves meanwhile is live again.
@@ -279,6 +278,12 @@ def give_state(
             _set(connection, other, "live", instead, who, f"release {release} goes live: {why}")
     if before != state:
         _set(connection, release, before, state, who, why)
+
+
+def keep_as_candidate(connection: Connection, release: int, before: str, who: str, why: str) -> None:
+    """Makes a release a candidate that is held ready."""
+    connection.execute(update(Release).where(Release.release == release).values(state="candidate", kept=True))
+    _note(connection, release, before, "candidate", _now_ms(), who, why)
 
 
 def _set(connection: Connection, release: int, before: str, state: State, who: str, why: str) -> None:

@@ -62,7 +62,7 @@ def difference(clicks: Sequence[FirstClicks], alpha: float = 0.05) -> Difference
     """Ratio of click rates, with an interval and a p-value that hold at any time."""
     both = sum(part.both for part in clicks)
     if not both:
-        return Difference(ratio=None, low=0.0, high=math.inf, p_value=1.0, clicked=0)
+        return Difference(ratio=None, low=1 / _MOST_RATIO, high=_MOST_RATIO, p_value=1.0, clicked=0)
     top = _likeliest(clicks)
     mixed = _mixture(clicks, _GRID * SPREAD)
     bound = mixed + math.log(alpha)
@@ -80,16 +80,16 @@ def p_value_worse(clicks: Sequence[FirstClicks]) -> float:
     return min(1.0, math.exp(-_mixture(clicks, _GRID[_GRID < 0] * SPREAD)))
 
 
-def log_evidence(treatment: npt.NDArray[np.int64], both: npt.NDArray[np.int64], share: float, *, worse: bool) -> Floats:
-    """Logarithm of the averaged likelihood ratio for many counts at one share, float64 of their shape.
+def evidence_path(treated: npt.NDArray[np.bool_], shares: Floats, *, worse: bool = False) -> Floats:
+    """Logarithm of the averaged likelihood ratio after each first click, float64 (n,): what is known at every look.
 
     Args:
+        treated: (n,) whether the shopper is of the treatment. shares: (n,) the treatment's share at that time.
         worse: looks for ratios below 1 alone.
     """
     grid = (_GRID[_GRID < 0] if worse else _GRID) * SPREAD
-    of_treatment, of_control = _log_ratios(share, grid)
-    logs = treatment[..., None] * of_treatment + (both - treatment)[..., None] * of_control
-    return _averaged(logs, grid)
+    of_treatment, of_control = _log_ratios(shares[:, None], grid)
+    return _averaged(np.where(treated[:, None], of_treatment, of_control).cumsum(axis=0), grid)
 
 
 def _mixture(clicks: Sequence[FirstClicks], grid: Floats) -> float:
@@ -106,7 +106,7 @@ def _terms(part: FirstClicks, log_ratios: Floats) -> Floats:
     return terms
 
 
-def _log_ratios(share: float, log_ratios: Floats) -> tuple[Floats, Floats]:
+def _log_ratios(share: float | Floats, log_ratios: Floats) -> tuple[Floats, Floats]:
     """Logarithm of likelihood over that of "no difference", of one click in the treatment and in the control."""
     total = np.log(share * np.exp(log_ratios) + 1 - share)
     return log_ratios - total, -total

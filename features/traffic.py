@@ -15,6 +15,8 @@ from typing import Any, Final
 MAX_ARMS: Final = 8
 MAX_EXPERIMENT_CHARS: Final = 64
 MAX_STEPS: Final = 20
+MAX_COMPARED: Final = 10_000
+"""Answers of an arm that the guardrails look at, the newest of the step."""
 TOLERANCE: Final = 1e-6
 """By how much weights may miss 100."""
 
@@ -199,7 +201,7 @@ def _check_plan(plan: CanaryPlan) -> None:
         ("guardrails.max_p99_ratio", rails.max_p99_ratio, 1.0, 100.0),
         ("guardrails.max_lower_tier_rise", rails.max_lower_tier_rise, 0.0, 1.0),
         ("guardrails.alpha", rails.alpha, 1e-6, 0.5),
-        ("guardrails.least_answers", rails.least_answers, 1, 1_000_000),
+        ("guardrails.least_answers", rails.least_answers, 1, MAX_COMPARED),
     ):
         if not least <= value <= most:
             raise TrafficError(f"canary.{name}", f"is {value:g}; {least:g} to {most:g} is allowed")

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, delete, func, insert, select
 from features.counters import add_to_counter, read_counter
 from features.database.engine import upsert
 from features.database.models import Event, TrafficChange, TrafficSplit
-from features.releases import State, give_state, lock_releases, read_standing, state_of
+from features.releases import give_state, keep_as_candidate, lock_releases, read_standing, state_of
 from features.traffic import Arm, CanaryPlan, Split, TrafficError, TrafficNotPossible, Wanted, canary_arms, check
 
 _COUNTER: Final = "traffic_revision"
@@ -99,12 +99,12 @@ class TrafficTable:
                 if state_of(connection, arm.release) == "candidate":
                     give_state(connection, arm.release, "canary", who, f"experiment {wanted.experiment}: {why}")
             if same is not None:
-                _release_arms(connection, same, "retired", who, f"left experiment {same.experiment}: {why}")
+                _release_arms(connection, same, who, f"left experiment {same.experiment}: {why}")
             add_to_counter(connection, _COUNTER, 1)
             return split
 
     def end(self, placement: str, who: str, why: str) -> Split:
-        """Ends a placement's split: the live release answers all again, and canaries retire.
+        """Ends a placement's split: the live release answers all again, canaries are candidates again.
 
         Raises:
             TrafficNotPossible: it has none.
@@ -113,7 +113,7 @@ class TrafficTable:
             lock_releases(connection)
             for split in _splits(connection):
                 if split.placement == placement:
-                    _end(connection, split, "ended", "retired", who, why)
+                    _end(connection, split, "ended", who, why)
                     return split
         raise TrafficNotPossible(f"placement {placement!r} has no split of its own")
 
@@ -127,7 +127,7 @@ class TrafficTable:
                 return False
             if split.step + 1 == len(plan.steps):
                 give_state(connection, plan.release, "live", who, f"experiment {split.experiment}: {why}")
-                _end(connection, split, "promoted", "retired", who, why)
+                _end(connection, split, "promoted", who, why)
                 return True
             arms = canary_arms(split.arms[0].release, plan, split.step + 1)
             stage = _note(connection, split.placement, split.experiment, "grown", arms, split.shadow, who, why)
@@ -146,7 +146,7 @@ class TrafficTable:
                 return False
             if state_of(connection, plan.release) != "live":
                 give_state(connection, plan.release, "failed", who, f"experiment {split.experiment}: {why}")
-            _end(connection, split, "rolled_back", "retired", who, why)
+            _end(connection, split, "rolled_back", who, why)
             return True
 
     def end_if_stranded(self, split: Split, who: str) -> bool:
@@ -164,7 +164,7 @@ class TrafficTable:
                 why = f"release {split.arms[0].release}, which the canary was compared with, is no longer live"
             else:
                 return False
-            _end(connection, split, "ended", "retired", who, why)
+            _end(connection, split, "ended", who, why)
             return True
 
     def splits(self) -> list[Split]:
@@ -187,19 +187,19 @@ class TrafficTable:
         return [NotedChange(**row | {"arms": _arms(row["arms"])}) for row in reversed(rows)]
 
 
-def _end(connection: Connection, split: Split, outcome: Outcome, state: State, who: str, why: str) -> None:
+def _end(connection: Connection, split: Split, outcome: Outcome, who: str, why: str) -> None:
     _note(connection, split.placement, split.experiment, outcome, (), None, who, why)
     connection.execute(delete(TrafficSplit).where(TrafficSplit.placement == split.placement))
-    _release_arms(connection, split, state, who, f"experiment {split.experiment} has ended: {why}")
+    _release_arms(connection, split, who, f"experiment {split.experiment} has ended: {why}")
     add_to_counter(connection, _COUNTER, 1)
 
 
-def _release_arms(connection: Connection, split: Split, state: State, who: str, why: str) -> None:
-    """Canaries that have no arm any more get another state."""
+def _release_arms(connection: Connection, split: Split, who: str, why: str) -> None:
+    """Canaries that have no arm any more are candidates again, and stay held ready."""
     used = {arm.release for other in _splits(connection) for arm in other.arms}
     for arm in split.arms:
         if arm.release not in used and state_of(connection, arm.release) == "canary":
-            give_state(connection, arm.release, state, who, why)
+            keep_as_candidate(connection, arm.release, "canary", who, why)
 
 
 def _stands(connection: Connection, split: Split) -> bool:

@@ -1,4 +1,4 @@
-"""The tables: event log, sign-ins, answers, tombstones, catalogue, users, placement rules, statistics, releases, traffic.
+"""The tables: event log, sign-ins, answers, tombstones, catalogue, users, rules, statistics, releases, traffic.
 
 SQLAlchemy 2, typed, SQLite and PostgreSQL.
 
