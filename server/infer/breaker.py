@@ -48,3 +48,16 @@ class Breaker:
         if self._failures == self._limit:
             LOG.warning("part=%s stopped answering, serving without it: %s", self._name, why)
             self._next_trial_s = self._clock() + self._retry_s
+
+
+class Breakers:
+    """One for each release: one that fails costs the others nothing."""
+
+    def __init__(self) -> None:
+        self._of: dict[int, Breaker] = {}
+
+    def of(self, release: int) -> Breaker:
+        """The release's own."""
+        if release not in self._of:
+            self._of[release] = Breaker(f"triton release={release}")
+        return self._of[release]

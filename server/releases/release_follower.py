@@ -26,7 +26,7 @@ from server.catalogue.catalogue_follower import CatalogueFollower
 from server.catalogue.catalogue_index import CatalogueIndex
 from server.errors import ModelUnavailable
 from server.hydrate.feature_reader import FeatureReader
-from server.infer.breaker import Breaker
+from server.infer.breaker import Breakers
 from server.releases.loaded_release import LoadedRelease
 from server.releases.triton_versions import TritonVersions
 
@@ -70,7 +70,7 @@ class ReleaseFollower:
         catalogue: CatalogueFollower,
         features: FeatureReader,
         versions: TritonVersions,
-        breaker: Breaker,
+        breakers: Breakers,
         threads: Executor,
     ) -> None:
         self.current: LoadedRelease | None = None
@@ -85,7 +85,7 @@ class ReleaseFollower:
         self._catalogue = catalogue
         self._features = features
         self._versions = versions
-        self._breaker = breaker
+        self._breakers = breakers
         self._threads = threads
         self._refused: dict[int, Refusal] = {}
         self._failed_attempts: dict[int, int] = {}
@@ -209,7 +209,7 @@ class ReleaseFollower:
     def _switch(self, release: LoadedRelease) -> None:
         self.current = release
         self._failed_probes = 0
-        self._breaker.succeeded()
+        self._breakers.of(release.number).succeeded()
         self.settled.set()
         self._say("")
         LOG.info("release=%d is in service, items=%d", release.number, release.rows.size)
@@ -249,7 +249,7 @@ class ReleaseFollower:
             await self._versions.probe(release, batches=(1,))
         except ModelUnavailable as error:
             self._failed_probes += 1
-            self._breaker.failed(str(error))
+            self._breakers.of(release.number).failed(str(error))
             if error.reason == "gone" or not self._versions.drives:
                 return
             if error.reason == "failed" and not await self._versions.serves(release.number):
@@ -258,7 +258,7 @@ class ReleaseFollower:
                 await self._versions.reload(release.number)
             return
         self._failed_probes = 0
-        self._breaker.succeeded()
+        self._breakers.of(release.number).succeeded()
 
     def _refuse(self, number: int, reason: str) -> None:
         if self.refusal(number) != reason:
