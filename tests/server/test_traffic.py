@@ -30,6 +30,7 @@ from tests.server.shop import SHOPPERS
 
 PERSON: dict[str, Any] = {"who": "a person", "why": "a test"}
 USERS = [f"user-{number}" for number in range(SHOPPERS)]
+CLICK = event_pb2.EVENT_TYPE_CLICK
 GOOD, BAD, UNLOADED = 2, 3, 4
 """Copies of release 1, with and without long-term vectors, and one that is not held ready."""
 
@@ -137,7 +138,7 @@ def test_a_shadow_is_compared_off_the_requests_path_and_a_broken_one_costs_nothi
 
 
 def canary(release: int, steps: list[float], step_minutes: float) -> pb.Split.Canary:
-    rails = pb.Guardrails(least_answers=60, max_p99_ratio=100, alpha=0.01)
+    rails = pb.Guardrails(least_answers=30, max_p99_ratio=100, alpha=0.01)
     return pb.Split.Canary(release=release, steps=steps, step_minutes=step_minutes, guardrails=rails)
 
 
@@ -157,18 +158,15 @@ def test_a_canary_that_answers_worse_is_rolled_back_by_itself_and_says_why(shop:
 
 
 def test_a_canary_that_is_as_good_grows_and_goes_live(shop: RunningGateway) -> None:
-    set_traffic(shop, placement="canary", experiment="good", canary=canary(GOOD, [20, 50], 0.01))
+    set_traffic(shop, placement="canary", experiment="good", canary=canary(GOOD, [40, 60], 0.01))
 
     def live() -> bool:
+        clicks = []
         for user in USERS:
             answer = shop.client.recommend(user, placement="canary")
-            click = new_event(
-                event_pb2.EVENT_TYPE_CLICK,
-                answer.results[0].item_id,
-                user_id=user,
-                attribution_token=answer.attribution_token,
-            )
-            shop.client.write(click)
+            token = answer.attribution_token
+            clicks.append(new_event(CLICK, answer.results[0].item_id, user_id=user, attribution_token=token))
+        shop.client.write(*clicks)
         return set(served(shop.client, "elsewhere")) == {GOOD}
 
     eventually(live, within_s=90, what="the canary's promotion")
