@@ -7,6 +7,7 @@ import logging
 import numpy as np
 import numpy.typing as npt
 
+from features.answers import RANKED
 from features.schema import Tier
 from features.shopper import Shopper
 from server.catalogue.catalogue_index import Rows
@@ -83,7 +84,7 @@ def _answer(
 ) -> Ranking:
     """The answer, remembered without a page: how the caller arranges the items is not known here."""
     item_ids = [*query.item_ids, *(item.item_id for item in query.items)]
-    answer = shop.remember(query.shopper, shopper, tier, request, course=course, options={"ranked_item_ids": item_ids})
+    answer = shop.remember(query.shopper, shopper, tier, request, course=course, options={RANKED: item_ids})
     return Ranking(
         scores=scores.tolist(),
         unknown=unknown.tolist(),

@@ -28,6 +28,7 @@ from server.errors import ModelUnavailable
 from server.hydrate.feature_reader import FeatureReader
 from server.infer.breaker import Breakers
 from server.releases.loaded_release import LoadedRelease
+from server.releases.recorded_requests import RecordedRequests
 from server.releases.triton_versions import TritonVersions
 
 LOG = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ class ReleaseFollower:
         catalogue: CatalogueFollower,
         features: FeatureReader,
         versions: TritonVersions,
+        recorded: RecordedRequests,
         breakers: Breakers,
         threads: Executor,
     ) -> None:
@@ -85,6 +87,7 @@ class ReleaseFollower:
         self._catalogue = catalogue
         self._features = features
         self._versions = versions
+        self._recorded = recorded
         self._breakers = breakers
         self._threads = threads
         self._refused: dict[int, Refusal] = {}
@@ -182,6 +185,7 @@ class ReleaseFollower:
             await self._versions.probe(release, FIRST_BATCHES[:1] if number in self.loaded else FIRST_BATCHES)
             if number not in self.loaded:
                 await self._catalogue.prepare(release)
+                await self._versions.warm_up(await self._recorded.for_release(release))
                 self.loaded[number] = release
         except ReleaseError as error:
             self._refuse(number, str(error))
@@ -229,6 +233,7 @@ class ReleaseFollower:
     def _drop(self, *numbers: int) -> None:
         for number in numbers:
             self._catalogue.drop(self.loaded.pop(number))
+            self._breakers.forget(number)
 
     async def _record_refusals(self, standing: Standing, serving: int) -> None:
         """A release that is wanted and cannot serve has failed; only a process that serves another says so."""

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import grpc
 import pytest
+from sqlalchemy import select
 
+from braid.v1 import recommendation_pb2 as rec
 from braid.v1 import release_pb2 as pb
+from features.answers import recent_requests
+from features.database.engine import open_database
+from features.database.models import Answer
 from features.settings import Settings
 from tests.conditions import eventually
 from tests.conftest import NewSettings, StartTriton
@@ -122,6 +128,26 @@ def test_a_release_that_was_not_loaded_is_promoted_with_one_call(shop: RunningGa
     assert promote(shop, 3).serving
     assert shop.client.recommend("user-3").release == 3
     assert get(shop, 1).state == pb.RELEASE_STATE_RETIRED
+
+
+def test_a_release_is_warmed_up_with_what_was_asked_before(shop: RunningGateway) -> None:
+    client = shop.client
+    tokens = {client.recommend(f"user-{number}").attribution_token for number in range(3)}
+    ranking = client.recommendations.Rank(rec.RankRequest(user_id="user-1", item_ids=["garden-01"]), timeout=10)
+    engine = open_database(shop.settings.log_url)
+
+    def recorded() -> bool:
+        with engine.connect() as connection:
+            return tokens | {ranking.attribution_token} <= set(connection.scalars(select(Answer.attribution_token)))
+
+    eventually(recorded, what="the record of the answers")
+    asked = recent_requests(engine, 4)
+    assert sorted(request.query.user_id for request in asked) == ["user-0", "user-1", "user-1", "user-2"]
+    assert [request.ranked_item_ids for request in asked if request.ranked_item_ids] == [("garden-01",)]
+    engine.dispose()
+    shop.client.releases.LoadRelease(pb.LoadReleaseRequest(release=5, **PERSON), timeout=60)
+    warmed = [int(count) for count in re.findall(r"answered (\d+) recorded requests", shop.log)]
+    assert warmed[0] == 0 and warmed[-1] >= 4
 
 
 def test_a_retired_release_is_let_go(shop: RunningGateway) -> None:
