@@ -26,7 +26,7 @@ from server.catalogue.catalogue_follower import CatalogueFollower
 from server.catalogue.catalogue_index import CatalogueIndex
 from server.errors import ModelUnavailable
 from server.hydrate.feature_reader import FeatureReader
-from server.infer.breaker import Breaker
+from server.infer.breaker import Breakers
 from server.releases.loaded_release import LoadedRelease
 from server.releases.recorded_requests import RecordedRequests
 from server.releases.triton_versions import TritonVersions
@@ -72,7 +72,7 @@ class ReleaseFollower:
         features: FeatureReader,
         versions: TritonVersions,
         recorded: RecordedRequests,
-        breaker: Breaker,
+        breakers: Breakers,
         threads: Executor,
     ) -> None:
         self.current: LoadedRelease | None = None
@@ -88,7 +88,7 @@ class ReleaseFollower:
         self._features = features
         self._versions = versions
         self._recorded = recorded
-        self._breaker = breaker
+        self._breakers = breakers
         self._threads = threads
         self._refused: dict[int, Refusal] = {}
         self._failed_attempts: dict[int, int] = {}
@@ -218,7 +218,7 @@ class ReleaseFollower:
     def _switch(self, release: LoadedRelease) -> None:
         self.current = release
         self._failed_probes = 0
-        self._breaker.succeeded()
+        self._breakers.of(release.number).succeeded()
         self.settled.set()
         LOG.info("release=%d is in service, items=%d", release.number, release.rows.size)
         self._switched_s = time.monotonic()
@@ -237,6 +237,7 @@ class ReleaseFollower:
     def _drop(self, *numbers: int) -> None:
         for number in numbers:
             self._catalogue.drop(self.loaded.pop(number))
+            self._breakers.forget(number)
 
     async def _record_refusals(self, standing: Standing, serving: int) -> None:
         """A release that is wanted and cannot serve has failed; only a process that serves another says so."""
@@ -261,13 +262,13 @@ class ReleaseFollower:
             await self._versions.probe(release, batches=(1,))
         except ModelUnavailable as error:
             self._failed_probes += 1
-            self._breaker.failed(str(error))
+            self._breakers.of(release.number).failed(str(error))
             if error.reason != "gone" and self._versions.drives:
                 await self._mend(release.number, error)
             return
         self._failed_probes = 0
         self._next_probe_s = time.monotonic() + PROBE_S
-        self._breaker.succeeded()
+        self._breakers.of(release.number).succeeded()
 
     async def _mend(self, number: int, error: ModelUnavailable) -> None:
         if error.reason == "failed" and not await self._versions.serves(number):
