@@ -2,7 +2,7 @@
 #
 #   make setup     .venv with the locked packages, the Triton runtime, the generated stubs
 #   make demo      a shop from raw events to a served recommendation; DATA=<file> MAPPING=<name> for a real one
-#   make up        start the stack on this machine; make status, make down
+#   make up        start the stack on this machine; make status, make down; RUNTIME=container by Docker Compose
 #   make test      every test; TESTS=<paths or options> for some
 #   make lint      ruff, mypy, buf
 #   make bench     latency and memory of the running stack (started if need be)
@@ -16,6 +16,7 @@ VENV_PYTHON := .venv/bin/python
 DATA ?=
 MAPPING ?=
 TESTS ?=
+RUNTIME ?= embedded
 BUF := tests/node/node_modules/@bufbuild/buf-linux-x64/bin/buf
 
 .PHONY: setup demo up down status check test lint format bench proto lock clean
@@ -28,10 +29,10 @@ demo: setup
 	@$(VENV_PYTHON) -m demo run $(if $(DATA),--data "$(DATA)") $(if $(MAPPING),--mapping "$(MAPPING)")
 
 up: setup
-	@$(VENV_PYTHON) -m deploy.embedded up
+	@$(VENV_PYTHON) -m deploy.$(RUNTIME) up
 
 down: setup
-	@$(VENV_PYTHON) -m deploy.embedded down
+	@$(VENV_PYTHON) -m deploy.$(RUNTIME) down
 
 status: setup
 	@$(VENV_PYTHON) -m deploy.embedded status

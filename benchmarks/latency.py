@@ -11,7 +11,6 @@ medians, and keeps them as JSON in benchmarks/results/.
 from __future__ import annotations
 
 import random
-import socket
 import subprocess
 import sys
 import time
@@ -38,6 +37,7 @@ from deploy.embedded import stack
 from features import schema
 from features.release import ReleaseFiles, read_release
 from features.settings import ROOT, Settings, load_settings
+from tests.processes import free_ports
 
 TARGET_MS = 6.0
 ROUNDS = 10
@@ -169,7 +169,14 @@ def endless_requests(settings: Settings) -> Iterator[pb.RecommendRequest]:
 
 def triton_call(files: ReleaseFiles, channel: grpc.aio.Channel) -> Call:
     """A call of the fusion model as the gateway makes it for one shopper with full windows."""
-    generator = np.random.default_rng(0)
+    request = triton_request(files)
+    infer = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer
+    return lambda: infer(request, timeout=10)
+
+
+def triton_request(files: ReleaseFiles, seed: int = 0) -> service_pb2.ModelInferRequest:
+    """The message of `triton_call`."""
+    generator = np.random.default_rng(seed)
     sizes = {"long_interest": files.manifest.interest_dim, "allowed": 1, "candidates": 1}
     request = service_pb2.ModelInferRequest(model_name=schema.FUSION_MODEL, model_version=str(files.manifest.release))
     for tensor in schema.FUSION_INPUTS:
@@ -183,27 +190,19 @@ def triton_call(files: ReleaseFiles, channel: grpc.aio.Channel) -> Call:
             values = np.full(shape, fill, np.uint8 if tensor.dtype == "UINT8" else np.int32)
         request.inputs.add(name=tensor.name, datatype=tensor.dtype, shape=shape)
         request.raw_input_contents.append(values.tobytes())
-    infer = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer
-    return lambda: infer(request, timeout=10)
+    return request
 
 
 @contextmanager
 def empty_server(answer_bytes: int) -> Iterator[int]:
     """The empty method in a process of its own; yields its port."""
-    port = free_port()
+    port = free_ports()
     command = [sys.executable, "-m", "benchmarks.empty_server", str(port), str(answer_bytes)]
     with subprocess.Popen(command, cwd=ROOT) as process:
         try:
             yield port
         finally:
             process.terminate()
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def show(measured: dict[str, Latency]) -> None:

@@ -40,17 +40,7 @@ class LiveShop:
 
     def start_gateway(self, **variables: str) -> subprocess.Popen[bytes]:
         """Starts a gateway and waits until it serves; `variables` are BRAID_GATEWAY_ ones, in lower case."""
-        own = {f"BRAID_GATEWAY_{name.upper()}": value for name, value in variables.items()}
-        process = self._start("gateway", "server", **own)
-        with grpc.insecure_channel(self.settings.gateway_address, CHANNEL) as channel:
-            stub = health_pb2_grpc.HealthStub(channel)
-
-            def serves() -> bool:
-                assert process.poll() is None, tail(self.settings.logs / "gateway.log")
-                return bool(stub.Check(health_pb2.HealthCheckRequest(), timeout=5).status == 1)
-
-            eventually(serves, within_s=START_S, every_s=0.05, what="the gateway's start")
-        return process
+        return self._parts.enter_context(gateway_on(self.settings, stop_signal=signal.SIGKILL, **variables))
 
     def start_triton(self) -> subprocess.Popen[bytes]:
         """Starts Triton; a gateway waits for it."""
@@ -65,10 +55,37 @@ class LiveShop:
         assert worker.poll() is None, tail(self.settings.logs / "stream.log")
         return (self.settings.home / f"stream-{worker.pid}.json").exists()
 
-    def _start(self, name: str, *module: str, **variables: str) -> subprocess.Popen[bytes]:
+    def _start(self, name: str, *module: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", *module]
         log = self.settings.logs / f"{name}.log"
-        return self._parts.enter_context(_until_end(command, log, environment(self.settings, **variables)))
+        return self._parts.enter_context(
+            running(command, log, env=environment(self.settings), stop_signal=signal.SIGKILL)
+        )
+
+
+@contextmanager
+def gateway_on(
+    settings: Settings,
+    *,
+    log: str = "gateway",
+    module: str = "server",
+    stop_signal: signal.Signals = signal.SIGTERM,
+    **variables: str,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A gateway that serves; `variables` are BRAID_GATEWAY_ ones, in lower case."""
+    own = {f"BRAID_GATEWAY_{name.upper()}": value for name, value in variables.items()}
+    path = settings.logs / f"{log}.log"
+    command = [sys.executable, "-m", module]
+    with running(command, path, env=environment(settings, **own), stop_signal=stop_signal) as process:
+        with grpc.insecure_channel(settings.gateway_address, CHANNEL) as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+
+            def serves() -> bool:
+                assert process.poll() is None, tail(path)
+                return bool(stub.Check(health_pb2.HealthCheckRequest(), timeout=5).status == 1)
+
+            eventually(serves, within_s=START_S, every_s=0.05, what="the gateway's start")
+        yield process
 
 
 @contextmanager
@@ -106,10 +123,3 @@ def _servers(parts: ExitStack) -> dict[str, str]:
     with redis.Redis(port=port) as client:
         eventually(client.ping, what="Redis' first answer")
     return {"database_url": url, "online_store": "redis", "redis_url": f"127.0.0.1:{port}"}
-
-
-@contextmanager
-def _until_end(command: list[str], log: Path, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """`running`, for a process that may be killed before the end."""
-    with running(command, log, env=env, stop_signal=signal.SIGKILL) as process:
-        yield process

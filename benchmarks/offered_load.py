@@ -1,10 +1,10 @@
-"""Load on Recommend from a process of its own, so that a client's work is not the server's.
+"""Load from processes of their own, so that a client's work is not the server's.
 
     python -m benchmarks.offered_load plan.json calls.json
 
 The plan is a `Plan` as JSON; what became of each call is written as JSON, a list of `Call`. An open load sends at
-random moments (Poisson) whatever comes back; a closed one keeps so many calls under way. Each call is for the next user
-of the plan's, so no two processes with users of their own ask for the same one.
+random moments (Poisson) whatever comes back; a closed one keeps so many calls under way. Each call sends the next of
+the plan's messages, so no two processes with messages of their own send the same one.
 """
 
 from __future__ import annotations
@@ -13,29 +13,60 @@ import asyncio
 import itertools
 import json
 import random
+import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from base64 import b64decode, b64encode
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from tempfile import TemporaryDirectory
+from typing import NamedTuple, Protocol
 
 import grpc
 import uvloop
 
 from braid.v1 import recommendation_pb2 as pb
-from braid.v1 import recommendation_pb2_grpc
+from features.settings import ROOT
 
+PROCESSES = 2
 BACK_OFF_S = 0.1
 """A closed load's wait after a refusal."""
+RECOMMEND = "/braid.v1.RecommendationService/Recommend"
+OK, REFUSED = grpc.StatusCode.OK.name, grpc.StatusCode.RESOURCE_EXHAUSTED.name
+
+
+class LoadError(Exception):
+    """A load process failed; its message is on the terminal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What is called: `method` is gRPC's full name, or a path to POST to where it is `http`; messages are in base64."""
+
+    address: str
+    method: str
+    messages: list[str]
+    http: bool = False
+
+    @staticmethod
+    def of(address: str, method: str, messages: Sequence[bytes], *, http: bool = False) -> Target:
+        """From messages as they are sent."""
+        return Target(address=address, method=method, messages=[b64encode(it).decode() for it in messages], http=http)
+
+    @staticmethod
+    def recommend(address: str, users: Sequence[str]) -> Target:
+        """Recommend for users, one after the other."""
+        requests = (pb.RecommendRequest(user_id=user, page_size=10, placement="benchmark") for user in users)
+        return Target.of(address, RECOMMEND, [request.SerializeToString() for request in requests])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """`rate` (calls/s) is for an open load, `concurrency` for a closed one; the other is 0."""
 
-    address: str
-    users: list[str]
+    target: Target
     seconds: float
     timeout_s: float
     rate: float = 0.0
@@ -43,25 +74,106 @@ class Plan:
 
 
 class Call(NamedTuple):
-    """Seconds from the moment when it was due, the name of its status, and of its tier where it was answered."""
+    """Seconds from the moment when it was due, the name of its status, and of its tier where it was answered; and that
+    moment, in Unix time."""
 
     seconds: float
     code: str
     tier: str
+    due_s: float
+
+
+class Door(Protocol):
+    """The way to a server."""
+
+    async def call(self, message: bytes) -> tuple[str, bytes]:
+        """Status and answer."""
+
+    async def close(self) -> None:
+        """No more calls."""
+
+
+class GrpcDoor:
+    """One channel."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._timeout_s = plan.timeout_s
+        self._channel = grpc.aio.insecure_channel(plan.target.address)
+        self._method = self._channel.unary_unary(
+            plan.target.method, request_serializer=None, response_deserializer=None
+        )
+
+    async def call(self, message: bytes) -> tuple[str, bytes]:
+        """Status and answer."""
+        try:
+            return OK, await self._method(message, timeout=self._timeout_s, wait_for_ready=True)
+        except grpc.aio.AioRpcError as error:
+            return error.code().name, b""
+
+    async def close(self) -> None:
+        """Closes the channel."""
+        await self._channel.close(None)
+
+
+class HttpDoor:
+    """Connections that are kept, as many as there are calls at once. The least of HTTP/1.1: POST, and an answer with a
+    length; a fuller client would take more of the machine from the server."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._timeout_s = plan.timeout_s
+        self._host, _, port = plan.target.address.rpartition(":")
+        self._port = int(port)
+        self._path = plan.target.method
+        self._free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def call(self, message: bytes) -> tuple[str, bytes]:
+        """Status and answer."""
+        try:
+            return await asyncio.wait_for(self._post(message), self._timeout_s)
+        except asyncio.TimeoutError:
+            return grpc.StatusCode.DEADLINE_EXCEEDED.name, b""
+        except (OSError, asyncio.IncompleteReadError):
+            return grpc.StatusCode.UNAVAILABLE.name, b""
+
+    async def close(self) -> None:
+        """Closes every connection."""
+        for _, writer in self._free:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+    async def _post(self, message: bytes) -> tuple[str, bytes]:
+        connection = self._free.pop() if self._free else await asyncio.open_connection(self._host, self._port)
+        reader, writer = connection
+        head = (
+            f"POST {self._path} HTTP/1.1\r\nHost: {self._host}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(message)}\r\n\r\n"
+        )
+        writer.write(head.encode() + message)
+        try:
+            status, *fields = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+            length = next(int(field.split(":")[1]) for field in fields if field.lower().startswith("content-length:"))
+            answer = await reader.readexactly(length)
+        except BaseException:
+            writer.close()
+            raise
+        self._free.append(connection)
+        code = int(status.split()[1])
+        return OK if code == 200 else REFUSED if code in (429, 503) else f"HTTP {code}", answer
 
 
 class Load:
     """Calls of one plan."""
 
-    def __init__(self, plan: Plan, stub: recommendation_pb2_grpc.RecommendationServiceStub) -> None:
+    def __init__(self, plan: Plan, door: Door) -> None:
         self.calls: list[Call] = []
         self._plan = plan
-        self._stub = stub
-        self._users: Iterator[str] = itertools.cycle(plan.users)
+        self._door = door
+        self._messages: Iterator[bytes] = itertools.cycle([b64decode(message) for message in plan.target.messages])
 
     async def open(self) -> None:
         """Sends at the plan's rate."""
-        draw, under_way = random.Random(self._plan.users[0]), set[asyncio.Task[str]]()
+        draw, under_way = random.Random(self._plan.target.messages[0]), set[asyncio.Task[str]]()
         due_s = time.perf_counter()
         end_s = due_s + self._plan.seconds
         while (due_s := due_s + draw.expovariate(self._plan.rate)) < end_s:
@@ -78,32 +190,60 @@ class Load:
 
         async def one_after_the_other() -> None:
             while (now_s := time.perf_counter()) < end_s:
-                if await self._call(now_s) == grpc.StatusCode.RESOURCE_EXHAUSTED.name:
+                if await self._call(now_s) == REFUSED:
                     await asyncio.sleep(BACK_OFF_S)
 
         await asyncio.gather(*(one_after_the_other() for _ in range(self._plan.concurrency)))
 
     async def _call(self, due_s: float) -> str:
-        request = pb.RecommendRequest(user_id=next(self._users), page_size=10, placement="benchmark")
-        code, tier = grpc.StatusCode.OK.name, ""
-        try:
-            answer = await self._stub.Recommend(request, timeout=self._plan.timeout_s)
-            tier = pb.Tier.Name(answer.tier)
-        except grpc.aio.AioRpcError as error:
-            code = error.code().name
-        self.calls.append(Call(time.perf_counter() - due_s, code, tier))
+        code, answer = await self._door.call(next(self._messages))
+        seconds, ended_s, tier = time.perf_counter() - due_s, time.time(), ""
+        if code == OK and self._plan.target.method == RECOMMEND:
+            tier = pb.Tier.Name(pb.RecommendResponse.FromString(answer).tier)
+        self.calls.append(Call(seconds, code, tier, ended_s - seconds))
         return code
+
+
+def put_load(
+    target: Target, *, seconds: float, timeout_s: float, rate: float = 0.0, concurrency: int = 0
+) -> list[Call]:
+    """The calls of `PROCESSES` processes at once, or of one for each call under way where those are fewer.
+
+    Raises:
+        LoadError: one of them failed.
+    """
+    processes = min(PROCESSES, concurrency) or PROCESSES
+    with TemporaryDirectory() as folder:
+        begun = []
+        for number in range(processes):
+            plan = Plan(
+                target=Target(**asdict(target) | {"messages": target.messages[number::processes]}),
+                seconds=seconds,
+                timeout_s=timeout_s,
+                rate=rate / processes,
+                concurrency=concurrency // processes,
+            )
+            files = [Path(folder, f"{kind}-{number}.json") for kind in ("plan", "calls")]
+            files[0].write_text(json.dumps(asdict(plan)))
+            command = [sys.executable, "-m", "benchmarks.offered_load", *map(str, files)]
+            begun.append((subprocess.Popen(command, cwd=ROOT), files[1]))
+        if any([process.wait() for process, _ in begun]):
+            raise LoadError("a load process ended; its message is above")
+        return [Call(*call) for _, written in begun for call in json.loads(written.read_text())]
 
 
 async def run(plan: Plan) -> list[Call]:
     """Every call of a plan."""
-    async with grpc.aio.insecure_channel(plan.address) as channel:
-        await channel.channel_ready()
-        load = Load(plan, recommendation_pb2_grpc.RecommendationServiceStub(channel))
-        await (load.open() if plan.rate else load.closed())
-        return load.calls
+    door: Door = HttpDoor(plan) if plan.target.http else GrpcDoor(plan)
+    await door.call(b64decode(plan.target.messages[0]))  # connects
+    load = Load(plan, door)
+    await (load.open() if plan.rate else load.closed())
+    await door.close()
+    return load.calls
 
 
 if __name__ == "__main__":
     plan_file, calls_file = map(Path, sys.argv[1:])
-    calls_file.write_text(json.dumps(uvloop.run(run(Plan(**json.loads(plan_file.read_text()))))))
+    read = json.loads(plan_file.read_text())
+    plan = Plan(**read | {"target": Target(**read["target"])})
+    calls_file.write_text(json.dumps(uvloop.run(run(plan))))

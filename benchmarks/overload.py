@@ -11,8 +11,6 @@ calls in a row that are answered as fast as before any. Figures are kept as JSON
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 import threading
 import time
@@ -21,38 +19,32 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import grpc
 import numpy as np
 import psutil
 import typer
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import record
-from benchmarks.latency import BenchmarkError, endless_requests, ensure_up, free_port
-from benchmarks.offered_load import Call, Plan
+from benchmarks.latency import BenchmarkError, endless_requests, ensure_up
+from benchmarks.live_shop import gateway_on
+from benchmarks.offered_load import OK, REFUSED, LoadError, Target, put_load
 from braid.v1 import recommendation_pb2 as pb
 from braid.v1 import recommendation_pb2_grpc
 from deploy.embedded import stack
-from features.settings import ROOT, Settings, load_settings
-from tests.conditions import eventually
-from tests.processes import environment, running
+from features.settings import Settings, load_settings
+from tests.processes import free_ports
 
-PROCESSES = 2
 USERS = 4_000
 CONCURRENCIES = (1, 8, 16, 32, 64)
 TIMES = (1.0, 1.5, 3.0)
 DEADLINE_S = 1.0
 MIB = 1 << 20
-SERVING = health_pb2.HealthCheckResponse.SERVING
 ENOUGH = 0.95
 CALLS_IN_A_ROW = 10
-OK, REFUSED = grpc.StatusCode.OK.name, grpc.StatusCode.RESOURCE_EXHAUSTED.name
 console = Console(highlight=False)
 
 
@@ -74,7 +66,7 @@ class Outcome:
     tiers: dict[str, int]
 
 
-class Target:
+class Loaded:
     """The gateway under load."""
 
     def __init__(self, settings: Settings, pid: int, metrics: str, users: list[str]) -> None:
@@ -86,21 +78,10 @@ class Target:
 
     def load(self, seconds: float, *, rate: float = 0.0, concurrency: int = 0) -> Outcome:
         """Puts a load on it."""
-        processes = min(PROCESSES, concurrency) or PROCESSES
         *before, _ = self._counts()
         with self._watched_memory() as most_bytes:
-            started = [
-                Plan(
-                    address=self.settings.gateway_address,
-                    users=self._users[number::processes],
-                    seconds=seconds,
-                    timeout_s=DEADLINE_S,
-                    rate=rate / processes,
-                    concurrency=concurrency // processes,
-                )
-                for number in range(processes)
-            ]
-            calls = _run(started)
+            target = Target.recommend(self.settings.gateway_address, self._users)
+            calls = put_load(target, seconds=seconds, timeout_s=DEADLINE_S, rate=rate, concurrency=concurrency)
         *after, limit = self._counts()
         health_s = self.seconds_to_health() if rate else -1.0
         answered = [call.seconds for call in calls if call.code == OK and call.seconds <= DEADLINE_S]
@@ -191,7 +172,7 @@ def main(seconds: float = typer.Option(10.0, min=1.0, help="Length of each load.
             peak = max(outcome.goodput for outcome in closed.values())
             saturation = min(number for number, outcome in closed.items() if outcome.goodput >= ENOUGH * peak)
             opened = {times: target.load(seconds, rate=times * peak) for times in TIMES}
-    except (BenchmarkError, stack.StackError) as error:
+    except (BenchmarkError, LoadError, stack.StackError) as error:
         sys.exit(str(error))
     show(closed, opened, saturation)
     figures = {
@@ -231,33 +212,13 @@ def show(closed: dict[int, Outcome], opened: dict[float, Outcome], saturation: i
 
 
 @contextmanager
-def _gateway(settings: Settings, users: list[str]) -> Iterator[Target]:
+def _gateway(settings: Settings, users: list[str]) -> Iterator[Loaded]:
     """One on ports of its own."""
-    settings = settings.model_copy(update={"gateway_address": f"127.0.0.1:{free_port()}"})
-    metrics = f"127.0.0.1:{free_port()}"
-    env = environment(settings, BRAID_GATEWAY_METRICS_ADDRESS=metrics)
-    with running([sys.executable, "-m", "server"], settings.logs / "overload.log", env=env) as process:
-        with grpc.insecure_channel(settings.gateway_address) as channel:
-            health = health_pb2_grpc.HealthStub(channel)
-            asked = health_pb2.HealthCheckRequest()
-            eventually(
-                lambda: health.Check(asked, timeout=5).status == SERVING, within_s=60, what="the gateway's start"
-            )
-        yield Target(settings, process.pid, metrics, users)
-
-
-def _run(plans: list[Plan]) -> list[Call]:
-    """The calls of several processes at once."""
-    with TemporaryDirectory() as folder:
-        begun = []
-        for number, plan in enumerate(plans):
-            files = [Path(folder, f"{kind}-{number}.json") for kind in ("plan", "calls")]
-            files[0].write_text(json.dumps(asdict(plan)))
-            command = [sys.executable, "-m", "benchmarks.offered_load", *map(str, files)]
-            begun.append((subprocess.Popen(command, cwd=ROOT), files[1]))
-        if any([process.wait() for process, _ in begun]):
-            raise BenchmarkError("a load process ended; its message is above")
-        return [Call(*call) for _, written in begun for call in json.loads(written.read_text())]
+    port = free_ports(2)
+    settings = settings.model_copy(update={"gateway_address": f"127.0.0.1:{port}"})
+    metrics = f"127.0.0.1:{port + 1}"
+    with gateway_on(settings, log="overload", metrics_address=metrics) as process:
+        yield Loaded(settings, process.pid, metrics, users)
 
 
 def _percentile_ms(seconds: list[float], percent: float) -> float:

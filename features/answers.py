@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, Engine, delete, insert, select
 
 from features.answer_features import encode
 from features.database.models import Answer
@@ -19,7 +19,11 @@ from features.shopper import Context, ShopperEvent, ShopperQuery
 from features.transform import Array
 
 DELETED_AT_ONCE: Final = 1_000
+LOOKED_THROUGH: Final = 256
+"""Newest answers, among which are looked for those that a model gave."""
 
+RANKED: Final = "ranked_item_ids"
+"""The option that holds what `Rank` was asked to score."""
 EXPLORED: Final = "explored_item_ids"
 """The option that names items of the page which stand there to be tried out, not by their rank."""
 
@@ -47,6 +51,14 @@ class NewAnswer:
     def shopper(self) -> str:
         """Key of whom it is for."""
         return shopper_key(self.query.user_id, self.query.session_id)
+
+
+@dataclass(frozen=True, slots=True)
+class RecentRequest:
+    """What somebody asked; `ranked_item_ids` is empty unless it was a `Rank`."""
+
+    query: ShopperQuery
+    ranked_item_ids: tuple[str, ...]
 
 
 def answer_row(answer: NewAnswer) -> dict[str, Any]:
@@ -84,6 +96,20 @@ def shopper_query(request: Mapping[str, Any], answered_time_ms: int) -> ShopperQ
         context=Context(**context),
         recent_events=tuple(ShopperEvent(*event) for event in request.get("recent_events", ())),
     )
+
+
+def recent_requests(engine: Engine, limit: int) -> list[RecentRequest]:
+    """The newest requests that a model answered, newest first; at most `limit` of the last `LOOKED_THROUGH`.
+
+    Raises:
+        SQLAlchemyError: the database does not answer.
+    """
+    newest = select(Answer.request, Answer.answered_time_ms, Answer.release)
+    newest = newest.order_by(Answer.answered_time_ms.desc()).limit(LOOKED_THROUGH)
+    with engine.connect() as connection:
+        rows = connection.execute(newest).fetchall()
+    asked = [(request, time_ms) for request, time_ms, release in rows if release][:limit]
+    return [RecentRequest(shopper_query(request, at_ms), tuple(request.get(RANKED, ()))) for request, at_ms in asked]
 
 
 def append_answers(connection: Connection, tombstones: Tombstones, rows: Sequence[Mapping[str, Any]]) -> None:

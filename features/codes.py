@@ -5,7 +5,7 @@ A release carries the vocabularies that its model was trained on; training and t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +33,20 @@ class CodeVocabularies:
     gender: Mapping[str, int]
     country: Mapping[str, int]
     device: Mapping[str, int]
+
+    def grown(self, newer: CodeVocabularies) -> CodeVocabularies:
+        """This one with what another one knows beyond it behind its own codes, which stay."""
+        return CodeVocabularies(
+            gender=grown_codes(self.gender, newer.gender),
+            country=grown_codes(self.country, newer.country),
+            device=grown_codes(self.device, newer.device),
+        )
+
+
+def grown_codes(codes: Mapping[str, int], newer: Iterable[str]) -> dict[str, int]:
+    """Codes 1 to n, and those of the newer values that have none yet behind them, in their order."""
+    added = [value for value in newer if value not in codes]
+    return {**codes, **{value: len(codes) + place for place, value in enumerate(added, 1)}}
 
 
 def fit_codes(values: Sequence[str | None], *, min_count: int = 20, most: int = 255) -> dict[str, int]:

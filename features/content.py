@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from features.codes import grown_codes
 from features.schema import CONTENT_TOKENS
 
 CATALOGUE_COLUMNS: Final[dict[str, pl.DataType]] = {
@@ -40,17 +41,23 @@ class ContentVocabulary:
         return len(self.codes) + 1
 
 
-def fit_vocabulary(items: pl.DataFrame, *, min_items: int = 3, price_buckets: int = 16) -> ContentVocabulary:
-    """The tokens that at least `min_items` items carry; one that fewer carry says nothing about the next item."""
+def fit_vocabulary(
+    items: pl.DataFrame, known: ContentVocabulary | None = None, *, min_items: int = 3, price_buckets: int = 16
+) -> ContentVocabulary:
+    """The tokens that at least `min_items` items carry; one that fewer carry says nothing about the next item.
+
+    Args:
+        known: a vocabulary that is to grow: its codes and price buckets stay, new tokens follow.
+    """
     prices = items["price"].drop_nulls().to_numpy()
-    edges: list[float] = []
-    if prices.size:
+    edges: list[float] = list(known.price_edges) if known else []
+    if prices.size and known is None:
         quantiles = np.quantile(prices, np.linspace(0, 1, price_buckets + 1)[1:-1])
         edges = sorted({float(value) for value in quantiles})
     tokens = _tokens(items, edges)
     counts = tokens.group_by("token").agg(pl.len().alias("items")).filter(pl.col("items") >= min_items)
     ordered = counts.sort(["items", "token"], descending=[True, False])["token"].to_list()
-    return ContentVocabulary(codes={token: code for code, token in enumerate(ordered, 1)}, price_edges=edges)
+    return ContentVocabulary(codes=grown_codes(known.codes if known else {}, ordered), price_edges=edges)
 
 
 def content_codes(items: pl.DataFrame, vocabulary: ContentVocabulary) -> npt.NDArray[np.int32]:

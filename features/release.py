@@ -1,8 +1,8 @@
 """The files of one release, read and verified: what training publishes and the gateway serves.
 
 `model_repository/fusion/<release>/` holds `release.json` (the manifest), `items.parquet` (row i is item index i),
-`items.npy` (its vector), `vocabulary.json`, `probabilities.json`, `model.pt` and `encoder.pt`. Names are in
-`features.schema`.
+`items.npy` (its vector), `vocabulary.json`, `probabilities.json`, `model.pt`, `encoder.pt` and `weights.pt`. Names are
+in `features.schema`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from features.schema import (
 )
 
 RELEASE_FILES: Final = (MODULE_FILE, ENCODER_FILE, ITEMS_FILE, VECTORS_FILE, VOCABULARY_FILE, PROBABILITIES_FILE)
-"""Every file whose sha256 the manifest holds."""
+"""What serving needs. The manifest holds the sha256 of each, and of `weights.pt`, with which training goes on."""
 
 ITEM_COLUMNS: Final[dict[str, pl.DataType]] = {
     "item_id": pl.String(),

@@ -14,10 +14,10 @@ from sqlalchemy import Connection, Engine, Select, exists, func, insert, or_, se
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import aliased
 
-from features.database.models import Release, ReleaseChange
+from features.database.models import Answer, Release, ReleaseChange
 from features.release import Manifest, ReleaseError
 
-State = Literal["candidate", "canary", "live", "retired", "failed"]
+State = Literal["candidate", "canary", "live", "retired", "failed", "removed"]
 
 
 class NoSuchRelease(ReleaseError):
@@ -173,6 +173,32 @@ class ReleaseTable:
                 raise ReleaseError(f"release {release} is live; promote another first, or roll back")
             _set(connection, release, _state(connection, release), "retired", who, why)
 
+    def remove_unused(self, since_ms: int, who: str, why: str) -> list[int]:
+        """Gives releases that are no longer needed the state `removed`, for good; `features.housekeeping` says which.
+
+        Args:
+            since_ms: a release that changed its state or answered anybody since then stays.
+
+        Returns:
+            Their numbers; none where no release is live.
+        """
+        last_change = select(ReleaseChange.release, func.max(ReleaseChange.changed_time_ms)).group_by(
+            ReleaseChange.release
+        )
+        answered = select(Answer.release).where(Answer.answered_time_ms >= since_ms).distinct()
+        with self._engine.begin() as connection:
+            _lock(connection)
+            standing = _standing(connection)
+            if standing.live is None:
+                return []
+            kept = {standing.live, *standing.spares, *connection.scalars(answered)}
+            kept |= {release for release, changed_ms in connection.execute(last_change) if changed_ms >= since_ms}
+            over = select(Release.release).where(Release.state.in_(["retired", "failed"])).order_by(Release.release)
+            removed = [release for release in connection.scalars(over) if release not in kept]
+            for release in removed:
+                _change_state(connection, release, "removed", who, why)
+            return removed
+
     def live(self) -> int | None:
         """The release that is to serve, if any."""
         with self._engine.connect() as connection:
@@ -265,6 +291,8 @@ def _state(connection: Connection, release: int) -> str:
     state = connection.scalar(select(Release.state).where(Release.release == release))
     if state is None:
         raise _missing(release)
+    if state == "removed":
+        raise ReleaseError(f"release {release} was removed, its files are gone; publish its model again")
     return state
 
 

@@ -4,6 +4,8 @@
     ├── InvalidRequest        INVALID_ARGUMENT with google.rpc.BadRequest
     ├── NotFound              NOT_FOUND
     ├── NotPossible           FAILED_PRECONDITION
+    ├── Unauthenticated       UNAUTHENTICATED
+    ├── PermissionDenied      PERMISSION_DENIED
     ├── Overloaded            RESOURCE_EXHAUSTED with google.rpc.RetryInfo
     ├── DeadlinePassed        DEADLINE_EXCEEDED
     └── Unavailable           UNAVAILABLE
@@ -46,6 +48,14 @@ class NotFound(GatewayError):
 
 class NotPossible(GatewayError):
     """The shop is not in a state for it; trying again helps once that has changed."""
+
+
+class Unauthenticated(GatewayError):
+    """The call brings no API key that is in force."""
+
+
+class PermissionDenied(GatewayError):
+    """The API key is not for this method."""
 
 
 class Overloaded(GatewayError):

@@ -7,10 +7,11 @@ import gc
 import logging
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from braid.v1 import (
@@ -30,22 +31,30 @@ from braid.v1 import (
 from features.database.engine import open_database
 from features.erasure.tombstones import Tombstones
 from features.settings import Settings
+from server.access.exposure import check_exposure, is_loopback
+from server.access.guard import Guard
+from server.access.key_ring import KeyRing
+from server.access.tls import TlsFiles
 from server.catalogue.catalogue_follower import CatalogueFollower
 from server.catalogue.catalogue_index import CatalogueIndex
+from server.freshness import Freshness
+from server.health import Health
 from server.hydrate.feature_reader import FeatureReader
 from server.hydrate.purchase_history import PurchaseHistory
 from server.hydrate.shown_history import ShownHistory
 from server.infer.breaker import Breaker
 from server.infer.model import Model
 from server.infer.triton import Triton
-from server.metrics import serve_metrics
+from server.metrics import CALLS_UNDER_WAY, LIVE_RELEASE, SERVING, serve_metrics
 from server.overload import self_probe
 from server.overload.admission import Admission, CallLimit
+from server.overload.connections import server_options
 from server.record.answer_recorder import AnswerRecorder
 from server.record.eraser import Eraser
 from server.record.event_writer import EventWriter
 from server.record.shop_records import ShopRecords
 from server.releases.election import Election
+from server.releases.recorded_requests import RecordedRequests
 from server.releases.release_control import ReleaseControl
 from server.releases.release_follower import ReleaseFollower
 from server.releases.triton_versions import TritonVersions
@@ -56,12 +65,14 @@ from server.select.popularity import PopularItems
 from server.services.catalog import CatalogService
 from server.services.early_refusal import EarlyRefusal
 from server.services.events import EventService
+from server.services.intake import Intake
 from server.services.placement import PlacementService
 from server.services.recommendation import RecommendationService
 from server.services.release import ReleaseService
 from server.services.users import UserService
 from server.settings import GatewaySettings
 from server.shop import Shop
+from server.tracing import start_tracing
 
 LOG = logging.getLogger(__name__)
 
@@ -76,10 +87,6 @@ SERVICES = tuple(
         (release_pb2, "ReleaseService"),
     )
 )
-MAX_MESSAGE_BYTES = 8 * 1024 * 1024
-MAX_UNSEEN_CALLS = 512
-"""Calls that gRPC holds until the event loop takes them in. It drops more than that itself: a longer line is of calls
-whose callers have given up by their turn."""
 
 
 class AddressTaken(Exception):
@@ -120,9 +127,13 @@ class Gateway:
             catalogue=self._catalogue,
             features=self._features,
             versions=TritonVersions(self._triton, self._election, index),
+            recorded=RecordedRequests(self._engine, index, self._features, self._threads),
             breaker=breaker,
             threads=self._threads,
         )
+        self._freshness = Freshness(self._engine, self._live_release, self._threads)
+        LIVE_RELEASE.set_function(self._live_release)
+        CALLS_UNDER_WAY.set_function(lambda: self._limit.under_way)
         self._recorder = AnswerRecorder(
             self._engine, tombstones, max_answers=own.max_queued_answers, retention_days=own.answer_retention_days
         )
@@ -148,19 +159,28 @@ class Gateway:
         self._event_service = EventService(self._events, self._eraser, self._limit)
         self._records = ShopRecords(self._engine, tombstones, self._catalogue, self._rules, budget_s=write_budget_s)
         self._control = ReleaseControl(self._engine, settings.model_repository, self._releases, budget_s=write_budget_s)
-        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
-        recommends = recommendation_pb2.DESCRIPTOR.services_by_name["RecommendationService"].full_name
+        self._health = Health(SERVICES)
+        self._keys = KeyRing(
+            self._engine,
+            self._threads,
+            open_without_keys=is_loopback(settings.gateway_address)
+            or own.allow_anonymous
+            or own.tls_client_ca is not None,
+        )
+        self._probe_folder = TemporaryDirectory(prefix="braid-probe-")
+        recommends = recommendation_pb2.DESCRIPTOR.services_by_name["RecommendationService"]
         self._server = grpc.aio.server(
-            interceptors=[EarlyRefusal(recommends, self._admission)],
-            options=[
-                ("grpc.so_reuseport", int(own.share_port)),
-                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-                ("grpc.server.max_pending_requests", MAX_UNSEEN_CALLS // 2),  # from here on it drops some
-                ("grpc.server.max_pending_requests_hard_limit", MAX_UNSEEN_CALLS),
+            interceptors=[
+                Guard(self._keys),
+                EarlyRefusal(recommends, self._admission),
+                Intake(max_streams=own.max_streams, watch=f"/{health.SERVICE_NAME}/Watch"),
             ],
+            options=server_options(own),
+            maximum_concurrent_rpcs=own.max_calls + 2 * own.max_streams,
         )
         self._tasks: list[asyncio.Task[None]] = []
         self._end_metrics: Callable[[], None] = lambda: None
+        self._end_tracing: Callable[[], None] = lambda: None
         self.port = 0
 
     async def start(self) -> None:
@@ -168,6 +188,7 @@ class Gateway:
 
         Raises:
             AddressTaken: somebody else listens there.
+            Exposed, TlsError: it would be open to others, or has no TLS with these files.
         """
         limit = self._limit
         services: tuple[tuple[Callable[..., None], object], ...] = (
@@ -185,34 +206,48 @@ class Gateway:
             add(service, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection([*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
-        await self._say(health_pb2.HealthCheckResponse.NOT_SERVING)
+        await self._keys.refresh()
         address = self._settings.gateway_address
+        check_exposure(address, self._own, any_key=self._keys.any_key)
+        tls = TlsFiles.of(self._own)
+        probed = f"unix:{self._probe_folder.name}/gateway"  # for this user alone: it has no TLS
         try:
-            self.port = self._server.add_insecure_port(address)
-            probed = self._server.add_insecure_port("127.0.0.1:0")  # where processes share a port, this one is its own
+            if tls is None:
+                self.port = self._server.add_insecure_port(address)
+            else:
+                self.port = self._server.add_secure_port(address, tls.credentials())
+            self._server.add_insecure_port(probed)
         except RuntimeError:
             raise AddressTaken(
                 f"BRAID_GATEWAY_ADDRESS={address}: cannot listen there; stop what does, or choose another port"
             ) from None
         if self._own.metrics_address:
             self._end_metrics = self._begin_metrics()
+        if self._own.trace_address:
+            self._end_tracing = start_tracing(self._own.trace_address, self._own.trace_rate)
         await self._server.start()
-        LOG.info("listening on %s", address)
+        protection = "TLS" if tls and not tls.client_ca else "mutual TLS" if tls else "no TLS"
+        LOG.info("listening on %s: %s, %s", address, protection, "open to all" if self._keys.open else "API keys")
         for work in (
             self._catalogue.follow(),
             self._rules.follow(),
             self._popular.follow(),
             self._features.follow(),
             self._releases.follow(),
+            self._freshness.follow(),
+            self._keys.follow(),
             self_probe.follow(probed, self._admission),
             self._announce(),
         ):
             self._begin(work)
 
     async def stop(self) -> None:
-        """Health first, then the calls under way within the grace, then the parts."""
-        LOG.info("draining for at most %g s", self._own.drain_s)
-        await self._health.enter_graceful_shutdown()
+        """Health first, while calls are still taken; then the calls under way within the grace, then the parts."""
+        LOG.info("draining for at most %g s", self._own.notice_s + self._own.drain_s)
+        self._health.drain()
+        SERVING.set(0)
+        await asyncio.sleep(self._own.notice_s)
+        self._health.end()
         self._event_service.drain()
         await self._server.stop(self._own.drain_s)
         for task in self._tasks:
@@ -223,9 +258,14 @@ class Gateway:
             await asyncio.get_running_loop().run_in_executor(None, part.close)
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._end_metrics()
+        await asyncio.get_running_loop().run_in_executor(None, self._end_tracing)
         self._election.resign()
         self._engine.dispose()
+        self._probe_folder.cleanup()
         LOG.info("stopped")
+
+    def _live_release(self) -> int:
+        return self._releases.current.number if self._releases.current else 0
 
     def _begin_metrics(self) -> Callable[[], None]:
         try:
@@ -245,12 +285,9 @@ class Gateway:
         await self._releases.settled.wait()
         gc.collect()
         gc.freeze()  # else each full collection walks all that Feast imported, and every call waits for 0.2 s
-        await self._say(health_pb2.HealthCheckResponse.SERVING)
+        self._health.serve()
+        SERVING.set(1)
         LOG.info("serving")
-
-    async def _say(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
-        for service in ("", *SERVICES):
-            await self._health.set(service, status)
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)

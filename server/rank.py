@@ -7,6 +7,7 @@ import logging
 import numpy as np
 import numpy.typing as npt
 
+from features.answers import RANKED
 from features.schema import Tier
 from features.shopper import Shopper
 from server.catalogue.catalogue_index import Rows
@@ -79,7 +80,7 @@ def _answer(
 ) -> Ranking:
     """The answer, remembered without a page: how the caller arranges the items is not known here."""
     item_ids = [*query.item_ids, *(item.item_id for item in query.items)]
-    answer = shop.remember(query.shopper, shopper, tier, request, options={"ranked_item_ids": item_ids})
+    answer = shop.remember(query.shopper, shopper, tier, request, options={RANKED: item_ids})
     return Ranking(
         scores=scores.tolist(),
         unknown=unknown.tolist(),

@@ -32,6 +32,7 @@ from server.select.placement_rules import lay_out, placed_pins
 from server.select.reasons import reasons_of
 from server.select.selection import last_score, more_is_known
 from server.shop import Shop
+from server.stages import SELECT, Stage
 
 LOG = logging.getLogger(__name__)
 
@@ -77,7 +78,8 @@ class _Page:
         shopper, index = self._shopper, self._shop.index
         requests = self._allowed.requests(shopper, release, index)
         answers = await self._shop.model.fuse(*requests, deadline=deadline)
-        page = await self._page(release, answers, deadline)
+        with Stage(SELECT):
+            page = await self._page(release, answers, deadline)
         reasons: list[Reason | None] = []
         if self._query.explain and page.rows.size:
             scores = page.scores - self._allowed.boosts(page.rows)
@@ -104,15 +106,16 @@ class _Page:
         def best(mask: Mask) -> tuple[Rows, Floats, bool]:
             return self._shop.popular.current.best(names, category, mask, count)
 
-        page, left, in_segment = self._empty_page(release), self._allowed.but(self._pinned_rows), False
-        while not page.done:
-            rows, scores, boosts, chosen = left.most_popular(best)
-            page.take(rows[:count], (scores + boosts)[:count])
-            in_segment = in_segment or chosen
-            if rows.size < count:
-                break
-            left = self._allowed.but(page.closed(self.mask))
-        explore(self._shop, query, page, self.mask, release, None)
+        with Stage(SELECT):
+            page, left, in_segment = self._empty_page(release), self._allowed.but(self._pinned_rows), False
+            while not page.done:
+                rows, scores, boosts, chosen = left.most_popular(best)
+                page.take(rows[:count], (scores + boosts)[:count])
+                in_segment = in_segment or chosen
+                if rows.size < count:
+                    break
+                left = self._allowed.but(page.closed(self.mask))
+            explore(self._shop, query, page, self.mask, release, None)
         return self._answer(
             page,
             tier=Tier.SEGMENT if in_segment else Tier.POPULAR,

@@ -21,7 +21,7 @@ from server.hydrate.purchase_history import PurchaseHistory
 from server.hydrate.shown_history import ShownHistory
 from server.infer.model import Model
 from server.infer.triton import FusionRequest
-from server.metrics import STALE_INTERESTS
+from server.metrics import STALE_INTERESTS, count_answer
 from server.queries import ItemFilter
 from server.record.answer_recorder import AnswerRecorder
 from server.record.attribution import new_token
@@ -98,6 +98,7 @@ class Shop:
             inputs=request.shopper_inputs if request else None,
         )
         self.recorder.record(answer)
+        count_answer(tier.name, release)
         return answer
 
     async def bought_item_ids(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -10,10 +11,13 @@ from pathlib import Path
 
 import pytest
 from google.protobuf import text_format
+from torch import nn
 from tritonclient.grpc import model_config_pb2
 
 from features import schema
 from features.settings import ROOT
+from server.infer.triton import MAX_BATCH
+from training.export import FusionServing, TowerServing
 
 Imports = dict[Path, set[str]]
 
@@ -81,22 +85,50 @@ def test_one_module_of_the_gateway_knows(target: tuple[str, ...]) -> None:
 
 
 CONFIGURED = [
-    (schema.FUSION_MODEL, schema.FUSION_INPUTS, schema.FUSION_OUTPUTS),
-    (schema.ITEM_TOWER_MODEL, schema.ITEM_TOWER_INPUTS, schema.ITEM_TOWER_OUTPUTS),
+    (schema.FUSION_MODEL, schema.FUSION_INPUTS, schema.FUSION_OUTPUTS, FusionServing),
+    (schema.ITEM_TOWER_MODEL, schema.ITEM_TOWER_INPUTS, schema.ITEM_TOWER_OUTPUTS, TowerServing),
 ]
 
 
-@pytest.mark.parametrize(("model", "inputs", "outputs"), CONFIGURED)
+Tensors = tuple[schema.Tensor, ...]
+
+
+@pytest.mark.parametrize(("model", "inputs", "outputs", "module"), CONFIGURED)
 def test_configuration_names_the_tensors_of_the_schema(
-    model: str, inputs: tuple[schema.Tensor, ...], outputs: tuple[schema.Tensor, ...]
+    model: str, inputs: Tensors, outputs: Tensors, module: type[nn.Module]
 ) -> None:
-    text = (ROOT / "model_repository" / model / "config.pbtxt").read_text()
-    config = text_format.Parse(text, model_config_pb2.ModelConfig())
+    config = configuration(model)
     assert [_tensor(entry) for entry in config.input] == [(t.name, f"TYPE_{t.dtype}", t.dims) for t in inputs]
     expected = [(schema.output_name(i, t), f"TYPE_{t.dtype}", t.dims) for i, t in enumerate(outputs)]
     assert [_tensor(entry) for entry in config.output] == expected
+    taken = list(inspect.signature(module.forward).parameters)[1:]
+    assert taken == [entry.name for entry in config.input], "LibTorch's backend takes inputs by the argument's name"
+
+
+@pytest.mark.parametrize("model", [schema.FUSION_MODEL, schema.ITEM_TOWER_MODEL])
+def test_configuration_is_complete_for_both_runtimes(model: str) -> None:
+    config = configuration(model)
     assert (config.name, config.backend, config.platform) == (model, "pytorch", "pytorch_libtorch")
-    assert "INTER_OP_THREAD_COUNT" not in config.parameters  # loading the model a second time would abort the server
+    assert config.max_batch_size == MAX_BATCH, "the gateway's batches are what Triton takes"
+    assert config.HasField("dynamic_batching")
+    assert [(group.kind, group.count) for group in config.instance_group] == [
+        (model_config_pb2.ModelInstanceGroup.KIND_AUTO, 1)
+    ]
+    assert config.version_policy.WhichOneof("policy_choice") == "specific", (
+        "versions are loaded by name, not the latest"
+    )
+    assert list(config.parameters) == ["INTRA_OP_THREAD_COUNT"]  # inter-op: a second load would abort the server
+    set_fields = {field.name for field, _ in config.ListFields()}
+    assert set_fields == {
+        *("name", "platform", "backend", "max_batch_size", "input", "output"),
+        *("dynamic_batching", "instance_group", "version_policy", "parameters"),
+    }  # no warm-up: the width of `long_interest` is the release's; the gateway asks before it switches
+
+
+def configuration(model: str) -> model_config_pb2.ModelConfig:
+    """A model's config.pbtxt; one with an unknown field does not parse."""
+    text = (ROOT / "model_repository" / model / "config.pbtxt").read_text()
+    return text_format.Parse(text, model_config_pb2.ModelConfig())
 
 
 def _tensor(entry: model_config_pb2.ModelInput | model_config_pb2.ModelOutput) -> tuple[str, str, tuple[int, ...]]:

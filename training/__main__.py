@@ -163,6 +163,26 @@ def publish(
         console.print(f"published release {number}")
 
 
+@app.command()
+def update(
+    test_from: TestFrom = None,
+    why: Annotated[str, typer.Option(help="Kept in the release table.")] = "updated",
+    threads: Threads = 2,
+) -> None:
+    """Goes on with the live release on what happened since, and publishes: one line for cron."""
+    import torch
+
+    from training.update import update as update_release
+
+    torch.set_num_threads(threads)
+    with clear_errors():
+        number, trained = update_release(
+            load_settings(), test_from_ms=_date_ms(test_from), why=why, note=lambda line: console.print(line)
+        )
+        _print_figures(trained.report["variants"] | trained.report["baselines"])
+        console.print(f"published release {number}")
+
+
 def _date_ms(value: str | None) -> int | None:
     if value is None:
         return None

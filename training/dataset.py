@@ -76,12 +76,17 @@ class Log:
 
 
 def read_log(
-    folder: Path, vocabularies: CodeVocabularies | None = None, catalogue: pl.DataFrame | None = None
+    folder: Path,
+    vocabularies: CodeVocabularies | None = None,
+    catalogue: pl.DataFrame | None = None,
+    *,
+    grow: bool = False,
 ) -> tuple[Log, Moments]:
     """Reads `events.parquet`, `items.parquet` and `users.parquet` as `python -m features build` writes them.
 
     Args:
         vocabularies, catalogue: those of an earlier run; by default fitted on the users, and `items.parquet`.
+        grow: what the users hold beyond the vocabularies given gets codes behind theirs.
 
     Raises:
         DataError: a file is missing, or there is nothing to learn from.
@@ -100,10 +105,11 @@ def read_log(
     users = pl.DataFrame({"shopper": shopper_ids}).join(
         pl.read_parquet(folder / "users.parquet"), on="shopper", how="left", maintain_order="left"
     )
-    if vocabularies is None:
-        vocabularies = CodeVocabularies(
+    if vocabularies is None or grow:
+        fitted = CodeVocabularies(
             gender=fit_codes(users["gender"].to_list()), country=fit_codes(users["country"].to_list()), device={}
         )
+        vocabularies = fitted if vocabularies is None else vocabularies.grown(fitted)
     times_ms = events["event_time_ms"].to_numpy().astype(np.int64)
     number = events["number"].to_numpy().astype(np.int64)
     log = Log(

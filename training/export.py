@@ -215,9 +215,9 @@ def save_module(module: nn.Module, path: Path) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 
-def load_module(path: Path) -> torch.jit.ScriptModule:
-    """Reads what `save_module` wrote."""
+def load_module(path: Path, device: torch.device | str = "cpu") -> torch.jit.ScriptModule:
+    """Reads what `save_module` wrote; a frozen module goes to its device now or never."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch.jit")
-        module: torch.jit.ScriptModule = torch.jit.load(str(path), map_location="cpu").eval()
+        module: torch.jit.ScriptModule = torch.jit.load(str(path), map_location=device).eval()
     return module

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -23,12 +24,13 @@ from features.content import ContentVocabulary, content_codes, fit_vocabulary
 from training.batches import Asked, Batch, BatchMaker
 from training.config import Config
 from training.cooccurrence import cooccurrence_vectors
+from training.dataset import Log
 from training.evaluate import Stage, measure, rank
 from training.fusion import FusionModel
 from training.item_tower import ItemTower
 from training.item_trend import ItemTrend
 from training.losses import sampled_loss, softmax_loss
-from training.moments import DAY_MS, popularity_scores
+from training.moments import DAY_MS, END_OF_TIME_MS, Moments, popularity_scores
 from training.scoring import ModelScorer, read_batch
 from training.transitions import Followers
 
@@ -36,6 +38,8 @@ WARM_UP_STEPS = 50
 LAST_RATE = 0.1
 POPULARITY_DAYS = 30.0
 """Half-life of the popularity from which item biases start."""
+MORE_EPOCHS = 4
+"""Passes over what is new when a fitted model goes on; with one of them it follows a little more slowly."""
 VALIDATION_MOMENTS = 4000
 """Moments of the tuning stage's test that an epoch is judged by."""
 
@@ -62,23 +66,27 @@ class Fitted:
 
 def build_model(stage: Stage, config: Config) -> tuple[FusionModel, ContentVocabulary]:
     """A model with weights drawn from the configured seed; items without events to learn from are known by content."""
-    torch.manual_seed(config.fit.seed)
     log = stage.log
     vocabulary = fit_vocabulary(log.catalogue)
-    content = content_codes(log.catalogue, vocabulary)
+    model = empty_model(log, vocabulary, config)
     start = cooccurrence_vectors(log, stage.learn, config.model.dim)
+    popularity = np.log1p(popularity_scores(stage.moments, log.item_count, POPULARITY_DAYS))
+    model.tower.start_from(torch.from_numpy(start), torch.from_numpy(popularity.astype(np.float32)))
+    take_note(model, stage)
+    return model, vocabulary
+
+
+def empty_model(log: Log, vocabulary: ContentVocabulary, config: Config) -> FusionModel:
+    """A model over the catalogue of a log that knows nothing of its events, weights drawn from the seed."""
+    torch.manual_seed(config.fit.seed)
     tower = ItemTower(
-        torch.from_numpy(content),
+        torch.from_numpy(content_codes(log.catalogue, vocabulary)),
         torch.zeros(log.item_count),
         vocabulary.size,
         config.model.dim,
         config.model.content,
     )
-    popularity = np.log1p(popularity_scores(stage.moments, log.item_count, POPULARITY_DAYS))
-    tower.start_from(torch.from_numpy(start), torch.from_numpy(popularity.astype(np.float32)))
-    model = FusionModel(config.model, tower, log.vocabularies)
-    _take_note(model, stage)
-    return model, vocabulary
+    return FusionModel(config.model, tower, log.vocabularies)
 
 
 def fit(
@@ -95,7 +103,7 @@ def fit(
 
     Args:
         final: None, or one whose moments are no more than the tuning stage's: the best epoch is the model.
-        folder: gets `checkpoint.pt` after every epoch and TensorBoard's log.
+        folder: gets `checkpoint.pt` after every epoch and TensorBoard's log, in place of an earlier run's.
         resume: go on from `folder/checkpoint.pt`.
         device: "cpu", or "cuda" where encoders run in bfloat16.
     """
@@ -106,6 +114,8 @@ def fit(
     run = _Run(model=model, optimizer=_optimizer(model, config), config=config, folder=folder, device=device)
     if resume:
         run.load()
+    else:
+        shutil.rmtree(folder / "tensorboard", ignore_errors=True)
     begin = time.monotonic()
     maker = BatchMaker.of(model, tuning.log)
     learned = maker.ask(tuning.moments, ItemTrend.of(tuning.moments, tuning.log.item_count))
@@ -124,11 +134,7 @@ def fit(
         run.restore_best()
         held_out = copy.deepcopy(model).eval()
         if final is not None and options.final_epochs and len(final.moments) > len(tuning.moments):
-            everything = maker.ask(final.moments, ItemTrend.of(final.moments, final.log.item_count))
-            run.epoch = options.epochs
-            _take_note(model, final)
-            for _ in range(options.final_epochs):
-                run.train_epoch(maker, everything, final.learn)
+            run.see(maker, final, final.moments, options.final_epochs)
     return Fitted(
         model=model.eval(),
         held_out=held_out,
@@ -140,7 +146,17 @@ def fit(
     )
 
 
-def _take_note(model: FusionModel, stage: Stage) -> None:
+def go_on(model: FusionModel, stage: Stage, since_ms: int, config: Config, *, folder: Path) -> FusionModel:
+    """Goes on with a model that has learned what the stage holds before a point in time, at the last learning rate.
+
+    The model itself changes: it takes note of the whole stage, and learns the stage's moments from that time on.
+    """
+    run = _Run(model=model, optimizer=_optimizer(model, config), config=config, folder=folder, device="cpu")
+    run.see(BatchMaker.of(model, stage.log), stage, stage.moments.between(since_ms, END_OF_TIME_MS), MORE_EPOCHS)
+    return model.eval()
+
+
+def take_note(model: FusionModel, stage: Stage) -> None:
     """What a stage lets the model know without fitting: items with events, their trends, and what followed what."""
     known = stage.log.items[(stage.log.items >= 0) & stage.learn]
     seen = np.bincount(known, minlength=stage.log.item_count) > 0
@@ -206,6 +222,14 @@ class _Run:
             progress.set_postfix(loss=f"{total / seen:.3f}", best=f"{max(self.best, 0):.4f}")
         self.epoch += 1
         return total / max(seen, 1)
+
+    def see(self, maker: BatchMaker, stage: Stage, moments: Moments, epochs: int) -> None:
+        """Takes note of a stage and learns some of its moments, at the last learning rate."""
+        asked = maker.ask(moments, ItemTrend.of(stage.moments, stage.log.item_count))
+        self.epoch = self.config.fit.epochs
+        take_note(self.model, stage)
+        for _ in range(epochs):
+            self.train_epoch(maker, asked, stage.learn)
 
     def step_on(self, batch: Batch, chances: torch.Tensor | None) -> float:
         """One step of the optimizer; the loss."""

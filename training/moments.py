@@ -15,6 +15,8 @@ import polars as pl
 from features.schema import EventType
 
 DAY_MS = 86_400_000
+END_OF_TIME_MS = 1 << 60
+"""Later than any event."""
 
 Ints = npt.NDArray[np.int32]
 Longs = npt.NDArray[np.int64]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -12,13 +13,13 @@ import polars as pl
 
 from features.outcome_features import relative_popularity
 from features.probabilities import Probabilities
-from training.baselines import measure_baselines
+from training.baselines import BASELINES, measure_baselines
 from training.config import Config
 from training.dataset import Log, read_log
 from training.evaluate import Protocol, Stage, measure, rank, split_times, stage_by_time
 from training.fit import POPULARITY_DAYS, fit
 from training.fusion import FusionModel
-from training.moments import Ints, Moments, popularity_scores
+from training.moments import END_OF_TIME_MS, Ints, Moments, popularity_scores
 from training.outcomes import calibrate
 from training.report import Figures, write_figures
 from training.returning import fit_return
@@ -27,7 +28,6 @@ from training.scoring import ModelScorer
 from training.trained import TrainedModel, release_items
 
 SAMPLES = 16
-END_OF_TIME_MS = 1 << 60
 VARIANTS = {"fusion": (True, True), "long-term only": (True, False), "recent only": (False, True)}
 """The model, and the same model with either strand left out."""
 
@@ -66,7 +66,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     tuning, final = stages(log, moments, split, protocol)
     fitted = fit(tuning, final, config, folder=folder, resume=resume)
-    measured = _measure(fitted.model, tuning, final, folder)
+    measured = measure_model(fitted.model, tuning, final, folder)
     trained = TrainedModel(
         model=fitted.model,
         config=config,
@@ -75,13 +75,7 @@ def train(
         codes=log.vocabularies,
         samples=real_samples(fitted.model, log, moments),
         probabilities=probabilities(fitted.held_out, tuning, split),
-        report={
-            "data_window": split.describe(log),
-            "metrics": measured["fusion"],
-            "variants": {name: measured[name] for name in VARIANTS},
-            "baselines": {name: row for name, row in measured.items() if name not in VARIANTS},
-            "history": fitted.history,
-        },
+        report=report(split.describe(log), measured, fitted.history),
     )
     trained.save(folder)
     return trained
@@ -102,7 +96,7 @@ def evaluate(
     if test_from_ms is None:
         test_from_ms = int(datetime.fromisoformat(trained.report["data_window"]["test_from"]).timestamp() * 1000)
     split = Split(*split_times(moments, test_from_ms))
-    return _measure(trained.model, *stages(log, moments, split, protocol), folder)
+    return measure_model(trained.model, *stages(log, moments, split, protocol), folder)
 
 
 def stages(log: Log, moments: Moments, split: Split, protocol: Protocol) -> tuple[Stage, Stage]:
@@ -113,16 +107,34 @@ def stages(log: Log, moments: Moments, split: Split, protocol: Protocol) -> tupl
     )
 
 
-def _measure(model: FusionModel, tuning: Stage, final: Stage, folder: Path) -> dict[str, dict[str, float]]:
+def measure_model(
+    model: FusionModel, tuning: Stage, final: Stage, folder: Path, beside: Mapping[str, FusionModel] | None = None
+) -> Figures:
+    """Figures of the model, of either strand alone, of other models beside it and of the baselines, by name.
+
+    They are written into the folder, with the model's predictions.
+    """
     ranked = {
         name: rank(ModelScorer(model, final.log, use_long=use_long, use_recent=use_recent), final)
         for name, (use_long, use_recent) in VARIANTS.items()
     }
+    ranked |= {name: rank(ModelScorer(other, final.log), final) for name, other in (beside or {}).items()}
     figures = {name: measure(final.test, items) for name, items in ranked.items()}
     figures |= measure_baselines(tuning, final)
     write_figures(folder, figures)
     predictions(final, ranked["fusion"]).write_parquet(folder / "predictions.parquet")
     return figures
+
+
+def report(data_window: dict[str, Any], measured: Figures, history: list[dict[str, float]]) -> dict[str, Any]:
+    """What a run tells of itself."""
+    return {
+        "data_window": data_window,
+        "metrics": measured["fusion"],
+        "variants": {name: row for name, row in measured.items() if name not in BASELINES},
+        "baselines": {name: row for name, row in measured.items() if name in BASELINES},
+        "history": history,
+    }
 
 
 def predictions(stage: Stage, ranked: Ints) -> pl.DataFrame:

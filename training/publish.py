@@ -18,8 +18,10 @@ import numpy as np
 import polars as pl
 import torch
 from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError
 
-from features.database.engine import open_database
+from features.database.engine import DatabaseError, open_database
+from features.housekeeping import remove_old_releases
 from features.locks import LockTaken, locked
 from features.materialize import materialize
 from features.release import RELEASE_FILES, Manifest, ReleaseError, file_sha256, write_vocabulary
@@ -34,6 +36,7 @@ from features.schema import (
     PROBABILITIES_FILE,
     VECTORS_FILE,
     VOCABULARY_FILE,
+    WEIGHTS_FILE,
     feature_service,
     interest_view,
     schema_hash,
@@ -94,6 +97,10 @@ def publish(
         table.change_state(number, "live", who(), why)
         note(f"release {number} is live")
     engine.dispose()
+    try:
+        remove_old_releases(settings, note=note)
+    except (OSError, DatabaseError, OperationalError) as error:
+        note(f"old releases stay until the next publish, or `python -m training release clean`: {error}")
     return number
 
 
@@ -142,6 +149,7 @@ def write_candidate(trained: TrainedModel, number: int, folder: Path) -> Manifes
     trained.items.with_columns(bias=pl.Series(bias.numpy(), dtype=pl.Float32)).write_parquet(fusion / ITEMS_FILE)
     write_vocabulary(fusion / VOCABULARY_FILE, trained.content, trained.codes)
     (fusion / PROBABILITIES_FILE).write_text(json.dumps(trained.probabilities.to_json()))
+    trained.save_weights(fusion / WEIGHTS_FILE)
     manifest = Manifest(
         release=number,
         created_time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -155,7 +163,7 @@ def write_candidate(trained: TrainedModel, number: int, folder: Path) -> Manifes
         feature_service=feature_service(number),
         feature_view=interest_view(number),
         torch_version=torch.__version__,
-        files={name: file_sha256(fusion / name) for name in RELEASE_FILES},
+        files={name: file_sha256(fusion / name) for name in (*RELEASE_FILES, WEIGHTS_FILE)},
     )
     (fusion / MANIFEST_FILE).write_text(json.dumps(manifest.to_json(), indent=2))
     tower_files = {MODULE_FILE: file_sha256(item_tower / MODULE_FILE)}

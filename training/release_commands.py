@@ -86,3 +86,13 @@ def retire_release(release: int, why: Why = "retired") -> None:
     with clear_errors():
         ReleaseTable(open_database(load_settings().log_url)).retire(release, who(), why)
         console.print(f"release {release} is retired")
+
+
+@release_app.command("clean")
+def clean_releases() -> None:
+    """Removes releases that are no longer needed, with their files, views and vectors; each publish does it as well."""
+    from features.housekeeping import remove_old_releases
+
+    with clear_errors():
+        removed = remove_old_releases(load_settings(), note=lambda line: console.print(line))
+        console.print(f"{len(removed)} releases were no longer needed")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,11 @@ from features.codes import CodeVocabularies
 from features.content import ContentVocabulary, content_codes
 from features.probabilities import Probabilities
 from features.release import ReleaseError, content_matrix, read_probabilities, read_vocabulary, write_vocabulary
-from features.schema import PROBABILITIES_FILE
+from features.schema import PROBABILITIES_FILE, WEIGHTS_FILE
 from training.config import Config
 from training.dataset import DataError
 from training.fusion import FusionModel
 from training.item_tower import ItemTower
-
-WEIGHTS = "weights.pt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,15 +48,21 @@ class TrainedModel:
     def save(self, folder: Path) -> None:
         """Writes the folder; `weights.pt` comes last, so a folder that has it is whole."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / WEIGHTS).unlink(missing_ok=True)
+        (folder / WEIGHTS_FILE).unlink(missing_ok=True)
         self.items.write_parquet(folder / "items.parquet")
         write_vocabulary(folder / "vocabulary.json", self.content, self.codes)
         (folder / PROBABILITIES_FILE).write_text(json.dumps(self.probabilities.to_json()))
         np.savez(folder / "samples.npz", **self.samples)  # type: ignore[arg-type]
         (folder / "report.json").write_text(json.dumps(self.report, indent=2))
-        beside = folder / f"{WEIGHTS}.part"
-        torch.save({"state": self.model.state_dict(), "config": self.config.to_dict()}, beside)
-        beside.replace(folder / WEIGHTS)
+        beside = folder / f"{WEIGHTS_FILE}.part"
+        self.save_weights(beside)
+        beside.replace(folder / WEIGHTS_FILE)
+
+    def save_weights(self, path: Path) -> None:
+        """Writes state and configuration, tensors and plain values alone: read with `weights_only`."""
+        content = BytesIO()  # torch itself may end the process where the disk is full
+        torch.save({"state": self.model.state_dict(), "config": self.config.to_dict()}, content)
+        path.write_bytes(content.getbuffer())
 
 
 def load_trained(folder: Path) -> TrainedModel:
@@ -66,13 +71,13 @@ def load_trained(folder: Path) -> TrainedModel:
     Raises:
         DataError: there is no finished run in the folder, or one of another version.
     """
-    if not (folder / WEIGHTS).exists():
-        raise DataError(f"{folder / WEIGHTS} is missing; run `python -m training train` first")
-    stored = torch.load(folder / WEIGHTS, weights_only=True)
+    if not (folder / WEIGHTS_FILE).exists():
+        raise DataError(f"{folder / WEIGHTS_FILE} is missing; run `python -m training train` first")
+    stored = torch.load(folder / WEIGHTS_FILE, weights_only=True)
     try:
         config = Config.from_dict(stored["config"])
     except (TypeError, ValueError) as error:
-        raise DataError(f"{folder / WEIGHTS}: {error}; run `python -m training train` again") from None
+        raise DataError(f"{folder / WEIGHTS_FILE}: {error}; run `python -m training train` again") from None
     items = pl.read_parquet(folder / "items.parquet")
     content, codes = read_vocabulary(folder / "vocabulary.json")
     try:
@@ -91,7 +96,7 @@ def load_trained(folder: Path) -> TrainedModel:
         model.load_state_dict(stored["state"])
     except RuntimeError:
         raise DataError(
-            f"{folder / WEIGHTS} was made by another version; run `python -m training train` again"
+            f"{folder / WEIGHTS_FILE} was made by another version; run `python -m training train` again"
         ) from None
     with np.load(folder / "samples.npz") as samples:
         return TrainedModel(

@@ -38,6 +38,10 @@ class Interval:
         tail = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
         return Interval(value=value, low=float(low), high=float(high), p=min(1.0, 2.0 * (tail + 1) / (len(drawn) + 1)))
 
+    def text(self) -> str:
+        """A gain with its interval."""
+        return f"{self.value:+.4f} ({self.low:+.4f} to {self.high:+.4f})"
+
 
 def differences(
     figures: Floats, shoppers: Longs, *, mean_of_shoppers: bool, resamples: int = RESAMPLES, seed: int = SEED

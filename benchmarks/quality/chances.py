@@ -32,9 +32,9 @@ from benchmarks.quality.calibration import Forecast, forecast, reliability_curve
 from benchmarks.quality.folders import CACHE, SIMULATED
 from benchmarks.quality.plots import save
 from benchmarks.quality.shop import simulate_shop
-from benchmarks.quality.tables import Table
+from benchmarks.table import Table
 from features.outcome_features import relative_popularity
-from features.schema import EventType
+from features.schema import WEIGHTS_FILE, EventType
 from features.settings import ROOT
 from training.asked import asked_moments
 from training.dataset import DataError, read_log
@@ -42,7 +42,7 @@ from training.evaluate import split_times
 from training.fit import POPULARITY_DAYS
 from training.moments import popularity_scores
 from training.outcomes import WINDOW_MS, Shelves, candidates, outcomes
-from training.trained import WEIGHTS, load_trained
+from training.trained import load_trained
 
 MOMENTS = 4000
 SHELVES = Shelves(best=100, popular=20, any=100)
@@ -127,7 +127,7 @@ def train_simulated() -> Path:
     """
     home = CACHE / SIMULATED / "home"
     simulate_shop(home)
-    if not (home / "training" / WEIGHTS).exists():
+    if not (home / "training" / WEIGHTS_FILE).exists():
         environment = {name: value for name, value in os.environ.items() if not name.startswith("BRAID_")}
         command = [sys.executable, "-m", "training", "train"]
         if subprocess.run(command, cwd=ROOT, env=environment | {"BRAID_HOME": str(home)}).returncode:

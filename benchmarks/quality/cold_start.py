@@ -34,10 +34,10 @@ from benchmarks.quality.folders import CACHE, SplitBy, open_task
 from benchmarks.quality.newcomers import HELD_OUT, SEED, Bools, Newcomers, held_out, without
 from benchmarks.quality.plots import save
 from benchmarks.quality.results import FORMAT, Job
-from benchmarks.quality.tables import Table
 from benchmarks.quality.task import Task
 from benchmarks.quality.variants import FUSED
 from benchmarks.record import machine
+from benchmarks.table import Table
 from features.item_statistics import item_statistics, segments
 from server.select.popularity import Popularity, Segment
 from training.config import Config
@@ -188,16 +188,12 @@ def table(task: Task, lines: list[Line], visits: int) -> Table:
                 f"{line.ndcg:.4f}",
                 f"{line.recall:.4f}",
                 f"{line.unseen_ndcg:.4f}",
-                _interval(line.gain),
-                _interval(line.step),
+                line.gain.text() if line.gain else "",
+                line.step.text() if line.step else "",
             )
             for line in lines
         ),
     )
-
-
-def _interval(found: Interval | None) -> str:
-    return "" if found is None else f"{found.value:+.4f} ({found.low:+.4f} to {found.high:+.4f})"
 
 
 def write(folder: Path, task: Task, lines: list[Line], visits: int) -> None:

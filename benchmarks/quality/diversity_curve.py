@@ -32,11 +32,11 @@ from benchmarks.quality.gate_report import kept_model
 from benchmarks.quality.lists import PLACES, Shelf
 from benchmarks.quality.plots import save
 from benchmarks.quality.results import Job
-from benchmarks.quality.tables import Table
 from benchmarks.quality.task import Task
 from benchmarks.quality.variants import FUSED
 from benchmarks.quality.worker import BenchError, result_of
 from benchmarks.record import machine
+from benchmarks.table import Table
 from server.releases.loaded_release import unit_length
 from server.select.diversity import POOL, spread_out
 from training.dataset import DataError

@@ -29,10 +29,10 @@ from benchmarks.quality.folders import CACHE, SplitBy, open_task
 from benchmarks.quality.gate_signals import LAST_ITEMS, Signal, hours_since, likeness, signal, visit_events
 from benchmarks.quality.plots import save
 from benchmarks.quality.results import Job
-from benchmarks.quality.tables import Table
 from benchmarks.quality.task import Task
 from benchmarks.quality.variants import FUSED
 from benchmarks.quality.worker import BenchError, result_of
+from benchmarks.table import Table
 from training.config import Config
 from training.dataset import DataError
 from training.evaluate import CHUNK, rank

@@ -25,7 +25,7 @@ from rich.console import Console
 from benchmarks.quality.calibration import Forecast, forecast, reliability_curve
 from benchmarks.quality.folders import CACHE, SIMULATED, SplitBy, open_task
 from benchmarks.quality.plots import save
-from benchmarks.quality.tables import Table
+from benchmarks.table import Table
 from features.schema import RETURN_FEATURES
 from training.dataset import DataError, Log
 from training.logistic import fit_logistic

@@ -1,4 +1,5 @@
-"""The tables: event log, sign-ins, answers, tombstones, catalogue, users, placement rules, item statistics, releases.
+"""The tables: event log, sign-ins, answers, tombstones, catalogue, users, placement rules, item statistics, releases,
+API keys.
 
 SQLAlchemy 2, typed, SQLite and PostgreSQL.
 
@@ -181,7 +182,7 @@ class Release(Base):
 
     release: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     state: Mapped[str] = mapped_column(String(16))
-    """candidate, canary, live, retired or failed. At most one is live."""
+    """`features.releases.State`. At most one is live."""
     kept: Mapped[bool] = mapped_column(default=False)
     """Somebody asked that it be held ready beside the live one."""
     manifest: Mapped[dict[str, Any]] = mapped_column(JSON)
@@ -200,3 +201,23 @@ class ReleaseChange(Base):
     changed_time_ms: Mapped[int] = mapped_column(BigInteger)
     who: Mapped[str] = mapped_column(String(128))
     why: Mapped[str] = mapped_column(Text)
+
+
+class ApiKey(Base):
+    """Who may call the gateway, and what: `server.access.key_table`."""
+
+    __tablename__ = "api_keys"
+
+    key_id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    """Names it in lists and logs; no secret."""
+    name: Mapped[str] = mapped_column(String(128))
+    """Whose it is, for people."""
+    secret_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    """SHA-256 of the secret, in hexadecimal digits."""
+    scopes: Mapped[list[str]] = mapped_column(JSON)
+    calls_per_s: Mapped[float]
+    """0: no limit."""
+    burst: Mapped[int]
+    """Calls at once, before the rate holds; 0 where there is no limit."""
+    created_time_ms: Mapped[int] = mapped_column(BigInteger)
+    revoked_time_ms: Mapped[int | None] = mapped_column(BigInteger)

@@ -16,6 +16,7 @@ from features.catalogue import Catalogue, CatalogueItem
 from server.catalogue.catalogue_index import CatalogueIndex
 from server.errors import ModelUnavailable
 from server.infer.triton import Triton
+from server.metrics import CATALOGUE_READ_TIME_SECONDS
 from server.releases.loaded_release import LoadedRelease
 
 LOG = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class CatalogueFollower:
                 for release in self._releases:
                     self._note_new(release, items)
                 self._changed.set()
+            CATALOGUE_READ_TIME_SECONDS.set_to_current_time()
             self.loaded.set()
 
     async def prepare(self, release: LoadedRelease) -> None:

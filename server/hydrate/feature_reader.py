@@ -29,6 +29,7 @@ from server.deadline import SLOW_S, Deadline
 from server.errors import FeaturesUnavailable
 from server.infer.breaker import Breaker
 from server.infer.coalescer import Coalescer
+from server.stages import FEATURES, Stage
 
 LOG = logging.getLogger(__name__)
 
@@ -53,7 +54,9 @@ class FeatureReader:
         self._budget_s = budget_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="feast-reads")
         self._registry_thread = ThreadPoolExecutor(1, thread_name_prefix="feast-registry")
-        self._pipe: Coalescer[Request, list[ShopperFeatures]] = Coalescer(self._read, max_batch=MAX_SHOPPERS // 2)
+        self._pipe: Coalescer[Request, list[ShopperFeatures]] = Coalescer(
+            self._read, line="features", max_batch=MAX_SHOPPERS // 2
+        )
         self._breaker = Breaker("feature-store")
         self.opened = asyncio.Event()
         """Set once the store has been tried: it is open, or requests go on without it."""
@@ -71,7 +74,8 @@ class FeatureReader:
             raise FeaturesUnavailable("the feature store does not answer")
         left_s = deadline.left_s(self._budget_s, SHARE)
         try:
-            features = await self._pipe.submit((keys, release), left_s)
+            with Stage(FEATURES):
+                features = await self._pipe.submit((keys, release), left_s)
         except asyncio.TimeoutError:
             if left_s >= min(SLOW_S, self._budget_s):  # its own fault, not a hurried caller's
                 self._breaker.failed(f"no answer within {left_s:.3f} s")

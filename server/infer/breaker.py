@@ -6,6 +6,8 @@ import logging
 import time
 from collections.abc import Callable
 
+from server.metrics import BREAKER_OPEN
+
 LOG = logging.getLogger(__name__)
 
 
@@ -21,6 +23,7 @@ class Breaker:
         self._clock = clock
         self._failures = 0
         self._next_trial_s = 0.0
+        self._open_gauge = BREAKER_OPEN.labels(name)
 
     @property
     def open(self) -> bool:
@@ -40,11 +43,13 @@ class Breaker:
         """The part has answered."""
         if self.open:
             LOG.info("part=%s answers again", self._name)
+            self._open_gauge.set(0)
         self._failures = 0
 
     def failed(self, why: str) -> None:
         """The part has failed or was too slow."""
         self._failures += 1
         if self._failures == self._limit:
+            self._open_gauge.set(1)
             LOG.warning("part=%s stopped answering, serving without it: %s", self._name, why)
             self._next_trial_s = self._clock() + self._retry_s

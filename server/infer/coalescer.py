@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
+
+from opentelemetry.trace import Span
+
+from server.metrics import BATCH_SECONDS, BATCH_SIZE, WAIT_SECONDS
+from server.tracing import batch_span, current_span
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
@@ -16,6 +22,7 @@ class Coalescer(Generic[Request, Answer]):
 
     Args:
         run: answers a batch, in its order; its exception goes to every request of the batch.
+        line: its name in the metrics.
         max_batch: requests in one call.
         in_flight: calls under way at once.
     """
@@ -24,14 +31,19 @@ class Coalescer(Generic[Request, Answer]):
         self,
         run: Callable[[Sequence[Request]], Awaitable[Sequence[Answer]]],
         *,
+        line: str,
         max_batch: int,
         in_flight: int = 1,
     ) -> None:
         self._run = run
         self._max_batch = max_batch
         self._free = in_flight
-        self._waiting: OrderedDict[asyncio.Future[Answer], Request] = OrderedDict()
+        self._line = line
+        self._waiting: OrderedDict[asyncio.Future[Answer], tuple[Request, float, Span | None]] = OrderedDict()
         self._calls: set[asyncio.Task[None]] = set()
+        self._wait_seconds = WAIT_SECONDS.labels(line)
+        self._batch_seconds = BATCH_SECONDS.labels(line)
+        self._batch_size = BATCH_SIZE.labels(line)
 
     async def submit(self, request: Request, timeout_s: float) -> Answer:
         """The answer to one request.
@@ -50,9 +62,10 @@ class Coalescer(Generic[Request, Answer]):
     def send_all(self, requests: Sequence[Request]) -> list[asyncio.Future[Answer]]:
         """`send` for several: as far as they fit, they go together."""
         loop = asyncio.get_running_loop()
+        since_s, span = time.perf_counter(), current_span()
         answers: list[asyncio.Future[Answer]] = [loop.create_future() for _ in requests]
         for answer, request in zip(answers, requests, strict=True):
-            self._waiting[answer] = request
+            self._waiting[answer] = request, since_s, span
             answer.add_done_callback(self._forget)
         self._start()
         return answers
@@ -62,21 +75,28 @@ class Coalescer(Generic[Request, Answer]):
 
     def _start(self) -> None:
         while self._free and self._waiting:
+            now_s = time.perf_counter()
             batch: list[tuple[Request, asyncio.Future[Answer]]] = []
+            spans: list[Span | None] = []
             while self._waiting and len(batch) < self._max_batch:
-                answer, request = self._waiting.popitem(last=False)
+                answer, (request, since_s, span) = self._waiting.popitem(last=False)
                 if not answer.done():  # its caller has given up
+                    self._wait_seconds.observe(now_s - since_s)
                     batch.append((request, answer))
+                    spans.append(span)
             if not batch:
                 return
+            self._batch_size.observe(len(batch))
             self._free -= 1
-            call = asyncio.ensure_future(self._call(batch))
+            call = asyncio.ensure_future(self._call(batch, spans))
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
 
-    async def _call(self, batch: list[tuple[Request, asyncio.Future[Answer]]]) -> None:
+    async def _call(self, batch: list[tuple[Request, asyncio.Future[Answer]]], spans: list[Span | None]) -> None:
+        began_s = time.perf_counter()
         try:
-            answers = await self._run([request for request, _ in batch])
+            with batch_span(self._line, spans):
+                answers = await self._run([request for request, _ in batch])
             assert len(answers) == len(batch)
         except asyncio.CancelledError:
             for _, future in batch:
@@ -88,6 +108,7 @@ class Coalescer(Generic[Request, Answer]):
                     future.set_exception(error)
             return
         finally:
+            self._batch_seconds.observe(time.perf_counter() - began_s)
             self._free += 1
             self._start()
         for number, ((_, future), answer) in enumerate(zip(batch, answers, strict=True)):

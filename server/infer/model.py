@@ -13,6 +13,7 @@ from server.deadline import SLOW_S, Deadline
 from server.errors import ModelUnavailable
 from server.infer.breaker import Breaker
 from server.infer.triton import FusionAnswer, FusionRequest, Triton
+from server.stages import INFERENCE, Stage
 
 T = TypeVar("T")
 
@@ -64,7 +65,8 @@ class Model:
         if not self._breaker.allows():
             raise ModelUnavailable("Triton does not answer", reason="gone")
         try:
-            found = await ask()
+            with Stage(INFERENCE):
+                found = await ask()
         except ModelUnavailable as error:
             if error.reason != "slow" or patient:
                 self._breaker.failed(str(error))

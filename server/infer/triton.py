@@ -26,12 +26,15 @@ from features.schema import (
 )
 from server.errors import ModelUnavailable, Reason
 from server.infer.coalescer import Coalescer
+from server.tracing import outgoing
 
 Array = npt.NDArray[Any]
 _DTYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "INT32": np.dtype("<i4"), "UINT8": np.dtype("u1")}
 
 LOAD_S = 120.0
 """Time for Triton to load a model."""
+MAX_BATCH = 64
+"""As both models' config.pbtxt has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,7 @@ class Triton:
         self._repository = model_repository
         self._call_timeout_s = call_timeout_s
         self._pipes: dict[tuple[int, int, int], Coalescer[FusionRequest, FusionAnswer]] = {}
-        self._max_batch = 64
+        self._max_batch = MAX_BATCH
 
     async def close(self) -> None:
         """Closes the channel; calls under way are cancelled."""
@@ -124,7 +127,7 @@ class Triton:
         if pipe is None:
             if len(self._pipes) > 64:  # shapes of releases that are gone
                 self._pipes.clear()
-            pipe = self._pipes[key] = Coalescer(self.fuse_batch, max_batch=self._max_batch)
+            pipe = self._pipes[key] = Coalescer(self.fuse_batch, line="model", max_batch=self._max_batch)
         return pipe
 
     async def fuse_batch(self, requests: Sequence[FusionRequest]) -> list[FusionAnswer]:
@@ -214,7 +217,7 @@ class Triton:
             request.inputs.add(name=tensor.name, datatype=tensor.dtype, shape=column.shape)
             request.raw_input_contents.append(column.tobytes())
         try:
-            response = await self._stub.ModelInfer(request, timeout=self._call_timeout_s)
+            response = await self._stub.ModelInfer(request, timeout=self._call_timeout_s, metadata=outgoing())
         except grpc.aio.AioRpcError as error:
             raise _unavailable(model, release, error) from None
         found = {output.name: number for number, output in enumerate(response.outputs)}

@@ -16,10 +16,10 @@ from server.overload.admission import WINDOW_S, Admission
 TIMEOUT_S = 2.0
 
 
-async def follow(port: int, admission: Admission) -> None:
+async def follow(address: str, admission: Admission) -> None:
     """Tells `admission` at the end of each window, for ever; a probe that has no answer yet counts by its age."""
     quickest_s = TIMEOUT_S
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    async with grpc.aio.insecure_channel(address) as channel:
         health = health_pb2_grpc.HealthStub(channel)
         asked_s = time.perf_counter()
         asked = asyncio.ensure_future(_seconds(health))

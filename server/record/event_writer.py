@@ -42,7 +42,9 @@ class EventWriter:
         self._arrival_ms = 0
         self._refused = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="event-log")
-        self._pipe: Coalescer[Sequence[NewEvent], list[Outcome]] = Coalescer(self._commit, max_batch=MAX_REQUESTS)
+        self._pipe: Coalescer[Sequence[NewEvent], list[Outcome]] = Coalescer(
+            self._commit, line="event-log", max_batch=MAX_REQUESTS
+        )
 
     async def write(self, events: Sequence[NewEvent], deadline: Deadline) -> list[Outcome]:
         """Durable when it returns: what became of each event.

@@ -28,6 +28,7 @@ from server.errors import ModelUnavailable
 from server.hydrate.feature_reader import FeatureReader
 from server.infer.breaker import Breaker
 from server.releases.loaded_release import LoadedRelease
+from server.releases.recorded_requests import RecordedRequests
 from server.releases.triton_versions import TritonVersions
 
 LOG = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ class ReleaseFollower:
         catalogue: CatalogueFollower,
         features: FeatureReader,
         versions: TritonVersions,
+        recorded: RecordedRequests,
         breaker: Breaker,
         threads: Executor,
     ) -> None:
@@ -85,6 +87,7 @@ class ReleaseFollower:
         self._catalogue = catalogue
         self._features = features
         self._versions = versions
+        self._recorded = recorded
         self._breaker = breaker
         self._threads = threads
         self._refused: dict[int, Refusal] = {}
@@ -187,6 +190,7 @@ class ReleaseFollower:
             await self._versions.probe(release, FIRST_BATCHES[:1] if number in self.loaded else FIRST_BATCHES)
             if number not in self.loaded:
                 await self._catalogue.prepare(release)
+                await self._versions.warm_up(await self._recorded.for_release(release))
                 self.loaded[number] = release
         except ReleaseError as error:
             self._refuse(number, str(error))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -13,9 +13,10 @@ from features.shopper import ShopperQuery, merge
 from server.catalogue.catalogue_index import CatalogueIndex
 from server.errors import ModelUnavailable
 from server.hydrate.fusion_request import fusion_request, no_candidates
-from server.infer.triton import Triton
+from server.infer.triton import FusionRequest, Triton
 from server.releases.election import Election
 from server.releases.loaded_release import LoadedRelease
+from server.releases.recorded_requests import shapes
 
 LOG = logging.getLogger(__name__)
 
@@ -93,6 +94,17 @@ class TritonVersions:
         for batch in batches:
             await self._triton.fuse_batch([request] * batch)
             await self._triton.item_vectors(release.number, np.zeros((batch, CONTENT_TOKENS), np.int32))
+
+    async def warm_up(self, requests: Sequence[FusionRequest]) -> None:
+        """Has real requests answered, alone and together, twice: TorchScript compiles for what the first one showed.
+
+        Raises:
+            ModelUnavailable: one failed.
+        """
+        for same_shape in shapes(requests):
+            for batch in (same_shape[:1], same_shape) * 2:
+                await self._triton.fuse_batch(batch)
+        LOG.info("answered %d recorded requests to warm up", len(requests))
 
     async def _load_all(self, numbers: Iterable[int]) -> None:
         versions = tuple(sorted(numbers))

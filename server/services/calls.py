@@ -18,8 +18,20 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from server.deadline import Deadline
-from server.errors import DeadlinePassed, GatewayError, InvalidRequest, NotFound, NotPossible, Overloaded, Unavailable
+from server.errors import (
+    DeadlinePassed,
+    GatewayError,
+    InvalidRequest,
+    NotFound,
+    NotPossible,
+    Overloaded,
+    PermissionDenied,
+    Unauthenticated,
+    Unavailable,
+)
 from server.logs import REQUEST_ID
+from server.metrics import count_call, time_call
+from server.tracing import call_span
 
 LOG = logging.getLogger(__name__)
 
@@ -97,6 +109,7 @@ class _Call:
 
     async def __aenter__(self) -> Deadline:
         self._token = REQUEST_ID.set(_request_id(self._context))
+        self._span = call_span(self._name, self._context.invocation_metadata())
         try:
             deadline = Deadline.after(self._context.time_remaining())
             if deadline.left_s(math.inf) <= 0:
@@ -109,21 +122,31 @@ class _Call:
         return deadline
 
     async def __aexit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        code = "OK"
         try:
             if isinstance(error, GatewayError):
                 status = _status(error)
-                LOG.debug("method=%s code=%s error=%s", self._name, _code(status), type(error).__name__)
+                code = _code(status)
+                LOG.debug("method=%s code=%s error=%s", self._name, code, type(error).__name__)
                 await self._context.abort_with_status(rpc_status.to_status(status))  # type: ignore[attr-defined]
             elif isinstance(error, Exception):
+                code = "INTERNAL"
                 LOG.error("method=%s failed", self._name, exc_info=error)
                 await self._context.abort(
                     grpc.StatusCode.INTERNAL, f"the gateway failed; its log has request id {REQUEST_ID.get()}"
                 )
+            elif error is not None:
+                code = "CANCELLED"
             elif LOG.isEnabledFor(logging.DEBUG):
                 LOG.debug("method=%s code=OK ms=%.1f", self._name, 1000 * (time.perf_counter() - self._started_s))
         finally:
+            count_call(self._name, code)
+            if self._span is not None:
+                self._span.end(code)
             if self._entered:
-                self._limit.leave(self._name, time.perf_counter() - self._started_s)
+                seconds = time.perf_counter() - self._started_s
+                time_call(self._name, seconds)
+                self._limit.leave(self._name, seconds)
             REQUEST_ID.reset(self._token)
 
 
@@ -153,6 +176,10 @@ def _status(error: GatewayError) -> status_pb2.Status:
         code = code_pb2.NOT_FOUND
     elif isinstance(error, NotPossible):
         code = code_pb2.FAILED_PRECONDITION
+    elif isinstance(error, Unauthenticated):
+        code = code_pb2.UNAUTHENTICATED
+    elif isinstance(error, PermissionDenied):
+        code = code_pb2.PERMISSION_DENIED
     elif isinstance(error, Overloaded):
         code = code_pb2.RESOURCE_EXHAUSTED
         delay = duration_pb2.Duration()

@@ -12,7 +12,7 @@ from features.catalogue import CatalogueItem
 from features.schema import MAX_CANDIDATES, SEQUENCE_TYPES, EventType
 from server.deadline import Deadline
 from server.interests import changes, interests_of
-from server.queries import Change, Interest, RankQuery, RecommendQuery
+from server.queries import Change, Interest, RankQuery, Recommendation, RecommendQuery
 from server.rank import rank
 from server.recommend import recommend
 from server.services.calls import Limit, answers
@@ -21,6 +21,7 @@ from server.services.fields import Fields
 from server.services.shopper_fields import MAX_NAME_CHARS, caps, item_filter, now_ms, page_size, shopper_query
 from server.shop import Shop
 from server.similar import similar_items
+from server.stages import DECODE, ENCODE, Stage
 
 MAX_CONTENT_ITEMS = 64
 _RANKED_TYPES = frozenset(int(kind) for kind in SEQUENCE_TYPES)
@@ -36,45 +37,25 @@ class RecommendationService(recommendation_pb2_grpc.RecommendationServiceService
     @answers
     async def Recommend(self, request: pb.RecommendRequest, deadline: Deadline) -> pb.RecommendResponse:
         """Items for a user or an anonymous session."""
-        fields = Fields()
-        query = RecommendQuery(
-            shopper=shopper_query(fields, request.user_id, request.session_id, request.recent_events, request.context),
-            placement=fields.text("placement", request.placement, MAX_NAME_CHARS),
-            page_size=page_size(fields, request.page_size),
-            filter=item_filter(fields.within("filter"), request.filter),
-            diversity=fields.number("diversity", request.diversity, 0.0, 1.0),
-            caps=caps(fields, request),
-            explain=request.explain,
-        )
-        fields.done()
+        with Stage(DECODE):
+            fields = Fields()
+            query = RecommendQuery(
+                shopper=shopper_query(
+                    fields, request.user_id, request.session_id, request.recent_events, request.context
+                ),
+                placement=fields.text("placement", request.placement, MAX_NAME_CHARS),
+                page_size=page_size(fields, request.page_size),
+                filter=item_filter(fields.within("filter"), request.filter),
+                diversity=fields.number("diversity", request.diversity, 0.0, 1.0),
+                caps=caps(fields, request),
+                explain=request.explain,
+            )
+            fields.done()
         if request.validate_only:
             return pb.RecommendResponse()
         answer = await recommend(self._shop, query, deadline)
-        response = pb.RecommendResponse(
-            results=[
-                pb.RecommendResponse.Result(item_id=item_id, score=score, pinned=pinned)
-                for item_id, score, pinned in zip(answer.item_ids, answer.scores, answer.pinned, strict=True)
-            ],
-            attribution_token=answer.attribution_token,
-            release=answer.release,
-            tier=f"TIER_{answer.tier.name}",
-            long_term_weight=answer.long_term_weight,
-            last_event_time=_timestamp(answer.last_event_ms),
-            long_term_encoded_through_time=_timestamp(answer.encoded_through_ms),
-            filter_counts=[
-                pb.RecommendResponse.FilterCount(field=field, removed_count=count)
-                for field, count in answer.filter_counts
-            ],
-            long_term_stale=answer.long_term_stale,
-        )
-        if answer.explored is not None:
-            response.results[answer.explored].explored = True
-        for result, reason in zip(response.results, answer.reasons, strict=True):
-            if reason is not None:
-                result.reason.CopyFrom(
-                    pb.RecommendResponse.Reason(strand=f"STRAND_{reason.strand.name}", because_item_ids=reason.because)
-                )
-        return response
+        with Stage(ENCODE):
+            return _response(answer)
 
     @answers
     async def Rank(self, request: pb.RankRequest, deadline: Deadline) -> pb.RankResponse:
@@ -153,6 +134,33 @@ class RecommendationService(recommendation_pb2_grpc.RecommendationServiceService
             fading=_changes(fading),
             return_probability=answer.return_probability,
         )
+
+
+def _response(answer: Recommendation) -> pb.RecommendResponse:
+    response = pb.RecommendResponse(
+        results=[
+            pb.RecommendResponse.Result(item_id=item_id, score=score, pinned=pinned)
+            for item_id, score, pinned in zip(answer.item_ids, answer.scores, answer.pinned, strict=True)
+        ],
+        attribution_token=answer.attribution_token,
+        release=answer.release,
+        tier=f"TIER_{answer.tier.name}",
+        long_term_weight=answer.long_term_weight,
+        last_event_time=_timestamp(answer.last_event_ms),
+        long_term_encoded_through_time=_timestamp(answer.encoded_through_ms),
+        filter_counts=[
+            pb.RecommendResponse.FilterCount(field=field, removed_count=count) for field, count in answer.filter_counts
+        ],
+        long_term_stale=answer.long_term_stale,
+    )
+    if answer.explored is not None:
+        response.results[answer.explored].explored = True
+    for result, reason in zip(response.results, answer.reasons, strict=True):
+        if reason is not None:
+            result.reason.CopyFrom(
+                pb.RecommendResponse.Reason(strand=f"STRAND_{reason.strand.name}", because_item_ids=reason.because)
+            )
+    return response
 
 
 def _changes(changes: Sequence[Change]) -> list[pb.GetInterestsResponse.Change]:

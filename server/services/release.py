@@ -30,6 +30,7 @@ STATES: Mapping[str | None, pb.ReleaseState] = {
     "live": pb.RELEASE_STATE_LIVE,
     "retired": pb.RELEASE_STATE_RETIRED,
     "failed": pb.RELEASE_STATE_FAILED,
+    "removed": pb.RELEASE_STATE_REMOVED,
 }
 
 

@@ -37,8 +37,11 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 class Client:
     """Stubs of every service on one channel."""
 
-    def __init__(self, address: str) -> None:
-        self.channel = grpc.insecure_channel(address)
+    def __init__(self, address: str, credentials: grpc.ChannelCredentials | None = None) -> None:
+        if credentials is None:
+            self.channel = grpc.insecure_channel(address)
+        else:
+            self.channel = grpc.secure_channel(address, credentials, [("grpc.use_local_subchannel_pool", 1)])
         self.recommendations = recommendation_pb2_grpc.RecommendationServiceStub(self.channel)
         self.events = event_pb2_grpc.EventServiceStub(self.channel)
         self.catalog = catalog_pb2_grpc.CatalogServiceStub(self.channel)
@@ -78,16 +81,21 @@ class RunningGateway:
 
 
 @contextmanager
-def gateway(settings: Settings, *, wait: bool = True, **variables: str) -> Iterator[RunningGateway]:
+def gateway(
+    settings: Settings, *, wait: bool = True, caller: Client | None = None, **variables: str
+) -> Iterator[RunningGateway]:
     """`python -m server` on a shop; `wait` until it serves. `variables` are BRAID_GATEWAY_ ones, in lower case.
 
-    It explores only where `exploration_rate` is among them: else a page is the model's.
+    `caller` is for a gateway that does not take everybody.
+
+    It explores only where `exploration_rate` is among them: else a page is the model's. It stops at once unless
+    `notice_s` is among them.
     """
-    variables = {"exploration_rate": "0", **variables}
+    variables = {"exploration_rate": "0", "notice_s": "0", **variables}
     own = {f"BRAID_GATEWAY_{name.upper()}": value for name, value in variables.items()}
     log = settings.logs / "gateway.log"
     with running([sys.executable, "-m", "server"], log, env=environment(settings, **own)) as process:
-        client = Client(settings.gateway_address)
+        client = caller or Client(settings.gateway_address)
 
         def answers() -> bool:
             assert process.poll() is None, f"the gateway ended:\n{tail(log)}"

@@ -57,6 +57,19 @@ def test_overload_finds_saturation_and_shows_what_more_than_that_does(released_s
     assert all(load["health_s"] >= 0 for load in figures["open"].values())
 
 
+def test_serving_shows_the_gateway_beside_its_parts_and_what_each_stage_takes(released_shop: RunningGateway) -> None:
+    env = environment(released_shop.settings, COLUMNS="200")
+    printed, figures = measure("serving", "--seconds", "0.5", "--concurrency", "16", env=env, timeout_s=240)
+    assert all(name in printed for name in ("gateway without features", "bare Feast read", "p99.9", "features", "CPU"))
+    loads = {load["name"]: load for load in figures["closed"]}
+    assert loads["gateway"]["goodput"] < loads["empty grpc.aio method"]["goodput"]
+    assert all(load["failed"] == 0 and load["goodput"] > 0 for load in [*loads.values(), *figures["open"]])
+    assert loads["gateway"]["gateway_cpu_ms"] > loads["bare Triton call"]["gateway_cpu_ms"]
+    stages = figures["stages"]
+    assert all(cpu > 0 for _, cpu in stages.values())
+    assert stages["inference"][0] == max(wall for name, (wall, _) in stages.items() if name != "outside")
+
+
 def test_footprint_asks_for_a_stack_of_make_up(released_shop: RunningGateway) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.footprint"],

@@ -35,7 +35,7 @@ async def until(pipe: Pipe, batches: int) -> None:
 
 async def test_an_idle_pipe_makes_nobody_wait_and_a_busy_one_gathers() -> None:
     pipe = Pipe()
-    coalescer = Coalescer(pipe.run, max_batch=3)
+    coalescer = Coalescer(pipe.run, line="test", max_batch=3)
     calls = [asyncio.ensure_future(coalescer.submit(number, 5)) for number in range(6)]
     await until(pipe, 1)
     assert pipe.batches == [[0]]
@@ -46,7 +46,7 @@ async def test_an_idle_pipe_makes_nobody_wait_and_a_busy_one_gathers() -> None:
 
 async def test_several_calls_may_be_in_flight() -> None:
     pipe = Pipe()
-    coalescer = Coalescer(pipe.run, max_batch=3, in_flight=2)
+    coalescer = Coalescer(pipe.run, line="test", max_batch=3, in_flight=2)
     calls = [asyncio.ensure_future(coalescer.submit(number, 5)) for number in range(3)]
     await until(pipe, 2)
     assert pipe.batches == [[0], [1]]
@@ -56,7 +56,7 @@ async def test_several_calls_may_be_in_flight() -> None:
 
 async def test_a_caller_who_gave_up_is_not_sent() -> None:
     pipe = Pipe()
-    coalescer = Coalescer(pipe.run, max_batch=3)
+    coalescer = Coalescer(pipe.run, line="test", max_batch=3)
     first = asyncio.ensure_future(coalescer.submit(0, 5))
     await until(pipe, 1)
     with pytest.raises(asyncio.TimeoutError):
@@ -70,13 +70,13 @@ async def test_a_caller_who_gave_up_is_not_sent() -> None:
 async def test_no_time_left_is_no_call() -> None:
     pipe = Pipe()
     with pytest.raises(asyncio.TimeoutError):
-        await Coalescer(pipe.run, max_batch=3).submit(1, 0)
+        await Coalescer(pipe.run, line="test", max_batch=3).submit(1, 0)
     assert pipe.batches == []
 
 
 async def test_a_failure_reaches_its_batch_alone() -> None:
     pipe = Pipe()
-    coalescer = Coalescer(pipe.run, max_batch=1)
+    coalescer = Coalescer(pipe.run, line="test", max_batch=1)
     calls = [asyncio.ensure_future(coalescer.submit(number, 5)) for number in (1, 13, 2)]
     pipe.gate.set()
     answers = await asyncio.gather(*calls, return_exceptions=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,10 +11,14 @@ from typing import Any
 
 import grpc
 import pytest
+from sqlalchemy import select
 
 from braid.v1 import catalog_pb2
 from braid.v1 import recommendation_pb2 as rec
 from braid.v1 import release_pb2 as pb
+from features.answers import recent_requests
+from features.database.engine import open_database
+from features.database.models import Answer
 from features.release import MANIFEST_FILE, file_sha256
 from features.schema import FUSION_MODEL, MODULE_FILE
 from features.settings import Settings
@@ -25,7 +30,7 @@ from tests.server.prebuilt import copy_release
 from tests.server.shop import items
 
 PERSON: dict[str, Any] = {"who": "a person", "why": "a test"}
-RELEASES = 8
+RELEASES = 9
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +137,26 @@ def test_a_release_that_was_not_loaded_is_promoted_with_one_call(shop: RunningGa
     assert get(shop, 1).state == pb.RELEASE_STATE_RETIRED
 
 
+def test_a_release_is_warmed_up_with_what_was_asked_before(shop: RunningGateway) -> None:
+    client = shop.client
+    tokens = {client.recommend(f"user-{number}").attribution_token for number in range(3)}
+    ranking = client.recommendations.Rank(rec.RankRequest(user_id="user-1", item_ids=["garden-01"]), timeout=10)
+    engine = open_database(shop.settings.log_url)
+
+    def recorded() -> bool:
+        with engine.connect() as connection:
+            return tokens | {ranking.attribution_token} <= set(connection.scalars(select(Answer.attribution_token)))
+
+    eventually(recorded, what="the record of the answers")
+    asked = recent_requests(engine, 4)
+    assert sorted(request.query.user_id for request in asked) == ["user-0", "user-1", "user-1", "user-2"]
+    assert [request.ranked_item_ids for request in asked if request.ranked_item_ids] == [("garden-01",)]
+    engine.dispose()
+    shop.client.releases.LoadRelease(pb.LoadReleaseRequest(release=5, **PERSON), timeout=60)
+    warmed = [int(count) for count in re.findall(r"answered (\d+) recorded requests", shop.log)]
+    assert warmed[0] == 0 and warmed[-1] >= 4
+
+
 def test_a_retired_release_is_let_go(shop: RunningGateway) -> None:
     shop.client.releases.LoadRelease(pb.LoadReleaseRequest(release=4, **PERSON), timeout=60)
     retired = shop.client.releases.RetireRelease(pb.RetireReleaseRequest(release=4, **PERSON)).release
@@ -159,9 +184,9 @@ def say_more(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("release", "damage", "message"),
     [
-        (5, half_copy, "model.pt is missing"),
-        (6, change_a_byte, "model.pt is not the file that was published"),
-        (7, say_more, "made by a newer version, which also says quantisation"),
+        (6, half_copy, "model.pt is missing"),
+        (7, change_a_byte, "model.pt is not the file that was published"),
+        (8, say_more, "made by a newer version, which also says quantisation"),
     ],
 )
 def test_a_release_that_is_not_whole_is_refused_and_nothing_has_changed(
@@ -180,7 +205,7 @@ def test_a_release_that_triton_refuses_has_failed_and_the_old_one_never_stopped_
     shop: RunningGateway,
 ) -> None:
     serving = shop.client.recommend("user-3").release
-    folder = shop.settings.model_repository / FUSION_MODEL / "8"
+    folder = shop.settings.model_repository / FUSION_MODEL / "9"
     (folder / MODULE_FILE).write_bytes(b"no TorchScript")
     manifest = json.loads((folder / MANIFEST_FILE).read_text())
     manifest["files"][MODULE_FILE] = file_sha256(folder / MODULE_FILE)
@@ -195,13 +220,13 @@ def test_a_release_that_triton_refuses_has_failed_and_the_old_one_never_stopped_
     asking = threading.Thread(target=ask)
     asking.start()
     try:
-        message = problem(lambda: promote(shop, 8))
+        message = problem(lambda: promote(shop, 9))
     finally:
         stop.set()
         asking.join()
-    assert f"what served before goes on: Triton, {FUSION_MODEL} 8" in message
+    assert f"what served before goes on: Triton, {FUSION_MODEL} 9" in message
     assert set(answered) == {serving}
-    failed = get(shop, 8)
+    failed = get(shop, 9)
     assert (failed.state, failed.changes[-1].who) == (pb.RELEASE_STATE_FAILED, "gateway")
     assert get(shop, serving).state == pb.RELEASE_STATE_LIVE
 

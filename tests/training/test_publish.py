@@ -235,7 +235,9 @@ def test_the_gate_refuses_a_module_of_other_weights(trained: TrainedModel, tmp_p
         check_candidate(with_model(trained, model), tmp_path / "fusion", tmp_path / "item_tower")
 
 
-@pytest.mark.parametrize("name", ["model.pt", "items.parquet", "items.npy", "vocabulary.json", "encoder.pt"])
+@pytest.mark.parametrize(
+    "name", ["model.pt", "items.parquet", "items.npy", "vocabulary.json", "encoder.pt", "weights.pt"]
+)
 def test_a_changed_or_missing_file_is_named(trained: TrainedModel, tmp_path: Path, name: str) -> None:
     write_candidate(trained, 1, tmp_path)
     path = tmp_path / "fusion" / name

@@ -1,0 +1,1 @@
+"""The gateway's speed beside what it is made of, and beside other ways to serve the same model."""

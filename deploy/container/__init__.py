@@ -1,0 +1,1 @@
+"""The production profile in containers: NVIDIA's Triton, PostgreSQL and Redis, watched by Prometheus and Grafana."""
