@@ -18,11 +18,10 @@ import sys
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import grpc
 import uvloop
@@ -43,17 +42,16 @@ class LoadError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """What is called: `method` is gRPC's full name, or a path to POST to where it is `http`; messages are in base64."""
+    """What is called: `method` is gRPC's full name; messages are in base64."""
 
     address: str
     method: str
     messages: list[str]
-    http: bool = False
 
     @staticmethod
-    def of(address: str, method: str, messages: Sequence[bytes], *, http: bool = False) -> Target:
+    def of(address: str, method: str, messages: Sequence[bytes]) -> Target:
         """From messages as they are sent."""
-        return Target(address=address, method=method, messages=[b64encode(it).decode() for it in messages], http=http)
+        return Target(address=address, method=method, messages=[b64encode(it).decode() for it in messages])
 
     @staticmethod
     def recommend(address: str, users: Sequence[str]) -> Target:
@@ -83,17 +81,7 @@ class Call(NamedTuple):
     due_s: float
 
 
-class Door(Protocol):
-    """The way to a server."""
-
-    async def call(self, message: bytes) -> tuple[str, bytes]:
-        """Status and answer."""
-
-    async def close(self) -> None:
-        """No more calls."""
-
-
-class GrpcDoor:
+class Door:
     """One channel."""
 
     def __init__(self, plan: Plan) -> None:
@@ -113,53 +101,6 @@ class GrpcDoor:
     async def close(self) -> None:
         """Closes the channel."""
         await self._channel.close(None)
-
-
-class HttpDoor:
-    """Connections that are kept, as many as there are calls at once. The least of HTTP/1.1: POST, and an answer with a
-    length; a fuller client would take more of the machine from the server."""
-
-    def __init__(self, plan: Plan) -> None:
-        self._timeout_s = plan.timeout_s
-        self._host, _, port = plan.target.address.rpartition(":")
-        self._port = int(port)
-        self._path = plan.target.method
-        self._free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
-
-    async def call(self, message: bytes) -> tuple[str, bytes]:
-        """Status and answer."""
-        try:
-            return await asyncio.wait_for(self._post(message), self._timeout_s)
-        except asyncio.TimeoutError:
-            return grpc.StatusCode.DEADLINE_EXCEEDED.name, b""
-        except (OSError, asyncio.IncompleteReadError):
-            return grpc.StatusCode.UNAVAILABLE.name, b""
-
-    async def close(self) -> None:
-        """Closes every connection."""
-        for _, writer in self._free:
-            writer.close()
-            with suppress(OSError):
-                await writer.wait_closed()
-
-    async def _post(self, message: bytes) -> tuple[str, bytes]:
-        connection = self._free.pop() if self._free else await asyncio.open_connection(self._host, self._port)
-        reader, writer = connection
-        head = (
-            f"POST {self._path} HTTP/1.1\r\nHost: {self._host}\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(message)}\r\n\r\n"
-        )
-        writer.write(head.encode() + message)
-        try:
-            status, *fields = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-            length = next(int(field.split(":")[1]) for field in fields if field.lower().startswith("content-length:"))
-            answer = await reader.readexactly(length)
-        except BaseException:
-            writer.close()
-            raise
-        self._free.append(connection)
-        code = int(status.split()[1])
-        return OK if code == 200 else REFUSED if code in (429, 503) else f"HTTP {code}", answer
 
 
 class Load:
@@ -234,7 +175,7 @@ def put_load(
 
 async def run(plan: Plan) -> list[Call]:
     """Every call of a plan."""
-    door: Door = HttpDoor(plan) if plan.target.http else GrpcDoor(plan)
+    door = Door(plan)
     await door.call(b64decode(plan.target.messages[0]))  # connects
     load = Load(plan, door)
     await (load.open() if plan.rate else load.closed())

@@ -5,13 +5,15 @@ A release carries the vocabularies that its model was trained on; training and t
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from features.schema import AGE_EDGES
+from features.schema import AGE_EDGES, SHOPPER_CODES
 
 Ints = npt.NDArray[np.int32]
 
@@ -66,12 +68,13 @@ def shopper_codes(
     vocabularies: CodeVocabularies,
 ) -> Ints:
     """int32 (n, 3), columns `schema.SHOPPER_CODES`, for n shoppers' attributes (None: unknown)."""
-    years = np.array([np.nan if value is None else value for value in age], np.float64)
-    known = np.isfinite(years) & (years > 0)
-    ages = np.where(known, np.searchsorted(AGE_EDGES, np.where(known, years, 0.0), side="right") + 1, 0)
-    return np.stack([ages, _codes(gender, vocabularies.gender), _codes(country, vocabularies.country)], axis=-1).astype(
-        np.int32
+    codes = zip(
+        [bisect_right(AGE_EDGES, years) + 1 if years and 0 < years < math.inf else 0 for years in age],
+        _codes(gender, vocabularies.gender),
+        _codes(country, vocabularies.country),
+        strict=True,
     )
+    return np.array(list(codes), np.int32).reshape(-1, len(SHOPPER_CODES))
 
 
 def context_codes(time_ms: npt.NDArray[np.int64], device: Sequence[str | None], vocabularies: CodeVocabularies) -> Ints:
@@ -83,8 +86,8 @@ def context_codes(time_ms: npt.NDArray[np.int64], device: Sequence[str | None], 
     """
     hours = time_ms % _DAY_MS // _HOUR_MS + 1
     weekdays = (time_ms // _DAY_MS + _EPOCH_WEEKDAY) % 7 + 1
-    return np.stack([hours, weekdays, _codes(device, vocabularies.device)], axis=-1).astype(np.int32)
+    return np.stack([hours, weekdays, np.array(_codes(device, vocabularies.device))], axis=-1).astype(np.int32)
 
 
-def _codes(values: Sequence[str | None], vocabulary: Mapping[str, int]) -> Ints:
-    return np.fromiter((vocabulary.get(value.lower(), 0) if value else 0 for value in values), np.int32, len(values))
+def _codes(values: Sequence[str | None], vocabulary: Mapping[str, int]) -> list[int]:
+    return [vocabulary.get(value.lower(), 0) if value else 0 for value in values]

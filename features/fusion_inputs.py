@@ -47,8 +47,8 @@ def shopper_inputs(
     events, interest, profile = shopper.events, _usable(shopper.interest, interest_dim), shopper.profile
     sequence = pad_sequence(
         recent_items,
-        np.fromiter((event.event_type for event in events), np.int32, len(events)),
-        np.fromiter((event.time_ms for event in events), np.int64, len(events)),
+        np.array([event.event_type for event in events], np.int32),
+        np.array([event.time_ms for event in events], np.int64),
         np.zeros(1, np.int64),
         np.array([len(events)], np.int64),
         now,
@@ -81,9 +81,9 @@ def _own_items(bought: tuple[Purchase, ...], indices: Ints, shopper: Shopper) ->
     if not count:
         return np.full(OWN_ITEMS, PADDING, np.int32), np.zeros((OWN_ITEMS, len(OWN_FEATURES)), np.float32)
     features = own_item_features(
-        np.fromiter((purchase.count for purchase in bought), np.float64, count),
-        np.fromiter((purchase.first_ms for purchase in bought), np.float64, count),
-        np.fromiter((purchase.last_ms for purchase in bought), np.float64, count),
+        np.array([purchase.count for purchase in bought], np.float64),
+        np.array([purchase.first_ms for purchase in bought], np.float64),
+        np.array([purchase.last_ms for purchase in bought], np.float64),
         np.full(count, float(shopper.basket_count)),
         np.full(count, float(shopper.now_ms)),
     )

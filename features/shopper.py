@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +17,7 @@ from features.schema import RECENT_EVENTS, SEQUENCE_TYPES, EventType
 _SEQUENCE_TYPES = frozenset(int(kind) for kind in SEQUENCE_TYPES)
 
 
-@dataclass(frozen=True, slots=True)
-class ShopperEvent:
+class ShopperEvent(NamedTuple):
     """One event of a shopper, from the request or the feature store."""
 
     event_id: str
@@ -54,12 +54,11 @@ class ShopperQuery:
         return [*keys, f"s:{self.session_id}"] if self.session_id else keys
 
 
-@dataclass(frozen=True, slots=True)
-class Purchase:
+class Purchase(NamedTuple):
     """What a shopper has bought of one item; `count` in baskets."""
 
     item_id: str
-    count: int
+    count: int  # type: ignore[assignment]  # in place of the tuple's method
     first_ms: int
     last_ms: int
 

@@ -168,16 +168,7 @@ class Gateway:
             or own.tls_client_ca is not None,
         )
         self._probe_folder = TemporaryDirectory(prefix="braid-probe-")
-        recommends = recommendation_pb2.DESCRIPTOR.services_by_name["RecommendationService"]
-        self._server = grpc.aio.server(
-            interceptors=[
-                Guard(self._keys),
-                EarlyRefusal(recommends, self._admission),
-                Intake(max_streams=own.max_streams, watch=f"/{health.SERVICE_NAME}/Watch"),
-            ],
-            options=server_options(own),
-            maximum_concurrent_rpcs=own.max_calls + 2 * own.max_streams,
-        )
+        self._server = _new_server(own, self._keys, self._admission)
         self._tasks: list[asyncio.Task[None]] = []
         self._end_metrics: Callable[[], None] = lambda: None
         self._end_tracing: Callable[[], None] = lambda: None
@@ -293,6 +284,19 @@ class Gateway:
         task = asyncio.ensure_future(work)
         task.add_done_callback(_complain)
         self._tasks.append(task)
+
+
+def _new_server(own: GatewaySettings, keys: KeyRing, admission: Admission) -> grpc.aio.Server:
+    """gRPC's server, with what a call passes before it reaches a service."""
+    return grpc.aio.server(
+        interceptors=[
+            Guard(keys),
+            EarlyRefusal(recommendation_pb2.DESCRIPTOR.services_by_name["RecommendationService"], admission),
+            Intake(max_streams=own.max_streams, watch=f"/{health.SERVICE_NAME}/Watch"),
+        ],
+        options=server_options(own),
+        maximum_concurrent_rpcs=own.max_calls + 2 * own.max_streams,
+    )
 
 
 def _complain(task: asyncio.Task[None]) -> None:

@@ -58,9 +58,15 @@ def serving(cluster: Cluster, *, stop_signal: signal.Signals = signal.SIGINT) ->
     """The cluster, answering; SIGQUIT ends it as a crash would."""
     with running(cluster.command, cluster.log, stop_signal=stop_signal) as process:
         eventually(
-            lambda: process.poll() is not None or psycopg.connect(cluster.url).close() is None,
+            lambda: process.poll() is not None or answers(cluster.url),
             within_s=60,
             what="PostgreSQL's first answer",
         )
         assert process.poll() is None, f"PostgreSQL did not start:\n{tail(cluster.log)}"
         yield
+
+
+def answers(url: str) -> bool:
+    """True; where nobody answers, psycopg says why."""
+    psycopg.connect(url).close()
+    return True

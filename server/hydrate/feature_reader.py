@@ -1,7 +1,7 @@
 """The one module of the gateway that knows Feast: a shopper's online features as lists and arrays.
 
-Requests that come together are read together. Rows are taken from the online store as protobuf values, past Feast's
-dictionaries, on one thread: its SQLite connection belongs to a single one.
+Requests that come together are read together, all views of them at once, on one thread: Feast's SQLite connection
+belongs to a single one. Values are decoded by the types that the definitions give them.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import features.lean_feast  # noqa: F401  (before feast)
 
 # isort: split
 from feast import FeatureStore, FeatureView
-from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 
-from features.schema import PROFILE_VIEW, PURCHASES_VIEW, RECENT_VIEW, SHOPPER, interest_view
+from features.online_values import read_values
+from features.schema import PROFILE_VIEW, PURCHASES_VIEW, RECENT_VIEW, interest_view
 from features.settings import Settings
 from features.shopper import LongInterest, Profile, Purchase, ShopperEvent, ShopperFeatures
 from features.store import give_up_soon, open_store
@@ -41,6 +41,16 @@ MAX_SHOPPERS = 256
 
 SHARE = 0.5
 """Of what is left; the model needs the rest."""
+
+RECENT = ("event_ids", "item_ids", "event_types", "event_times_ms")
+PURCHASES = ("item_ids", "counts", "first_times_ms", "last_times_ms", "basket_count")
+PROFILE = ("age", "gender", "country")
+INTEREST = ("vector", "encoded_through_ms")
+UNKNOWN = Profile()
+BASE = ((RECENT_VIEW, RECENT), (PURCHASES_VIEW, PURCHASES), (PROFILE_VIEW, PROFILE))
+
+Row = Sequence[bytes | None]
+"""Serialized values, None where there is none."""
 
 Request = tuple[Sequence[str], int]
 """Entity keys of one shopper, and the release whose vector is wanted (0: none)."""
@@ -119,7 +129,7 @@ class FeatureReader:
         """The store that reads, with its online store loaded: Feast imports it late."""
         store = open_store(self._settings)
         give_up_soon(store, 2 * self._budget_s)
-        self._rows(store, RECENT_VIEW, [_entity("nobody")])
+        self._rows(store, ((RECENT_VIEW, RECENT),), ["nobody"])
         return store
 
     def _read_registry(self) -> dict[str, FeatureView]:
@@ -133,69 +143,72 @@ class FeatureReader:
         if store is None:
             return [[ShopperFeatures() for _ in keys] for keys, _ in requests]
         keys = sorted({key for shopper_keys, _ in requests for key in shopper_keys})
-        entities = [_entity(key) for key in keys]
-        base = [self._rows(store, name, entities) for name in (RECENT_VIEW, PURCHASES_VIEW, PROFILE_VIEW)]
-        interests = {
-            release: self._rows(store, interest_view(release), entities)
-            for release in {release for _, release in requests if release}
-        }
-        place = {key: number for number, key in enumerate(keys)}
-        nothing: list[dict[str, Value] | None] = [None] * len(keys)
+        releases = sorted({release for _, release in requests if release})
+        views = (*BASE, *((interest_view(release), INTEREST) for release in releases))
+        rows = dict(zip(keys, self._rows(store, views, keys), strict=True))
+        place = {release: number for number, release in enumerate(releases)}
+        nothing: Row = [None] * len(INTEREST)
         return [
             [
-                _features(*(rows[place[key]] for rows in (*base, interests.get(release, nothing))))
-                for key in shopper_keys
+                _features(recent, purchases, profile, interests[place[release]] if release else nothing)
+                for recent, purchases, profile, *interests in (rows[key] for key in shopper_keys)
             ]
             for shopper_keys, release in requests
         ]
 
-    def _rows(self, store: FeatureStore, view: str, entities: list[EntityKey]) -> list[dict[str, Value] | None]:
-        table = self._views.get(view)
-        if table is None:
-            return [None] * len(entities)
-        names = [feature.name for feature in table.features]
-        rows = store._get_provider().online_read(store.config, table, entities, names)
-        return [values for _, values in rows]
+    def _rows(
+        self, store: FeatureStore, views: Sequence[tuple[str, Sequence[str]]], keys: Sequence[str]
+    ) -> list[list[Row]]:
+        """For each key the values of each view; all None for a view that the registry does not have."""
+        wanted = [(self._views[view], name) for view, names in views if view in self._views for name in names]
+        if not wanted:
+            return [[[None] * len(names) for _, names in views] for _ in keys]
+        found: list[list[Row]] = []
+        for values in read_values(store, wanted, keys):
+            row, start = list[Row](), 0
+            for view, names in views:
+                known = view in self._views
+                row.append(values[start : start + len(names)] if known else [None] * len(names))
+                start += len(names) if known else 0
+            found.append(row)
+        return found
 
 
-def _entity(key: str) -> EntityKey:
-    return EntityKey(join_keys=[SHOPPER], entity_values=[Value(string_val=key)])
-
-
-def _features(
-    recent: dict[str, Value] | None,
-    purchases: dict[str, Value] | None,
-    profile: dict[str, Value] | None,
-    interest: dict[str, Value] | None,
-) -> ShopperFeatures:
-    events: tuple[ShopperEvent, ...] = ()
-    bought: tuple[Purchase, ...] = ()
-    if recent:
-        columns = (_values(recent, name) for name in ("event_ids", "item_ids", "event_types", "event_times_ms"))
-        events = tuple(map(ShopperEvent, *columns))
-    if purchases:
-        columns = (_values(purchases, name) for name in ("item_ids", "counts", "first_times_ms", "last_times_ms"))
-        bought = tuple(map(Purchase, *columns))
-    vector = _values(interest, "vector") if interest else ()
+def _features(recent: Row, purchases: Row, profile: Row, interest: Row) -> ShopperFeatures:
+    event_ids, event_items, event_types, event_times = recent
+    item_ids, counts, first_times, last_times, basket_count = purchases
+    vector, encoded_through_ms = interest
     return ShopperFeatures(
-        recent=events,
-        purchases=bought,
-        basket_count=int(_value(purchases, "basket_count") or 0),
-        profile=Profile(*(_value(profile, name) for name in ("age", "gender", "country"))),
-        interest=LongInterest(np.array(vector, np.float32), int(_value(interest, "encoded_through_ms") or 0))
-        if len(vector)
+        recent=tuple(map(ShopperEvent, _texts(event_ids), _texts(event_items), _ints(event_types), _longs(event_times)))
+        if event_ids
+        else (),
+        purchases=tuple(map(Purchase, _texts(item_ids), _ints(counts), _longs(first_times), _longs(last_times)))
+        if item_ids
+        else (),
+        basket_count=int(_scalar(basket_count) or 0),
+        profile=Profile(*map(_scalar, profile)) if any(profile) else UNKNOWN,
+        interest=LongInterest(np.array(numbers, np.float32), int(_scalar(encoded_through_ms) or 0))
+        if vector and len(numbers := Value.FromString(vector).float_list_val.val)
         else None,
     )
 
 
-def _value(row: dict[str, Value] | None, name: str) -> Any:
-    """The content of a value; None where the row or the value is missing."""
-    value = row.get(name) if row else None
-    kind = value.WhichOneof("val") if value is not None else None
-    return getattr(value, kind) if kind and kind != "null_val" else None
+def _texts(value: bytes | None) -> Sequence[str]:
+    return Value.FromString(value or b"").string_list_val.val
 
 
-def _values(row: dict[str, Value], name: str) -> Sequence[Any]:
-    """The content of a list; empty where it is missing."""
-    content = _value(row, name)
-    return () if content is None else content.val
+def _ints(value: bytes | None) -> Sequence[int]:
+    return Value.FromString(value or b"").int32_list_val.val
+
+
+def _longs(value: bytes | None) -> Sequence[int]:
+    return Value.FromString(value or b"").int64_list_val.val
+
+
+def _scalar(value: bytes | None) -> Any:
+    """The content of a value of any type; None where there is none."""
+    if not value:
+        return None
+    read = Value.FromString(value)
+    kind = read.WhichOneof("val")
+    return getattr(read, kind) if kind and kind != "null_val" else None

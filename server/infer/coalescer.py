@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from opentelemetry.trace import Span
 
@@ -53,7 +53,12 @@ class Coalescer(Generic[Request, Answer]):
         """
         if timeout_s <= 0:
             raise asyncio.TimeoutError
-        return await asyncio.wait_for(self.send(request), timeout_s)
+        answer = self.send(request)
+        expiry = asyncio.get_running_loop().call_later(timeout_s, _expire, answer)  # wait_for costs a task
+        try:
+            return await answer
+        finally:
+            expiry.cancel()
 
     def send(self, request: Request) -> asyncio.Future[Answer]:
         """Puts a request in line; once its answer is cancelled, a request not yet sent is not sent any more."""
@@ -116,3 +121,8 @@ class Coalescer(Generic[Request, Answer]):
                 await asyncio.sleep(0)  # grpc.aio takes in one call a pass of the loop: no pass may be a whole batch's
             if not future.done():
                 future.set_result(answer)
+
+
+def _expire(answer: asyncio.Future[Any]) -> None:
+    if not answer.done():
+        answer.set_exception(asyncio.TimeoutError())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,9 @@ from server.tracing import outgoing
 
 Array = npt.NDArray[Any]
 _DTYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "INT32": np.dtype("<i4"), "UINT8": np.dtype("u1")}
+
+Column = tuple[tuple[int, ...], bytes]
+"""Shape and content of one input, batch dimension first."""
 
 LOAD_S = 120.0
 """Time for Triton to load a model."""
@@ -136,7 +140,7 @@ class Triton:
         Raises:
             ModelUnavailable: Triton failed or timed out.
         """
-        columns = [np.stack(column) for column in zip(*(request.inputs for request in requests), strict=True)]
+        columns = [_stacked(column) for column in zip(*(request.inputs for request in requests), strict=True)]
         outputs = await self._infer(FUSION_MODEL, requests[0].release, FUSION_INPUTS, FUSION_OUTPUTS, columns)
         return [FusionAnswer(*row) for row in zip(*outputs, strict=True)]
 
@@ -151,7 +155,9 @@ class Triton:
         vectors, biases = [], []
         for start in range(0, len(content), self._max_batch):
             part = content[start : start + self._max_batch]
-            vector, bias = await self._infer(ITEM_TOWER_MODEL, release, ITEM_TOWER_INPUTS, ITEM_TOWER_OUTPUTS, [part])
+            vector, bias = await self._infer(
+                ITEM_TOWER_MODEL, release, ITEM_TOWER_INPUTS, ITEM_TOWER_OUTPUTS, [(part.shape, part.tobytes())]
+            )
             vectors.append(vector)
             biases.append(bias[:, 0])
         return np.concatenate(vectors), np.concatenate(biases)
@@ -210,12 +216,11 @@ class Triton:
         release: int,
         inputs: Sequence[Tensor],
         outputs: Sequence[Tensor],
-        columns: Sequence[Array],
+        columns: Sequence[Column],
     ) -> list[Array]:
-        request = service_pb2.ModelInferRequest(model_name=model, model_version=str(release))
-        for tensor, column in zip(inputs, columns, strict=True):
-            request.inputs.add(name=tensor.name, datatype=tensor.dtype, shape=column.shape)
-            request.raw_input_contents.append(column.tobytes())
+        request = service_pb2.ModelInferRequest()
+        request.CopyFrom(_head(model, release, inputs, tuple(shape for shape, _ in columns)))
+        request.raw_input_contents.extend(content for _, content in columns)
         try:
             response = await self._stub.ModelInfer(request, timeout=self._call_timeout_s, metadata=outgoing())
         except grpc.aio.AioRpcError as error:
@@ -227,6 +232,22 @@ class Triton:
             shape = tuple(response.outputs[place].shape)
             arrays.append(np.frombuffer(response.raw_output_contents[place], _DTYPES[tensor.dtype]).reshape(shape))
         return arrays
+
+
+def _stacked(rows: Sequence[Array]) -> Column:
+    """Arrays of one shape with a batch dimension before them; np.stack would copy them once more."""
+    return (len(rows), *rows[0].shape), b"".join([row.tobytes() for row in rows])
+
+
+@lru_cache(maxsize=256)
+def _head(
+    model: str, release: int, inputs: Sequence[Tensor], shapes: tuple[tuple[int, ...], ...]
+) -> service_pb2.ModelInferRequest:
+    """What calls with inputs of these shapes have in common: all but the contents."""
+    request = service_pb2.ModelInferRequest(model_name=model, model_version=str(release))
+    for tensor, shape in zip(inputs, shapes, strict=True):
+        request.inputs.add(name=tensor.name, datatype=tensor.dtype, shape=shape)
+    return request
 
 
 def _unavailable(model: str, release: int, error: grpc.aio.AioRpcError) -> ModelUnavailable:

@@ -84,14 +84,15 @@ class LoadedRelease:
         self.new = NewItems.none(self.interest_dim)
         self.awaiting_vectors: dict[str, CatalogueItem] = {}
         """New items whose content the item tower has not seen yet."""
-        self._index_of_row = np.full(max(len(index), 1), UNKNOWN, np.int32)
+        self._index_of_row = np.full(len(index) + 1, UNKNOWN, np.int32)  # the last for all rows that are not known
         self._index_of_row[self.rows] = np.arange(self.rows.size, dtype=np.int32)
         self._bits: OrderedDict[int, bytes] = OrderedDict()
 
     def indices(self, rows: Rows) -> Ints:
         """Item indices of catalogue rows, int32 (n,); `UNKNOWN` for rows that the release does not know, or -1."""
-        known = (rows >= 0) & (rows < self._index_of_row.size)
-        return np.where(known, self._index_of_row[np.where(known, rows, 0)], UNKNOWN).astype(np.int32)
+        last = self._index_of_row.size - 1
+        indices: Ints = self._index_of_row[np.where((rows >= 0) & (rows < last), rows, last)]
+        return indices
 
     def knows(self, item_id: str, index: CatalogueIndex) -> bool:
         """Whether the item was there when the release was trained."""

@@ -76,7 +76,7 @@ def up(new_settings: Callable[..., Settings]) -> Iterator[Settings]:
 def test_up_waits_until_the_gateway_serves(up: Settings) -> None:
     assert stack.health(up) == "SERVING"
     assert {program.name: program.state for program in stack.programs(up)} == dict.fromkeys(
-        ("gateway", "stream", "triton"), "RUNNING"
+        ("gateway", "stream", "triton", "triton-watch"), "RUNNING"
     )
 
 
@@ -97,6 +97,15 @@ def test_status_shows_programs_and_health(up: Settings) -> None:
 def test_every_program_writes_its_log_in_one_place(up: Settings) -> None:
     logs = {path.name for path in up.logs.glob("*.log")}
     assert {"gateway.log", "stream.log", "supervisord.log", "triton.log"} <= logs
+
+
+@pytest.mark.timeout(UP_WITHIN_S)
+def test_a_triton_that_hangs_is_started_again(up: Settings) -> None:
+    hung = pid_of(up, "triton")
+    os.kill(hung, signal.SIGSTOP)
+    eventually(lambda: pid_of(up, "triton") not in (0, hung), within_s=90, what="a new Triton")
+    with triton_client.InferenceServerClient(up.triton_address) as client:
+        eventually(client.is_server_live, within_s=60, what="the new Triton's answer")
 
 
 @pytest.mark.parametrize("program", ["stream", "gateway"])

@@ -6,15 +6,12 @@ tier is back, in the same process. On an idle machine that is one second and fiv
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
+from contextlib import ExitStack, suppress
 
 import grpc
 import psutil
@@ -23,12 +20,13 @@ import redis
 import tritonclient.grpc as triton_client
 
 from braid.v1 import recommendation_pb2 as rec
-from deploy.embedded.triton import STUB, clear_leftovers
+from deploy.embedded.triton import clear_leftovers
 from features.schema import FUSION_MODEL, ITEM_TOWER_MODEL
 from features.settings import Settings
 from tests.conditions import eventually
 from tests.conftest import NewSettings
-from tests.processes import environment, free_ports, required_binary, running
+from tests.parts import Part, stoppable
+from tests.processes import environment, free_ports, required_binary
 from tests.server.client import RunningGateway, gateway
 from tests.server.conftest import copy_of
 from tests.server.shop import fill, train_and_publish
@@ -113,52 +111,6 @@ def both_models_ready(settings: Settings) -> bool:
     """Whether Triton has loaded what the gateway has it load after a fault; what answers most requests comes first."""
     with triton_client.InferenceServerClient(settings.triton_address) as client:
         return all(client.is_model_ready(model, "1") for model in (FUSION_MODEL, ITEM_TOWER_MODEL))
-
-
-class Part:
-    """A process below the gateway that a test may end and start again."""
-
-    def __init__(self, parts: ExitStack, command: list[str], log: Path, env: dict[str, str] | None = None) -> None:
-        self._parts, self._command, self._log, self._env = parts, command, log, env
-        self.start()
-
-    def start(self) -> None:
-        """Starts it, again or for the first time."""
-        self.process = self._parts.enter_context(
-            running(self._command, self._log, env=self._env, stop_signal=signal.SIGKILL)
-        )
-
-    def kill(self) -> None:
-        """With all its children."""
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-    def revive(self) -> None:
-        """Starts it where it has ended, as its supervisor would."""
-        if self.process.poll() is not None:
-            self.start()
-
-    def stop(self) -> None:
-        """It hangs."""
-        self.process.send_signal(signal.SIGSTOP)
-
-    def go_on(self) -> None:
-        """It hangs no longer."""
-        self.process.send_signal(signal.SIGCONT)
-
-    def stubs(self) -> list[psutil.Process]:
-        """The processes that run Triton's models."""
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        return [child for child in children if STUB in child.name() or STUB[:15] in child.name()]
-
-
-@contextmanager
-def stoppable(process: Part) -> Iterator[Part]:
-    """Stopped processes are not left behind."""
-    try:
-        yield process
-    finally:
-        process.go_on()
 
 
 Shop = tuple[RunningGateway, Part]

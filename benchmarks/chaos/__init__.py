@@ -1,0 +1,1 @@
+"""A fault every few seconds under load: is every request still answered, and does nothing leak?"""

@@ -1,0 +1,160 @@
+"""A fault every few seconds, under load: what is answered, how soon all is well again, and what leaks.
+
+    python -m benchmarks.chaos [--minutes 10]
+
+A shop of its own on PostgreSQL and Redis with Triton, a stream worker and two gateways on one address. A storefront,
+which retries a broken connection as gRPC's clients do, asks and writes events at a steady rate. Parts are killed, held
+for two seconds, delayed, cut off, and get no room on the disk; all faults in a random order, then again. What ends is
+started again at once, as its supervisor would. Exits with 1 where fewer than 99.9% of the calls of Recommend were
+answered in time, anything was INTERNAL, the full tier did not come back, or a gateway or /dev/shm has grown. The
+figures are kept as JSON in benchmarks/results/.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Annotated
+
+import psutil
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import record
+from benchmarks.chaos.faults import faults
+from benchmarks.chaos.shop import Shop, suffering_shop
+from benchmarks.chaos.storefront import Storefront
+from tests.conditions import eventually
+
+LEAST_AVAILABILITY = 0.999
+BACK_S = 60.0
+"""Longest wait for the full tier after a fault; on an idle machine it takes five seconds at most."""
+QUIET_S = 1.0
+"""All answers have been in full for so long: the next fault."""
+MOST_MORE_BYTES = 64 << 20
+MOST_MORE_DESCRIPTORS = 40
+console = Console(highlight=False)
+
+
+@dataclass(slots=True, kw_only=True)
+class Outcome:
+    """back_s: by fault, the longest time from its end to full answers again. grown: what has, and by how much."""
+
+    codes: dict[str, int]
+    event_codes: dict[str, int]
+    tiers: dict[str, int]
+    back_s: dict[str, float]
+    grown: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def availability(self) -> float:
+        """Share of the calls of Recommend that were answered in time."""
+        return self.codes.get("OK", 0) / max(1, sum(self.codes.values()))
+
+    @property
+    def failures(self) -> list[str]:
+        """What must not be."""
+        found = []
+        if self.availability < LEAST_AVAILABILITY:
+            found.append(f"availability {self.availability:.3%}")
+        if "INTERNAL" in {**self.codes, **self.event_codes}:
+            found.append("INTERNAL")
+        return found + [f"{name} has grown by {more:,}" for name, more in self.grown.items()]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a gateway process holds."""
+
+    pid: int
+    descriptors: int
+    bytes: int
+
+    @staticmethod
+    def by(pid: int) -> Held:
+        """Now."""
+        process = psutil.Process(pid)
+        return Held(pid, process.num_fds(), process.memory_info().rss)
+
+
+def main(
+    minutes: Annotated[float, typer.Option(min=0.1)] = 10.0,
+    rate: Annotated[float, typer.Option(min=1, help="Calls of Recommend in a second.")] = 40.0,
+    seed: Annotated[int, typer.Option(help="Of the order of the faults.")] = 0,
+) -> None:
+    """Faults, then counts."""
+    with suffering_shop() as shop:
+        outcome = suffer(shop, minutes * 60, rate, random.Random(seed))
+    table = Table("fault", "s until full answers again")
+    for name, seconds in outcome.back_s.items():
+        table.add_row(name, f"{seconds:.1f}")
+    console.print(table)
+    console.print(f"Recommend: {outcome.codes}, {outcome.availability:.3%} answered in time; {outcome.tiers}")
+    console.print(f"WriteEvents: {outcome.event_codes}")
+    for failure in outcome.failures:
+        console.print(f"[red]{failure}[/red]")
+    console.print(str(record.write("chaos", asdict(outcome) | {"availability": outcome.availability})))
+    sys.exit(bool(outcome.failures))
+
+
+def suffer(shop: Shop, seconds: float, rate: float, draw: random.Random) -> Outcome:
+    """Faults one after the other for so long."""
+    back_s: dict[str, float] = {}
+    coming = faults()
+    with Storefront(shop.settings.gateway_address, rate) as storefront:
+        wait_until_full(shop, storefront, time.monotonic())
+        before = {name: Held.by(part.process.pid) for name, part in shop.parts.items() if part in shop.gateways}
+        regions = shop.shared_memory()
+        end_s = time.monotonic() + seconds
+        while time.monotonic() < end_s:
+            draw.shuffle(coming)
+            for fault in coming:
+                if time.monotonic() >= end_s:
+                    break
+                with contextmanager(fault.hold)(shop):
+                    time.sleep(fault.lasts_s)
+                took_s = wait_until_full(shop, storefront, time.monotonic())
+                back_s[fault.name] = max(took_s, back_s.get(fault.name, 0.0))
+    grown = growth(shop, before)
+    if (more := shop.shared_memory() - regions) > 0:
+        grown["/dev/shm"] = more
+    return Outcome(
+        codes=dict(storefront.codes),
+        event_codes=dict(storefront.event_codes),
+        tiers={name: count for name, count in storefront.tiers.items() if name},
+        back_s=back_s,
+        grown=grown,
+    )
+
+
+def wait_until_full(shop: Shop, storefront: Storefront, since_s: float) -> float:
+    """Seconds from `since_s` to the first of the answers that are all in full."""
+
+    def full() -> bool:
+        shop.revive()
+        return time.monotonic() - max(storefront.full_since_s, since_s) >= QUIET_S
+
+    eventually(full, within_s=BACK_S, every_s=0.05, what="full answers again")
+    return max(0.0, storefront.full_since_s - since_s)
+
+
+def growth(shop: Shop, before: dict[str, Held]) -> dict[str, int]:
+    """By how much gateways that were there all the time have grown beyond what they may."""
+    grown = {}
+    for name, then in before.items():
+        now = Held.by(shop.parts[name].process.pid)
+        if now.pid != then.pid:
+            continue
+        if (more := now.descriptors - then.descriptors) > MOST_MORE_DESCRIPTORS:
+            grown[f"{name}'s descriptors"] = more
+        if (more := now.bytes - then.bytes) > MOST_MORE_BYTES:
+            grown[f"{name}'s memory"] = more
+    return grown
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,90 @@
+"""The processes that are to suffer: two gateways on one address, and everything below them, each a part."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import redis
+
+from benchmarks.random_release import random_model
+from deploy.embedded.triton import clear_leftovers, shared_memory_prefix
+from features.settings import Settings
+from tests.conditions import eventually
+from tests.parts import Part, stoppable
+from tests.postgres import answers, new_cluster
+from tests.processes import environment, free_ports, required_binary
+from tests.server.shop import fill, items
+from training.publish import publish
+
+START_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Shop:
+    """By name: gateway-1, gateway-2, triton, stream, redis, postgresql."""
+
+    settings: Settings
+    parts: dict[str, Part]
+
+    @property
+    def gateways(self) -> list[Part]:
+        """Both."""
+        return [part for name, part in self.parts.items() if name.startswith("gateway")]
+
+    def revive(self) -> None:
+        """Starts what has ended, as a supervisor would."""
+        for part in self.parts.values():
+            part.revive()
+
+    def shared_memory(self) -> int:
+        """Regions in /dev/shm that are this shop's."""
+        return sum(1 for _ in Path("/dev/shm").glob(f"{shared_memory_prefix(self.settings)}*"))
+
+
+@contextmanager
+def suffering_shop() -> Iterator[Shop]:
+    """A shop with a release, on a PostgreSQL and a Redis of its own, serving."""
+    with ExitStack() as parts:
+        folder = Path(parts.enter_context(TemporaryDirectory(prefix="braid-chaos-")))
+        folder.chmod(0o755)
+        found: dict[str, Part] = {}
+
+        def begin(name: str, command: list[str], env: dict[str, str] | None = None) -> None:
+            found[name] = parts.enter_context(stoppable(Part(parts, command, folder / f"{name}.log", env)))
+
+        (folder / "postgresql").mkdir()
+        cluster = new_cluster(folder / "postgresql")
+        begin("postgresql", cluster.command)
+        eventually(lambda: answers(cluster.url), within_s=START_S, what="PostgreSQL's answer")
+        port = free_ports(6)  # once PostgreSQL has the one that it was given
+        redis_port = str(port + 4)
+        begin("redis", [required_binary("redis-server", "redis-server"), "--bind", "127.0.0.1", "--port", redis_port,
+                        "--dir", str(folder), "--appendonly", "yes", "--save", ""])  # fmt: skip
+        with redis.Redis(port=int(redis_port)) as client:
+            eventually(client.ping, what="Redis' first answer")
+        settings = Settings(
+            home=folder / "home",
+            model_repository=folder / "home" / "model_repository",
+            gateway_address=f"127.0.0.1:{port}",
+            triton_address=f"127.0.0.1:{port + 2}",
+            database_url=cluster.url,
+            online_store="redis",
+            redis_url=f"127.0.0.1:{redis_port}",
+        )
+        fill(settings)
+        publish(settings, random_model(items()), why="random weights", note=lambda _: None)
+        parts.callback(clear_leftovers, settings)
+        begin("triton", [sys.executable, "-m", "deploy.embedded.triton"], environment(settings))
+        begin("stream", [sys.executable, "-m", "features", "stream"], environment(settings))
+        for number in (1, 2):
+            own = environment(settings, BRAID_GATEWAY_SHARE_PORT="true")
+            begin(f"gateway-{number}", [sys.executable, "-m", "server"], own)
+        for number in (1, 2):
+            log = folder / f"gateway-{number}.log"
+            eventually(lambda log=log: '"serving"' in log.read_text(), within_s=START_S, what=f"{log.name}: serving")  # type: ignore[misc]
+        yield Shop(settings, found)

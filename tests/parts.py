@@ -1,0 +1,66 @@
+"""Processes below and beside a gateway that are ended, held and started again on purpose."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import psutil
+
+from deploy.embedded.triton import STUB
+from tests.processes import running
+
+
+class Part:
+    """A process that may be ended and started again."""
+
+    def __init__(self, parts: ExitStack, command: list[str], log: Path, env: dict[str, str] | None = None) -> None:
+        self._parts, self._command, self._log, self._env = parts, command, log, env
+        self.start()
+
+    def start(self) -> None:
+        """Starts it, again or for the first time."""
+        self.process = self._parts.enter_context(
+            running(self._command, self._log, env=self._env, stop_signal=signal.SIGKILL)
+        )
+
+    def kill(self) -> None:
+        """With all its children."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def revive(self) -> None:
+        """Starts it where it has ended, as its supervisor would."""
+        if self.process.poll() is not None:
+            self.start()
+
+    def stop(self) -> None:
+        """It hangs."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """It hangs no longer."""
+        self.process.send_signal(signal.SIGCONT)
+
+    def family(self) -> list[psutil.Process]:
+        """It and all below it."""
+        with suppress(psutil.NoSuchProcess):
+            process = psutil.Process(self.process.pid)
+            return [process, *process.children(recursive=True)]
+        return []
+
+    def stubs(self) -> list[psutil.Process]:
+        """The processes that run Triton's models, where it is Triton."""
+        return [child for child in self.family()[1:] if STUB in child.name() or STUB[:15] in child.name()]
+
+
+@contextmanager
+def stoppable(process: Part) -> Iterator[Part]:
+    """Stopped processes are not left behind."""
+    try:
+        yield process
+    finally:
+        process.go_on()
