@@ -30,7 +30,7 @@ from tests.server.prebuilt import copy_release
 from tests.server.shop import items
 
 PERSON: dict[str, Any] = {"who": "a person", "why": "a test"}
-RELEASES = 8
+RELEASES = 9
 
 
 @pytest.fixture(scope="module")
@@ -184,9 +184,9 @@ def say_more(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("release", "damage", "message"),
     [
-        (5, half_copy, "model.pt is missing"),
-        (6, change_a_byte, "model.pt is not the file that was published"),
-        (7, say_more, "made by a newer version, which also says quantisation"),
+        (6, half_copy, "model.pt is missing"),
+        (7, change_a_byte, "model.pt is not the file that was published"),
+        (8, say_more, "made by a newer version, which also says quantisation"),
     ],
 )
 def test_a_release_that_is_not_whole_is_refused_and_nothing_has_changed(
@@ -205,7 +205,7 @@ def test_a_release_that_triton_refuses_has_failed_and_the_old_one_never_stopped_
     shop: RunningGateway,
 ) -> None:
     serving = shop.client.recommend("user-3").release
-    folder = shop.settings.model_repository / FUSION_MODEL / "8"
+    folder = shop.settings.model_repository / FUSION_MODEL / "9"
     (folder / MODULE_FILE).write_bytes(b"no TorchScript")
     manifest = json.loads((folder / MANIFEST_FILE).read_text())
     manifest["files"][MODULE_FILE] = file_sha256(folder / MODULE_FILE)
@@ -220,13 +220,13 @@ def test_a_release_that_triton_refuses_has_failed_and_the_old_one_never_stopped_
     asking = threading.Thread(target=ask)
     asking.start()
     try:
-        message = problem(lambda: promote(shop, 8))
+        message = problem(lambda: promote(shop, 9))
     finally:
         stop.set()
         asking.join()
-    assert f"what served before goes on: Triton, {FUSION_MODEL} 8" in message
+    assert f"what served before goes on: Triton, {FUSION_MODEL} 9" in message
     assert set(answered) == {serving}
-    failed = get(shop, 8)
+    failed = get(shop, 9)
     assert (failed.state, failed.changes[-1].who) == (pb.RELEASE_STATE_FAILED, "gateway")
     assert get(shop, serving).state == pb.RELEASE_STATE_LIVE
 
