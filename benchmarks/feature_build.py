@@ -83,7 +83,8 @@ def measure(settings: Settings, events: int) -> Seconds:
     draw = random.Random(0)
     fill(settings, events, draw)
     build_s = run(settings, "build")
-    release = publish(settings, random_model(list(made_up_items(ITEMS))), why="measurement", note=console.print)
+    unlearned = random_model(list(made_up_items(ITEMS)))
+    release = publish(settings, unlearned, why="a measurement", note=console.print, although_worse="random weights")
     engine = open_database(settings.log_url)
     log, new = EventLog(engine), round(events * NEW_SHARE)
     with closing(Encoders()) as encoders:

@@ -76,6 +76,7 @@ class Effect:
     release: int
     seconds_to_first_answer: float
     calls: int
+    failed_before: int
     failed: int
     degraded: int
     p99_ms_before: float
@@ -95,7 +96,7 @@ def main(
 ) -> None:
     """The table, a line for each switch."""
     with fresh_shop({}) as shop:
-        users = prebuild(shop.settings, items, releases=times + 1)
+        users = prebuild(shop.settings, items, releases=times + 2)  # the last two are held loaded at first
         shop.start_triton()
         shop.start_gateway()
         peak = saturation(shop, users, saturation_seconds)
@@ -222,6 +223,7 @@ def effect(switch: Switch, calls: Sequence[Call]) -> Effect:
         release=switch.release,
         seconds_to_first_answer=switch.first_answer_s - switch.began_s,
         calls=len(during),
+        failed_before=sum(call.code != OK for call in before),
         failed=sum(call.code != OK for call in during),
         degraded=sum(call.code == OK and call.tier not in ("TIER_FULL", "TIER_RECENT") for call in during),
         p99_ms_before=_p99_ms(before),
@@ -237,14 +239,16 @@ def _p99_ms(calls: Sequence[Call]) -> float:
 def show(effects: Sequence[Effect], peak: float, calls: int, failed: int) -> None:
     """The table, and what was asked for."""
     table = Table(
-        "switch", "to release", "first answer s", "calls", "failed", "degraded", "p99 before ms", "p99 ms", "ratio"
-    )
+        "switch", "to", "first answer s", "calls", "failed before", "failed", "degraded",
+        "p99 before ms", "p99 ms", "ratio",
+    )  # fmt: skip
     for it in effects:
         table.add_row(
             it.kind,
             str(it.release),
             f"{it.seconds_to_first_answer:.2f}",
             str(it.calls),
+            str(it.failed_before),
             str(it.failed),
             str(it.degraded),
             f"{it.p99_ms_before:.1f}",

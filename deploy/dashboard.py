@@ -92,6 +92,11 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         ),
         Panel("Stale vectors left out", ((rate(metrics.STALE_INTERESTS), "answers"),), "reqps"),
     ),
+    "Shadows": (
+        Panel("Copies", ((rate(metrics.SHADOW_COPIES, "outcome"), "{{outcome}}"),), "reqps"),
+        Panel("Share of the page in both, mean", ((mean(metrics.SHADOW_OVERLAP), "overlap"),), SHARE),
+        Panel("Time of a shadow, p99", ((quantile(0.99, metrics.SHADOW_SECONDS), "p99"),), "s"),
+    ),
     "Records": (
         Panel("Events", ((rate(metrics.EVENTS, "status"), "{{status}}"),), "cps"),
         Panel(

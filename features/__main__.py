@@ -172,6 +172,8 @@ def report(
         console.print(f"No answers were recorded from {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC.")
         return
     console.print(found.table())
+    for experiment in found.experiments:
+        console.print(experiment.table())
     if found.unknown_token_events:
         console.print(f"{found.unknown_token_events:,} events carry a token that no recorded answer has.")
 

@@ -21,6 +21,7 @@ from sqlalchemy import Engine, String, cast, func, select
 
 from features.answers import EXPLORED
 from features.database.models import Answer, Event, Item
+from features.experiment_report import ExperimentReport, experiment_report, experiments_between
 from features.rate import Rate
 from features.schema import EventType, Tier
 
@@ -79,6 +80,8 @@ class Report:
     lines: list[Line]
     unknown_token_events: int
     """Events of the window whose token names no recorded answer; in no line."""
+    experiments: list[ExperimentReport]
+    """The arms of each, side by side, from the window's start to now."""
 
     def table(self) -> Table:
         """As a person reads it."""
@@ -124,6 +127,9 @@ def report(engine: Engine, since_ms: int, until_ms: int, by: Sequence[Dimension]
         catalogue_items=catalogue,
         lines=lines,
         unknown_token_events=_unknown_token_events(engine, since_ms, until_ms),
+        experiments=[
+            experiment_report(engine, name, since_ms) for name in experiments_between(engine, since_ms, until_ms)
+        ],
     )
 
 

@@ -28,6 +28,17 @@ EXPLORED: Final = "explored_item_ids"
 """The option that names items of the page which stand there to be tried out, not by their rank."""
 
 
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """That an answer is part of an experiment, and the arm that the shopper fell into."""
+
+    experiment: str
+    stage: int
+    """Of `traffic_changes`."""
+    arm: int
+    """The release that was to answer."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewAnswer:
     """An answer on its way into the table."""
@@ -46,6 +57,10 @@ class NewAnswer:
     """Whether the feature store was read."""
     inputs: Sequence[Array] | None
     """The arrays of `fusion_inputs.SHOPPER_INPUTS` that went to the model; None where none answered."""
+    trial: Trial | None = None
+    model_failed: bool = False
+    """Whether the arm's model did not answer, and the live release or what is popular stood in."""
+    latency_ms: float = 0.0
 
     @property
     def shopper(self) -> str:
@@ -82,6 +97,11 @@ def answer_row(answer: NewAnswer) -> dict[str, Any]:
         "item_ids": list(answer.item_ids),
         "request": {name: value for name, value in {**request, **answer.options}.items() if value not in ("", [], {})},
         "features": None if answer.inputs is None else encode(answer.inputs),
+        "experiment": answer.trial.experiment if answer.trial else None,
+        "stage": answer.trial.stage if answer.trial else None,
+        "arm": answer.trial.arm if answer.trial else None,
+        "model_failed": answer.model_failed if answer.trial else None,
+        "latency_ms": answer.latency_ms if answer.trial else None,
     }
 
 

@@ -18,7 +18,9 @@ from sqlalchemy.pool import NullPool
 
 from features.settings import Settings
 
-LockName = Literal["feature-store", "online-rows", "erasure", "stream", "build", "materialize", "import", "update"]
+LockName = Literal[
+    "feature-store", "online-rows", "erasure", "stream", "build", "materialize", "import", "update", "publish"
+]
 """feature-store: changes of the registry. online-rows: rows of events and profiles; stream workers share it, each for
 shoppers of its own. erasure: offline files and vectors, by the erasure of a person and by the jobs while they publish.
 The others: the one such job."""

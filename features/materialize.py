@@ -23,7 +23,7 @@ import polars as pl
 import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import Progress
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, func, select
 from sqlalchemy.exc import OperationalError
 
 from features.counters import advance_counter, read_counter
@@ -37,7 +37,15 @@ from features.outage import Outage
 from features.release import ReleaseError, read_manifest
 from features.releases import ReleaseTable
 from features.rows import interest_rows, recent_rows
-from features.schema import ENCODER_FILE, FUSION_MODEL, HISTORY_EVENTS, interest_view, offline_file, shopper_key
+from features.schema import (
+    ENCODER_FILE,
+    FUSION_MODEL,
+    HISTORY_EVENTS,
+    SEQUENCE_TYPES,
+    interest_view,
+    offline_file,
+    shopper_key,
+)
 from features.settings import Settings
 from features.touched import sign_ins_after
 
@@ -69,6 +77,20 @@ class Run:
     through: int
     done: str = ""
     """Shoppers up to this key are encoded."""
+
+
+def active_shoppers(engine: Engine, release: int, within_ms: int) -> list[str]:
+    """Shoppers with events in the last `within_ms` of the log that a release's vectors are to reflect, ascending.
+
+    A session whose events have all gone over to a person is none.
+    """
+    through = read_counter(engine, materialized_counter(release))
+    known = (Event.position <= through, Event.event_type.in_([int(kind) for kind in SEQUENCE_TYPES]))
+    newest = select(func.max(Event.event_time_ms)).where(*known).scalar_subquery()
+    statement = select(Event.shopper).where(*known, Event.event_time_ms > newest - within_ms).distinct()
+    with engine.connect() as connection:
+        shoppers = list(connection.scalars(statement))
+    return sorted(set(EventLog(engine).recent_of(shoppers, 1)["shopper"]))
 
 
 def materialize_every(settings: Settings, release: int | None, every_s: float, stop: threading.Event) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -104,10 +104,17 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST_FILE
     try:
-        manifest = Manifest(**json.loads(path.read_text()))
+        document = json.loads(path.read_text())
+        newer = sorted(document.keys() - {field.name for field in fields(Manifest)})
+        if newer:
+            raise ReleaseError(
+                f"{path} was made by a newer version, which also says {', '.join(newer)}; update this one, or publish "
+                "with it"
+            )
+        manifest = Manifest(**document)
     except FileNotFoundError:
         raise ReleaseError(f"{path} is missing; publish the release again") from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise ReleaseError(f"{path} is no release manifest: {error}") from None
     if manifest.schema_hash != schema_hash():
         raise ReleaseError(

@@ -103,8 +103,8 @@ class ReleaseTable:
         if state not in get_args(State):
             raise ReleaseError(f"state {state!r} is none of {', '.join(get_args(State))}")
         with self._engine.begin() as connection:
-            _lock(connection)
-            _change_state(connection, release, state, who, why, instead="retired")
+            lock_releases(connection)
+            give_state(connection, release, state, who, why, instead="retired")
 
     def load(self, release: int, who: str, why: str) -> None:
         """Asks that a release be held ready beside the live one; one that failed or was retired is a candidate again.
@@ -113,13 +113,12 @@ class ReleaseTable:
             ReleaseError: there is no such release.
         """
         with self._engine.begin() as connection:
-            _lock(connection)
-            before = _state(connection, release)
-            standing = _standing(connection)
+            lock_releases(connection)
+            before = state_of(connection, release)
+            standing = read_standing(connection)
             if release == standing.live or release in standing.spares:
                 return
-            connection.execute(update(Release).where(Release.release == release).values(state="candidate", kept=True))
-            _note(connection, release, before, "candidate", _now_ms(), who, f"to be held ready: {why}")
+            keep_as_candidate(connection, release, before, who, f"to be held ready: {why}")
 
     def fail(self, release: int, serving: int, seen: Standing, who: str, why: str) -> bool:
         """Records that a release was refused; where it was to be live, the one that serves meanwhile is live again.
@@ -131,12 +130,12 @@ class ReleaseTable:
             False where something was decided since; nothing is changed then.
         """
         with self._engine.begin() as connection:
-            _lock(connection)
+            lock_releases(connection)
             if _decision(connection) != seen.decision:
                 return False
-            _change_state(connection, release, "failed", who, why)
+            give_state(connection, release, "failed", who, why)
             if seen.live == release:
-                _change_state(connection, serving, "live", who, f"release {release} was refused")
+                give_state(connection, serving, "live", who, f"release {release} was refused")
             return True
 
     def rollback(self, who: str, why: str) -> tuple[int, int]:
@@ -149,8 +148,8 @@ class ReleaseTable:
             ReleaseError: no release is live, or none was before that has not failed since.
         """
         with self._engine.begin() as connection:
-            _lock(connection)
-            standing = _standing(connection)
+            lock_releases(connection)
+            standing = read_standing(connection)
             if standing.live is None:
                 raise ReleaseError("no release is live; promote one: python -m training release promote N")
             if standing.previous is None:
@@ -158,7 +157,7 @@ class ReleaseTable:
                     f"no release was live before {standing.live} that has not failed since; promote another: "
                     "python -m training release promote N"
                 )
-            _change_state(connection, standing.previous, "live", who, why, instead="failed")
+            give_state(connection, standing.previous, "live", who, why, instead="failed")
             return standing.previous, standing.live
 
     def retire(self, release: int, who: str, why: str) -> None:
@@ -168,10 +167,10 @@ class ReleaseTable:
             ReleaseError: there is no such release, or it is live.
         """
         with self._engine.begin() as connection:
-            _lock(connection)
+            lock_releases(connection)
             if _live(connection) == release:
                 raise ReleaseError(f"release {release} is live; promote another first, or roll back")
-            _set(connection, release, _state(connection, release), "retired", who, why)
+            _set(connection, release, state_of(connection, release), "retired", who, why)
 
     def remove_unused(self, since_ms: int, who: str, why: str) -> list[int]:
         """Gives releases that are no longer needed the state `removed`, for good; `features.housekeeping` says which.
@@ -187,8 +186,8 @@ class ReleaseTable:
         )
         answered = select(Answer.release).where(Answer.answered_time_ms >= since_ms).distinct()
         with self._engine.begin() as connection:
-            _lock(connection)
-            standing = _standing(connection)
+            lock_releases(connection)
+            standing = read_standing(connection)
             if standing.live is None:
                 return []
             kept = {standing.live, *standing.spares, *connection.scalars(answered)}
@@ -196,7 +195,7 @@ class ReleaseTable:
             over = select(Release.release).where(Release.state.in_(["retired", "failed"])).order_by(Release.release)
             removed = [release for release in connection.scalars(over) if release not in kept]
             for release in removed:
-                _change_state(connection, release, "removed", who, why)
+                give_state(connection, release, "removed", who, why)
             return removed
 
     def live(self) -> int | None:
@@ -207,7 +206,7 @@ class ReleaseTable:
     def standing(self) -> Standing:
         """What serves, and what it would be rolled back to."""
         with self._engine.connect() as connection:
-            return _standing(connection)
+            return read_standing(connection)
 
     def all(self) -> list[ReleaseRow]:
         """Every release, oldest first."""
@@ -264,7 +263,7 @@ def _live(connection: Connection) -> int | None:
     return connection.scalar(select(Release.release).where(Release.state == "live"))
 
 
-def _standing(connection: Connection) -> Standing:
+def read_standing(connection: Connection) -> Standing:
     newer = aliased(ReleaseChange)
     left_service = (
         select(ReleaseChange.release)
@@ -287,7 +286,7 @@ def _decision(connection: Connection) -> int:
     return connection.scalar(select(func.max(ReleaseChange.change))) or 0
 
 
-def _state(connection: Connection, release: int) -> str:
+def state_of(connection: Connection, release: int) -> str:
     state = connection.scalar(select(Release.state).where(Release.release == release))
     if state is None:
         raise _missing(release)
@@ -296,17 +295,23 @@ def _state(connection: Connection, release: int) -> str:
     return state
 
 
-def _change_state(
+def give_state(
     connection: Connection, release: int, state: State, who: str, why: str, *, instead: State = "retired"
 ) -> None:
     """Gives a release a new state; where it goes live, the one that was becomes `instead`."""
-    before = _state(connection, release)
+    before = state_of(connection, release)
     if state == "live":
         others = select(Release.release).where(Release.state == "live", Release.release != release)
         for other in list(connection.scalars(others)):
             _set(connection, other, "live", instead, who, f"release {release} goes live: {why}")
     if before != state:
         _set(connection, release, before, state, who, why)
+
+
+def keep_as_candidate(connection: Connection, release: int, before: str, who: str, why: str) -> None:
+    """Makes a release a candidate that is held ready."""
+    connection.execute(update(Release).where(Release.release == release).values(state="candidate", kept=True))
+    _note(connection, release, before, "candidate", _now_ms(), who, why)
 
 
 def _set(connection: Connection, release: int, before: str, state: State, who: str, why: str) -> None:
@@ -318,7 +323,7 @@ def _missing(release: int) -> NoSuchRelease:
     return NoSuchRelease(f"there is no release {release}; see `python -m training release list`")
 
 
-def _lock(connection: Connection) -> None:
+def lock_releases(connection: Connection) -> None:
     """Makes a second writer wait, so that two promotions at once cannot leave two releases live."""
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql("LOCK TABLE releases IN SHARE ROW EXCLUSIVE MODE")

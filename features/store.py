@@ -163,6 +163,20 @@ def write_interest(store: FeatureStore, release: int, rows: pl.DataFrame) -> Non
     _write(store, schema.interest_view(release), rows)
 
 
+def count_interests(store: FeatureStore, release: int, shoppers: Sequence[str]) -> int:
+    """How many of these shoppers have a long-term vector of a release online."""
+    view = store.get_feature_view(schema.interest_view(release), allow_registry_cache=True)
+    found = 0
+    for start in range(0, len(shoppers), WRITE_ROWS):
+        keys = [
+            EntityKey(join_keys=[schema.SHOPPER], entity_values=[Value(string_val=name)])
+            for name in shoppers[start : start + WRITE_ROWS]
+        ]
+        rows = store._get_provider().online_read(store.config, view, keys, ["vector"])
+        found += sum(1 for _, values in rows if values and values["vector"].float_list_val.val)
+    return found
+
+
 def write_item_statistics(store: FeatureStore, rows: pl.DataFrame) -> None:
     """Rows of `schema.ITEM_STATISTICS_VIEW`."""
     _write(store, schema.ITEM_STATISTICS_VIEW, rows)

@@ -42,7 +42,7 @@ from server.health import Health
 from server.hydrate.feature_reader import FeatureReader
 from server.hydrate.purchase_history import PurchaseHistory
 from server.hydrate.shown_history import ShownHistory
-from server.infer.breaker import Breaker
+from server.infer.breaker import Breakers
 from server.infer.model import Model
 from server.infer.triton import Triton
 from server.metrics import CALLS_UNDER_WAY, LIVE_RELEASE, SERVING, serve_metrics
@@ -53,10 +53,14 @@ from server.record.answer_recorder import AnswerRecorder
 from server.record.eraser import Eraser
 from server.record.event_writer import EventWriter
 from server.record.shop_records import ShopRecords
+from server.releases.canaries import Canaries
 from server.releases.election import Election
 from server.releases.recorded_requests import RecordedRequests
 from server.releases.release_control import ReleaseControl
 from server.releases.release_follower import ReleaseFollower
+from server.releases.shadow_queue import ShadowQueue
+from server.releases.traffic import Traffic
+from server.releases.traffic_control import TrafficControl
 from server.releases.triton_versions import TritonVersions
 from server.select.filter_masks import FilterMasks
 from server.select.filters import Sellable
@@ -71,6 +75,7 @@ from server.services.recommendation import RecommendationService
 from server.services.release import ReleaseService
 from server.services.users import UserService
 from server.settings import GatewaySettings
+from server.shadows import Shadows
 from server.shop import Shop
 from server.tracing import start_tracing
 
@@ -114,7 +119,7 @@ class Gateway:
             settings.triton_address, settings.model_repository, call_timeout_s=own.model_budget_ms / 1000
         )
         index = CatalogueIndex()
-        breaker = Breaker("triton")
+        breakers = Breakers()
         self._features = FeatureReader(settings, own.feature_budget_ms / 1000)
         self._catalogue = CatalogueFollower(self._engine, index, self._triton, self._threads)
         self._rules = PlacementRules(self._engine, index, self._threads)
@@ -128,12 +133,14 @@ class Gateway:
             features=self._features,
             versions=TritonVersions(self._triton, self._election, index),
             recorded=RecordedRequests(self._engine, index, self._features, self._threads),
-            breaker=breaker,
+            breakers=breakers,
             threads=self._threads,
         )
         self._freshness = Freshness(self._engine, self._live_release, self._threads)
         LIVE_RELEASE.set_function(self._live_release)
         CALLS_UNDER_WAY.set_function(lambda: self._limit.under_way)
+        self._canaries = Canaries(self._engine, self._election)
+        self._traffic = Traffic(self._engine, self._releases, self._threads)
         self._recorder = AnswerRecorder(
             self._engine, tombstones, max_answers=own.max_queued_answers, retention_days=own.answer_retention_days
         )
@@ -146,7 +153,9 @@ class Gateway:
             popular=self._popular,
             features=self._features,
             releases=self._releases,
-            model=Model(self._triton, breaker, budget_s=own.model_budget_ms / 1000),
+            traffic=self._traffic,
+            shadows=ShadowQueue(lambda: 2 * self._admission.under_way > self._admission.limit),
+            model=Model(self._triton, breakers, budget_s=own.model_budget_ms / 1000),
             history=PurchaseHistory(self._engine, self._threads),
             shown=ShownHistory(self._engine, self._threads),
             recorder=self._recorder,
@@ -159,25 +168,12 @@ class Gateway:
         self._event_service = EventService(self._events, self._eraser, self._limit)
         self._records = ShopRecords(self._engine, tombstones, self._catalogue, self._rules, budget_s=write_budget_s)
         self._control = ReleaseControl(self._engine, settings.model_repository, self._releases, budget_s=write_budget_s)
+        self._traffic_control = TrafficControl(self._engine, self._traffic, self._releases, budget_s=write_budget_s)
         self._health = Health(SERVICES)
-        self._keys = KeyRing(
-            self._engine,
-            self._threads,
-            open_without_keys=is_loopback(settings.gateway_address)
-            or own.allow_anonymous
-            or own.tls_client_ca is not None,
-        )
+        closed = not is_loopback(settings.gateway_address) and not own.allow_anonymous and own.tls_client_ca is None
+        self._keys = KeyRing(self._engine, self._threads, open_without_keys=not closed)
         self._probe_folder = TemporaryDirectory(prefix="braid-probe-")
-        recommends = recommendation_pb2.DESCRIPTOR.services_by_name["RecommendationService"]
-        self._server = grpc.aio.server(
-            interceptors=[
-                Guard(self._keys),
-                EarlyRefusal(recommends, self._admission),
-                Intake(max_streams=own.max_streams, watch=f"/{health.SERVICE_NAME}/Watch"),
-            ],
-            options=server_options(own),
-            maximum_concurrent_rpcs=own.max_calls + 2 * own.max_streams,
-        )
+        self._server = _new_server(own, self._keys, self._admission)
         self._tasks: list[asyncio.Task[None]] = []
         self._end_metrics: Callable[[], None] = lambda: None
         self._end_tracing: Callable[[], None] = lambda: None
@@ -200,7 +196,10 @@ class Gateway:
             (catalog_pb2_grpc.add_CatalogServiceServicer_to_server, CatalogService(self._records, limit)),
             (user_pb2_grpc.add_UserServiceServicer_to_server, UserService(self._records, limit)),
             (placement_pb2_grpc.add_PlacementServiceServicer_to_server, PlacementService(self._records, limit)),
-            (release_pb2_grpc.add_ReleaseServiceServicer_to_server, ReleaseService(self._control, limit)),
+            (
+                release_pb2_grpc.add_ReleaseServiceServicer_to_server,
+                ReleaseService(self._control, self._traffic_control, limit),
+            ),
         )
         for add, service in services:
             add(service, self._server)
@@ -234,6 +233,9 @@ class Gateway:
             self._popular.follow(),
             self._features.follow(),
             self._releases.follow(),
+            self._traffic.follow(),
+            self._canaries.follow(),
+            Shadows(self.shop, self._engine, self._threads).follow(),
             self._freshness.follow(),
             self._keys.follow(),
             self_probe.follow(probed, self._admission),
@@ -254,7 +256,16 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._triton.close()
-        for part in (self._events, self._records, self._control, self._recorder, self._features, self._eraser):
+        for part in (
+            self._events,
+            self._records,
+            self._control,
+            self._traffic_control,
+            self._canaries,
+            self._recorder,
+            self._features,
+            self._eraser,
+        ):
             await asyncio.get_running_loop().run_in_executor(None, part.close)
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._end_metrics()
@@ -283,6 +294,7 @@ class Gateway:
         await self._popular.loaded.wait()
         await self._features.opened.wait()
         await self._releases.settled.wait()
+        await self._traffic.loaded.wait()
         gc.collect()
         gc.freeze()  # else each full collection walks all that Feast imported, and every call waits for 0.2 s
         self._health.serve()
@@ -293,6 +305,19 @@ class Gateway:
         task = asyncio.ensure_future(work)
         task.add_done_callback(_complain)
         self._tasks.append(task)
+
+
+def _new_server(own: GatewaySettings, keys: KeyRing, admission: Admission) -> grpc.aio.Server:
+    """gRPC's server, with what a call passes before it reaches a service."""
+    return grpc.aio.server(
+        interceptors=[
+            Guard(keys),
+            EarlyRefusal(recommendation_pb2.DESCRIPTOR.services_by_name["RecommendationService"], admission),
+            Intake(max_streams=own.max_streams, watch=f"/{health.SERVICE_NAME}/Watch"),
+        ],
+        options=server_options(own),
+        maximum_concurrent_rpcs=own.max_calls + 2 * own.max_streams,
+    )
 
 
 def _complain(task: asyncio.Task[None]) -> None:

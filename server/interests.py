@@ -94,7 +94,7 @@ def _shares(rows: Rows, weights: npt.NDArray[np.floating], index: CatalogueIndex
 
 async def interests_of(shop: Shop, query: ShopperQuery, deadline: Deadline) -> Interests:
     """Long-term interest from that strand alone, current interest by the weight of each event, and the balance."""
-    release, index = shop.releases.current, shop.index
+    release, index = shop.traffic.choose(query).release, shop.index
     shopper = await shop.shopper(query, release.number if release else 0, deadline)
     returning = None if release is None else return_chance(shopper, release)
     if release is not None and shopper.known:

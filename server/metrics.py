@@ -54,6 +54,18 @@ REFUSAL_SECONDS = Histogram(
     "From the moment that the gateway sees a call to its refusal for the delay",
     buckets=(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25),
 )
+SHADOW_COPIES = Counter("braid_shadow_copies", "Requests that a shadow release was to answer too", ["outcome"])
+"""outcome: `compared`, `failed` (the shadow's model did not answer) or `dropped` (there was no time for it)."""
+SHADOW_OVERLAP = Histogram(
+    "braid_shadow_overlap",
+    "Share of an answered page that the shadow's page has too",
+    buckets=(0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
+)
+SHADOW_SECONDS = Histogram(
+    "braid_shadow_seconds",
+    "What a shadow's page takes",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0),
+)
 ADMISSION_LIMIT = Gauge("braid_admission_limit", "Calls that recommend which may be under way now")
 
 for _counter, _values in (

@@ -19,7 +19,7 @@ from server.queries import Ranking, RankQuery
 from server.releases.loaded_release import LoadedRelease
 from server.select.chances import outcome_chances
 from server.select.selection import Floats, scores_of
-from server.shop import Shop
+from server.shop import Course, Shop
 
 LOG = logging.getLogger(__name__)
 
@@ -27,8 +27,9 @@ LOG = logging.getLogger(__name__)
 async def rank(shop: Shop, query: RankQuery, deadline: Deadline) -> Ranking:
     """Scores of the items for the shopper and the moment; whether an item may be shown does not matter here."""
     rows = shop.index.rows([*query.item_ids, *(item.item_id for item in query.items)])
+    choice = shop.traffic.choose(query.shopper)
+    course, release = Course(choice.trial), choice.release
     while True:
-        release = shop.releases.current
         shopper = await shop.shopper(query.shopper, release.number if release else 0, deadline)
         if release is None or not shopper.known:
             break
@@ -38,15 +39,17 @@ async def rank(shop: Shop, query: RankQuery, deadline: Deadline) -> Ranking:
             scores = scores_of(answer, release, rows)
             by_content = await _score_content(shop, query, release, rows, answer, scores, deadline)
         except ModelUnavailable as error:
+            course.model_failed = True
             if shop.releases.current is release:
                 LOG.debug("ranking without the model: %s", error)
                 break
+            release = shop.releases.current
             continue
         chances = outcome_chances(query.event_type, rows, scores, shopper, release, shop.index, answer)
         unknown = (rows < 0) & ~by_content
         tier = Tier.FULL if shopper.interest else Tier.RECENT
-        return _answer(shop, query, shopper, scores, unknown, tier, request, chances)
-    return _answer(shop, query, shopper, _popularity(shop, rows), rows < 0, Tier.POPULAR)
+        return _answer(shop, query, shopper, course, scores, unknown, tier, request, chances)
+    return _answer(shop, query, shopper, course, _popularity(shop, rows), rows < 0, Tier.POPULAR)
 
 
 async def _score_content(
@@ -72,6 +75,7 @@ def _answer(
     shop: Shop,
     query: RankQuery,
     shopper: Shopper,
+    course: Course,
     scores: Floats,
     unknown: npt.NDArray[np.bool_],
     tier: Tier,
@@ -80,7 +84,7 @@ def _answer(
 ) -> Ranking:
     """The answer, remembered without a page: how the caller arranges the items is not known here."""
     item_ids = [*query.item_ids, *(item.item_id for item in query.items)]
-    answer = shop.remember(query.shopper, shopper, tier, request, options={RANKED: item_ids})
+    answer = shop.remember(query.shopper, shopper, tier, request, course=course, options={RANKED: item_ids})
     return Ranking(
         scores=scores.tolist(),
         unknown=unknown.tolist(),

@@ -24,6 +24,7 @@ from server.errors import ModelUnavailable
 from server.infer.triton import FusionAnswer, FusionRequest
 from server.queries import Caps, Reason, Recommendation, RecommendQuery, Strand
 from server.releases.loaded_release import LoadedRelease
+from server.releases.shadow_queue import Copy
 from server.select.allowed_rows import allowed_rows
 from server.select.diversity import POOL, Page
 from server.select.exploration import explore
@@ -31,7 +32,7 @@ from server.select.filters import Excluded, removed_counts
 from server.select.placement_rules import lay_out, placed_pins
 from server.select.reasons import reasons_of
 from server.select.selection import last_score, more_is_known
-from server.shop import Shop
+from server.shop import Course, Shop
 from server.stages import SELECT, Stage
 
 LOG = logging.getLogger(__name__)
@@ -43,30 +44,51 @@ NO_CAPS = Caps()
 
 async def recommend(shop: Shop, query: RecommendQuery, deadline: Deadline) -> Recommendation:
     """Items for a shopper, best first, all of them allowed by the filter."""
+    choice = shop.traffic.choose(query.shopper, query.placement)
+    course, release = Course(choice.trial), choice.release
     while True:
-        release = shop.releases.current
         shopper = await shop.shopper(query.shopper, release.number if release else 0, deadline)
         left_out = await shop.left_out(shopper, query.shopper, query.filter, deadline)
-        page = _Page(shop, query, shopper, left_out)
+        page = _Page(shop, query, shopper, left_out, course)
         if release is None or not shopper.known or not page.mask.any():
             return page.popular(release)
         try:
-            return await page.by_model(release, deadline)
+            answer = await page.by_model(release, deadline)
         except ModelUnavailable as error:
+            course.model_failed = True
             if shop.releases.current is release:
                 LOG.debug("answering without the model: %s", error)
-                return _Page(shop, query, shopper, left_out).popular(release)  # the catalogue may have grown meanwhile
-        # The release was replaced meanwhile; ask its successor.
+                page = _Page(shop, query, shopper, left_out, course)  # the catalogue may have grown meanwhile
+                return page.popular(release)
+            release = shop.releases.current  # it was replaced meanwhile, or is an arm that the live one stands in for
+        else:
+            if choice.shadow is not None:
+                shop.shadows.offer(Copy(choice.experiment, choice.shadow, query, answer, course.took_ms))
+            return answer
+
+
+async def shadow_page(
+    shop: Shop, query: RecommendQuery, release: LoadedRelease, deadline: Deadline
+) -> tuple[list[str], list[float]]:
+    """Item ids and scores that a release would answer; nothing is recorded.
+
+    Raises:
+        ModelUnavailable: its model does not answer.
+    """
+    shopper = await shop.shopper(query.shopper, release.number, deadline)
+    left_out = await shop.left_out(shopper, query.shopper, query.filter, deadline)
+    return await _Page(shop, query, shopper, left_out, Course(None)).as_shadow(release, deadline)
 
 
 class _Page:
     """One answer in the making, by the catalogue and the rules of the moment when it is made."""
 
-    def __init__(self, shop: Shop, query: RecommendQuery, shopper: Shopper, left_out: Excluded) -> None:
+    def __init__(self, shop: Shop, query: RecommendQuery, shopper: Shopper, left_out: Excluded, course: Course) -> None:
         self._shop = shop
         self._query = query
         self._shopper = shopper
         self._left_out = left_out
+        self._course = course
         rules = shop.rules.at(query.placement, query.shopper.now_ms)
         self._allowed = allowed_rows(shop.masks.of(query.shopper.now_ms, query.filter, rules), left_out)
         self.mask = self._allowed.mask
@@ -80,6 +102,7 @@ class _Page:
         answers = await self._shop.model.fuse(*requests, deadline=deadline)
         with Stage(SELECT):
             page = await self._page(release, answers, deadline)
+            explore(self._shop, self._query, page, self.mask, release, answers[0])
         reasons: list[Reason | None] = []
         if self._query.explain and page.rows.size:
             scores = page.scores - self._allowed.boosts(page.rows)
@@ -94,6 +117,12 @@ class _Page:
             long_term_weight=float(answers[0].long_weight[0]),
             reasons=reasons,
         )
+
+    async def as_shadow(self, release: LoadedRelease, deadline: Deadline) -> tuple[list[str], list[float]]:
+        """Items and scores as `by_model` would choose them, by rank alone and without a record."""
+        requests = self._allowed.requests(self._shopper, release, self._shop.index)
+        page = await self._page(release, await self._shop.model.fuse(*requests, deadline=deadline), deadline)
+        return [self._shop.index.item_ids[row] for row in page.rows], page.scores.tolist()
 
     def popular(self, release: LoadedRelease | None) -> Recommendation:
         """What is popular in the page's category, in the shopper's country, in the shop."""
@@ -139,7 +168,6 @@ class _Page:
         if not page.done:
             rest = np.flatnonzero(page.open(self.mask))[::-1].astype(np.int32)  # newest first
             page.take(rest, np.full(rest.size, last_score(page.scores, answer, release), np.float32))
-        explore(self._shop, self._query, page, self.mask, release, answer)
         return page
 
     def _empty_page(self, release: LoadedRelease | None) -> Page:
@@ -180,6 +208,7 @@ class _Page:
             shopper,
             tier,
             request,
+            course=self._course,
             options=_options(self._query) | ({} if explored is None else {EXPLORED: [item_ids[explored]]}),
             placement=self._query.placement,
             item_ids=item_ids,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from features.answers import NewAnswer
+from features.answers import NewAnswer, Trial
 from features.schema import OWN_ITEMS, Tier
 from features.shopper import Shopper, ShopperFeatures, ShopperQuery, merge
 from server.catalogue.catalogue_index import CatalogueIndex
@@ -26,6 +27,8 @@ from server.queries import ItemFilter
 from server.record.answer_recorder import AnswerRecorder
 from server.record.attribution import new_token
 from server.releases.release_follower import ReleaseFollower
+from server.releases.shadow_queue import ShadowQueue
+from server.releases.traffic import Traffic
 from server.select.filter_masks import FilterMasks
 from server.select.filters import Excluded, Sellable, excluded
 from server.select.placement_rules import PlacementRules
@@ -34,6 +37,20 @@ from server.select.popularity import PopularItems
 LOG = logging.getLogger(__name__)
 
 _DAY_MS = 86_400_000
+
+
+@dataclass(slots=True)
+class Course:
+    """How one request goes: the experiment that it belongs to, and whether its arm's model has failed."""
+
+    trial: Trial | None
+    began_s: float = field(default_factory=time.monotonic)
+    model_failed: bool = False
+
+    @property
+    def took_ms(self) -> float:
+        """Since it began."""
+        return 1000 * (time.monotonic() - self.began_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +64,8 @@ class Shop:
     popular: PopularItems
     features: FeatureReader
     releases: ReleaseFollower
+    traffic: Traffic
+    shadows: ShadowQueue
     model: Model
     history: PurchaseHistory
     shown: ShownHistory
@@ -75,6 +94,7 @@ class Shop:
         tier: Tier,
         request: FusionRequest | None,
         *,
+        course: Course,
         options: Mapping[str, Any],
         placement: str = "",
         item_ids: Sequence[str] = (),
@@ -96,6 +116,9 @@ class Shop:
             item_ids=item_ids,
             stored=shopper.stored,
             inputs=request.shopper_inputs if request else None,
+            trial=course.trial,
+            model_failed=course.model_failed,
+            latency_ms=course.took_ms,
         )
         self.recorder.record(answer)
         count_answer(tier.name, release)

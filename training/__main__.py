@@ -143,15 +143,22 @@ def evaluate(
 def publish(
     run: RunFolder = None,
     why: Annotated[str, typer.Option(help="Kept in the release table.")] = "published",
+    although_worse: Annotated[
+        str, typer.Option(help="Why it is to serve unmeasured, whatever the live release and the baselines reach.")
+    ] = "",
 ) -> None:
-    """Makes a release of the trained model: gate, features, vectors, live."""
+    """Makes a release of the trained model: gates, features, vectors, live."""
     from training.publish import publish as publish_model
     from training.trained import load_trained
 
     settings = load_settings()
     with clear_errors():
         number = publish_model(
-            settings, load_trained(_run_folder(settings, run)), why=why, note=lambda line: console.print(line)
+            settings,
+            load_trained(_run_folder(settings, run)),
+            why=why,
+            note=lambda line: console.print(line),
+            although_worse=although_worse,
         )
         console.print(f"published release {number}")
 

@@ -116,7 +116,7 @@ def stage_by_time(log: Log, moments: Moments, from_ms: int, to_ms: int, protocol
     if protocol.moments is MomentChoice.FIRST:
         _, first = np.unique(chosen.shoppers, return_index=True)
         chosen = chosen.take(np.sort(first))
-    chosen = _keep_targets(chosen, allowed[chosen.targets])
+    chosen = keep_targets(chosen, allowed[chosen.targets])
     test = TestSet(moments=chosen, allowed=allowed, repeated=_bought_before(log, chosen))
     return Stage(log=log, learn=log.known_by(from_ms), moments=before, test=test.sample(protocol.sample, protocol.seed))
 
@@ -207,7 +207,8 @@ def _bought_before(log: Log, moments: Moments) -> npt.NDArray[np.bool_]:
     return np.isin(asked, owner[own.items >= 0])
 
 
-def _keep_targets(moments: Moments, kept: npt.NDArray[np.bool_]) -> Moments:
+def keep_targets(moments: Moments, kept: npt.NDArray[np.bool_]) -> Moments:
+    """The moments with these of their flat targets, without those that have none left."""
     row = np.repeat(np.arange(len(moments)), np.diff(moments.offsets))[kept]
     counts = np.bincount(row, minlength=len(moments))
     trimmed = Moments(

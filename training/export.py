@@ -5,6 +5,7 @@ by `python -m training encode` alone.
 """
 
 import warnings
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -199,10 +200,19 @@ class EncoderServing(nn.Module):
 
 
 def save_module(module: nn.Module, path: Path) -> None:
-    """Scripts a module in evaluation mode and writes it."""
+    """Scripts a module in evaluation mode and writes it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    content = BytesIO()  # torch itself would end the process where the disk is full
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch.jit")  # upstream's plan, known
-        torch.jit.freeze(torch.jit.script(module.eval())).save(str(path))
+        torch.jit.save(torch.jit.freeze(torch.jit.script(module.eval())), content)
+    try:
+        path.write_bytes(content.getbuffer())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def load_module(path: Path, device: torch.device | str = "cpu") -> torch.jit.ScriptModule:

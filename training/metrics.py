@@ -27,9 +27,13 @@ def ndcg_at(hits: npt.NDArray[np.bool_], basket_sizes: npt.NDArray[np.int64], k:
 
 def mean_of_shoppers(figures: Floats, shoppers: npt.NDArray[np.int64]) -> float:
     """The mean over shoppers of the mean of their moments, at least one."""
+    return float(by_shopper(figures, shoppers).mean())
+
+
+def by_shopper(figures: Floats, shoppers: npt.NDArray[np.int64]) -> Floats:
+    """The mean of each shopper's moments, (S,), in the order of the shoppers' rows."""
     _, row = np.unique(shoppers, return_inverse=True)
-    sums = np.bincount(row, weights=figures)
-    return float((sums / np.bincount(row)).mean())
+    return np.asarray(np.bincount(row, weights=figures) / np.bincount(row))
 
 
 def mrr_at(hits: npt.NDArray[np.bool_], k: int = 10) -> Floats:

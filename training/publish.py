@@ -1,28 +1,30 @@
-"""Makes a release of a trained model: candidate, gate, features, vectors, and only then the place that Triton reads.
+"""Makes a release of a trained model: candidate, gates, features, vectors, and only then the place that Triton reads.
 
-Until the last step nothing is visible: a failure leaves no version directory, no generated view and no table row.
+Until the last step nothing is visible: a failure leaves no version directory and no feature view. A candidate that a
+gate refused is recorded as failed, with the reason; any other failure leaves no table row.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import torch
+from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
 from features.database.engine import DatabaseError, open_database
 from features.housekeeping import remove_old_releases
+from features.locks import LockTaken, locked
 from features.materialize import materialize
-from features.release import RELEASE_FILES, Manifest, file_sha256, write_vocabulary
+from features.release import RELEASE_FILES, Manifest, ReleaseError, file_sha256, write_vocabulary
 from features.releases import ReleaseTable, who
 from features.schema import (
     ENCODER_FILE,
@@ -42,56 +44,95 @@ from features.schema import (
 from features.settings import ROOT, Settings
 from features.store import apply
 from training.export import EncoderServing, FusionServing, TowerServing, save_module
-from training.gate import check_candidate
+from training.gate import GateError, check_candidate
+from training.release_gate import check_quality, check_vectors
 from training.trained import TrainedModel
 
 CONFIG_FILE = "config.pbtxt"
 
 
-def publish(settings: Settings, trained: TrainedModel, *, why: str, note: Callable[[str], None]) -> int:
+def publish(
+    settings: Settings, trained: TrainedModel, *, why: str, note: Callable[[str], None], although_worse: str = ""
+) -> int:
     """Publishes a trained model as the next release and makes it live.
 
     Args:
         why: kept with the change in the release table.
         note: told of each step.
+        although_worse: why it is to serve without having been measured beside the live release and the baselines;
+            kept in the table as well.
 
     Returns:
         The release's number.
 
     Raises:
-        GateError: the candidate does not pass.
+        GateError: the candidate does not pass; it is recorded as failed.
+        ReleaseError: another publisher is at work.
+        OSError: the disk is full, or something else is wrong with it.
     """
-    table = ReleaseTable(open_database(settings.log_url))
-    with _one_publisher(settings):
+    engine = open_database(settings.log_url)
+    table = ReleaseTable(engine)
+    why = f"{why} (not measured: {although_worse})" if although_worse else why
+    with _one_publisher(settings, engine):
         number = max(table.next_number(), _highest_version(settings.model_repository) + 1)
         candidate = settings.home / "candidates" / str(number)
         shutil.rmtree(candidate, ignore_errors=True)
-        placed = [settings.model_repository / model / str(number) for model in (FUSION_MODEL, ITEM_TOWER_MODEL)]
-        generated = settings.generated / f"v{number}.json"
         try:
             manifest = write_candidate(trained, number, candidate)
-            worst = check_candidate(trained, candidate / FUSION_MODEL, candidate / ITEM_TOWER_MODEL)
-            note(f"release {number} passed the gate: TorchScript differs by at most {worst:.1e}")
-            _write_generated(generated, number, manifest.interest_dim)
-            apply(settings)
-            note(f"materialising {manifest.feature_view}")
-            materialize(settings, number, candidate / FUSION_MODEL)
-            for model, place in zip((FUSION_MODEL, ITEM_TOWER_MODEL), placed, strict=True):
-                _place(candidate / model, place)
+            try:
+                _pass_gates(settings, trained, candidate, note, measured=not although_worse)
+                _make_features(settings, manifest, candidate / FUSION_MODEL, note)
+            except GateError as error:
+                table.record(number, manifest, who(), why)
+                table.change_state(number, "failed", who(), str(error))
+                raise
+            for model in (FUSION_MODEL, ITEM_TOWER_MODEL):
+                _place(candidate / model, settings.model_repository / model / str(number))
             table.record(number, manifest, who(), why)
         except BaseException:
-            for folder in (candidate, *placed):
-                shutil.rmtree(folder, ignore_errors=True)
-            generated.unlink(missing_ok=True)
+            _take_back(settings, number)
             raise
-        shutil.rmtree(candidate, ignore_errors=True)
+        finally:
+            shutil.rmtree(candidate, ignore_errors=True)
         table.change_state(number, "live", who(), why)
-    note(f"release {number} is live")
+        note(f"release {number} is live")
+    engine.dispose()
     try:
         remove_old_releases(settings, note=note)
     except (OSError, DatabaseError, OperationalError) as error:
         note(f"old releases stay until the next publish, or `python -m training release clean`: {error}")
     return number
+
+
+def _pass_gates(
+    settings: Settings, trained: TrainedModel, candidate: Path, note: Callable[[str], None], *, measured: bool
+) -> None:
+    worst = check_candidate(trained, candidate / FUSION_MODEL, candidate / ITEM_TOWER_MODEL)
+    note(f"files and modules are whole: TorchScript differs by at most {worst:.1e}")
+    if measured:
+        check_quality(settings, candidate / FUSION_MODEL, note)
+
+
+def _make_features(settings: Settings, manifest: Manifest, fusion: Path, note: Callable[[str], None]) -> None:
+    _write_generated(_generated(settings, manifest.release), manifest.release, manifest.interest_dim)
+    apply(settings)
+    note(f"materialising {manifest.feature_view}")
+    materialize(settings, manifest.release, fusion)
+    check_vectors(settings, manifest.release)
+
+
+def _take_back(settings: Settings, number: int) -> None:
+    """Removes what a release that came to nothing has left where others see it."""
+    for model in (FUSION_MODEL, ITEM_TOWER_MODEL):
+        shutil.rmtree(settings.model_repository / model / str(number), ignore_errors=True)
+    generated = _generated(settings, number)
+    if generated.exists():
+        generated.unlink()
+        apply(settings)
+
+
+def _generated(settings: Settings, number: int) -> Path:
+    return settings.generated / f"v{number}.json"
 
 
 def write_candidate(trained: TrainedModel, number: int, folder: Path) -> Manifest:
@@ -159,8 +200,12 @@ def _highest_version(repository: Path) -> int:
 
 
 @contextmanager
-def _one_publisher(settings: Settings) -> Iterator[None]:
-    settings.home.mkdir(parents=True, exist_ok=True)
-    with (settings.home / "publish.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+def _one_publisher(settings: Settings, engine: Engine) -> Iterator[None]:
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(settings, "publish", engine=engine, wait=False))
+        except LockTaken:
+            raise ReleaseError(
+                "another publisher is at work in this shop; publish when it has ended, if it is still wanted then"
+            ) from None
         yield

@@ -14,10 +14,12 @@ from features.releases import ReleaseTable, who
 from features.schema import FUSION_MODEL
 from features.settings import load_settings
 from training.terminal import clear_errors, console
+from training.traffic_commands import traffic_app
 
 Why = Annotated[str, typer.Option(help="Kept in the release table.")]
 
 release_app = typer.Typer(no_args_is_help=True, help="The release table.")
+release_app.add_typer(traffic_app, name="traffic")
 
 
 @release_app.command("list")

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from features.schema import CONTENT_TOKENS, OWN_FEATURES, OWN_ITEMS, PADDING, RECENT_EVENTS
-from training.batches import BatchMaker
+from training.batches import Batch, BatchMaker
 from training.dataset import Log
 from training.fusion import FusionModel
 from training.moments import Moments
@@ -29,6 +29,15 @@ def serving_inputs(model: FusionModel, log: Log, moments: Moments) -> dict[str, 
         history = batch.history
         states = model.long(table[history.items.clamp(min=-1)], history.types, history.gaps)
         long = states[history.row, history.last] * batch.long_mask
+    return request_inputs(batch, long.numpy()) | {"expected_scores": expected.numpy()}
+
+
+def request_inputs(batch: Batch, long: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
+    """`schema.FUSION_INPUTS` by name for the moments of a batch, all items allowed.
+
+    Args:
+        long: float32 (B, D), their long-term vectors.
+    """
     count = len(batch.rows)
     recent, own = batch.seen_items.shape[1], batch.own_items.shape[1]
     codes = batch.codes.numpy().astype(np.int32)
@@ -37,7 +46,7 @@ def serving_inputs(model: FusionModel, log: Log, moments: Moments) -> dict[str, 
     own_features = np.zeros((count, OWN_ITEMS, len(OWN_FEATURES)), np.float32)
     own_features[:, :own] = batch.own_features.numpy()
     return {
-        "long_interest": long.numpy(),
+        "long_interest": long,
         "long_mask": batch.long_mask.numpy(),
         "long_age": batch.long_age.numpy(),
         "recent_items": np.pad(batch.seen_items.numpy(), before, constant_values=PADDING).astype(np.int32),
@@ -50,7 +59,6 @@ def serving_inputs(model: FusionModel, log: Log, moments: Moments) -> dict[str, 
         "context": codes[:, 3:],
         "allowed": np.zeros((count, 1), np.uint8),
         "candidates": np.zeros((count, 1), np.int32),
-        "expected_scores": expected.numpy(),
     }
 
 

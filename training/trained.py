@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,9 @@ class TrainedModel:
 
     def save_weights(self, path: Path) -> None:
         """Writes state and configuration, tensors and plain values alone: read with `weights_only`."""
-        torch.save({"state": self.model.state_dict(), "config": self.config.to_dict()}, path)
+        content = BytesIO()  # torch itself may end the process where the disk is full
+        torch.save({"state": self.model.state_dict(), "config": self.config.to_dict()}, content)
+        path.write_bytes(content.getbuffer())
 
 
 def load_trained(folder: Path) -> TrainedModel:

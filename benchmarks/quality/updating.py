@@ -149,10 +149,11 @@ def replay(shop: Shop, days: int) -> list[Day]:
             if (midnight_ms - first_ms) % (WEEK * DAY_MS) == 0:
                 models[WEEKLY], seconds[WEEKLY] = shop.trained(midnight_ms)
         stage = stage_by_time(shop.log, shop.moments, midnight_ms, midnight_ms + DAY_MS, PROTOCOL)
-        figures = {}
+        figures: dict[str, Floats] = {}
         for method, model in models.items() if len(stage.test.moments) else ():
-            ranked = rank(ModelScorer(model, shop.log, maker=maker), stage)
-            figures[method] = moment_figures(stage.test, ranked)[0][FIGURE]
+            same = [figures[other] for other in figures if models[other] is model]
+            ranked = None if same else rank(ModelScorer(model, shop.log, maker=maker), stage)
+            figures[method] = same[0] if ranked is None else moment_figures(stage.test, ranked)[0][FIGURE]
         found.append(
             Day(midnight_ms=midnight_ms, shoppers=stage.test.moments.shoppers, figures=figures, seconds=seconds)
         )

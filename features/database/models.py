@@ -1,5 +1,5 @@
 """The tables: event log, sign-ins, answers, tombstones, catalogue, users, placement rules, item statistics, releases,
-API keys.
+traffic, API keys.
 
 SQLAlchemy 2, typed, SQLite and PostgreSQL.
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Index, Integer, LargeBinary, String, Text
+from sqlalchemy import JSON, BigInteger, Index, Integer, LargeBinary, String, Text, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 Position = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only for INTEGER
@@ -66,6 +66,13 @@ class Answer(Base):
     __table_args__ = (
         Index("answers_by_shopper", "shopper", "answered_time_ms"),
         Index("answers_by_session", "session_id", "answered_time_ms"),
+        Index(
+            "answers_by_experiment",
+            "experiment",
+            "answered_time_ms",
+            sqlite_where=text("experiment IS NOT NULL"),
+            postgresql_where=text("experiment IS NOT NULL"),
+        ),
     )
 
     attribution_token: Mapped[str] = mapped_column(String(64), primary_key=True)
@@ -82,6 +89,15 @@ class Answer(Base):
     request: Mapped[dict[str, Any]] = mapped_column(JSON)
     features: Mapped[bytes | None] = mapped_column(LargeBinary)
     """The model's inputs, compressed; null where no model answered."""
+    experiment: Mapped[str | None] = mapped_column(String(64))
+    """Of the split that the shopper was in, if any; the columns below are set with it."""
+    stage: Mapped[int | None] = mapped_column(BigInteger)
+    """Of `traffic_changes`: the shares of that moment."""
+    arm: Mapped[int | None]
+    """The release that the shopper was to get; the live one stood in for it where its model failed."""
+    model_failed: Mapped[bool | None]
+    latency_ms: Mapped[float | None]
+    """In the gateway, from the request to its answer."""
 
 
 class Tombstone(Base):
@@ -201,6 +217,68 @@ class ReleaseChange(Base):
     changed_time_ms: Mapped[int] = mapped_column(BigInteger)
     who: Mapped[str] = mapped_column(String(128))
     why: Mapped[str] = mapped_column(Text)
+
+
+class TrafficSplit(Base):
+    """Which releases answer at a placement, in what shares: `features.traffic.Split`."""
+
+    __tablename__ = "traffic_splits"
+
+    placement: Mapped[str] = mapped_column(String(64), primary_key=True)
+    """Empty: every placement without a split of its own."""
+    experiment: Mapped[str] = mapped_column(String(64), unique=True)
+    arms: Mapped[list[list[float]]] = mapped_column(JSON)
+    """Release and percent of each."""
+    canary: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    shadow: Mapped[int | None]
+    stage: Mapped[int] = mapped_column(BigInteger)
+    step: Mapped[int]
+    stage_since_ms: Mapped[int] = mapped_column(BigInteger)
+    since_ms: Mapped[int] = mapped_column(BigInteger)
+    start_position: Mapped[int] = mapped_column(BigInteger)
+
+
+class TrafficChange(Base):
+    """Every change of a split: who, when, why, and the shares from then on."""
+
+    __tablename__ = "traffic_changes"
+
+    stage: Mapped[int] = mapped_column(Position, primary_key=True, autoincrement=True)
+    placement: Mapped[str] = mapped_column(String(64))
+    experiment: Mapped[str] = mapped_column(String(64), index=True)
+    outcome: Mapped[str] = mapped_column(String(16))
+    """set, grown, promoted, rolled_back or ended."""
+    arms: Mapped[list[list[float]]] = mapped_column(JSON)
+    shadow: Mapped[int | None]
+    changed_time_ms: Mapped[int] = mapped_column(BigInteger)
+    who: Mapped[str] = mapped_column(String(128))
+    why: Mapped[str] = mapped_column(Text)
+
+
+class ShadowStatistic(Base):
+    """How a shadow's answers differ from those that were given; sums, that every gateway process adds to."""
+
+    __tablename__ = "shadow_statistics"
+
+    experiment: Mapped[str] = mapped_column(String(64), primary_key=True)
+    shadow: Mapped[int] = mapped_column(primary_key=True)
+    release: Mapped[int] = mapped_column(primary_key=True)
+    """That answered."""
+    compared: Mapped[int] = mapped_column(BigInteger)
+    failed: Mapped[int] = mapped_column(BigInteger)
+    dropped: Mapped[int] = mapped_column(BigInteger)
+    overlap: Mapped[float]
+    """Sum of the shares of the page that are in both."""
+    correlation: Mapped[float]
+    """Sum of Spearman's over the items in both."""
+    correlated: Mapped[int] = mapped_column(BigInteger)
+    """Pages with at least two items in both."""
+    score_difference: Mapped[float]
+    """Sum of the mean absolute difference over the items in both."""
+    scored: Mapped[int] = mapped_column(BigInteger)
+    """Pages with at least one item in both."""
+    release_ms: Mapped[float]
+    shadow_ms: Mapped[float]
 
 
 class ApiKey(Base):

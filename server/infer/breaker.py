@@ -53,3 +53,21 @@ class Breaker:
             self._open_gauge.set(1)
             LOG.warning("part=%s stopped answering, serving without it: %s", self._name, why)
             self._next_trial_s = self._clock() + self._retry_s
+
+
+class Breakers:
+    """One for each release: one that fails costs the others nothing."""
+
+    def __init__(self) -> None:
+        self._of: dict[int, Breaker] = {}
+
+    def of(self, release: int) -> Breaker:
+        """The release's own."""
+        if release not in self._of:
+            self._of[release] = Breaker(f"triton release={release}")
+        return self._of[release]
+
+    def forget(self, release: int) -> None:
+        """The release is no longer asked: what was wrong with it is no alarm any more."""
+        if self._of.pop(release, None) is not None:
+            BREAKER_OPEN.remove(f"triton release={release}")

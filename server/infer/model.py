@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from server.deadline import SLOW_S, Deadline
 from server.errors import ModelUnavailable
-from server.infer.breaker import Breaker
+from server.infer.breaker import Breakers
 from server.infer.triton import FusionAnswer, FusionRequest, Triton
 from server.stages import INFERENCE, Stage
 
@@ -22,15 +22,15 @@ SHARE = 0.9
 
 
 class Model:
-    """A release's two models behind one circuit breaker."""
+    """Each release's two models behind one circuit breaker."""
 
-    def __init__(self, triton: Triton, breaker: Breaker, *, budget_s: float) -> None:
+    def __init__(self, triton: Triton, breakers: Breakers, *, budget_s: float) -> None:
         self._triton = triton
-        self._breaker = breaker
+        self._breakers = breakers
         self._budget_s = budget_s
 
     async def fuse(self, *requests: FusionRequest, deadline: Deadline, dispensable: bool = False) -> list[FusionAnswer]:
-        """An answer for each request, in order.
+        """An answer for each request, in order; all are of one release.
 
         Args:
             dispensable: the caller asks for much and can do without: that it takes too long is not held against Triton.
@@ -40,9 +40,10 @@ class Model:
         """
         left_s = deadline.left_s(self._budget_s, SHARE)
         patient = self._patient(left_s) and not dispensable
+        release = requests[0].release
         if len(requests) == 1:
-            return [await self._answer(lambda: self._triton.fuse(requests[0], left_s), patient)]
-        return await self._answer(lambda: self._triton.fuse_all(requests, left_s), patient)
+            return [await self._answer(release, lambda: self._triton.fuse(requests[0], left_s), patient)]
+        return await self._answer(release, lambda: self._triton.fuse_all(requests, left_s), patient)
 
     async def item_vectors(
         self, release: int, content: npt.NDArray[np.int32], deadline: Deadline
@@ -55,23 +56,26 @@ class Model:
         left_s = deadline.left_s(self._budget_s, SHARE)
         try:
             return await self._answer(
-                lambda: asyncio.wait_for(self._triton.item_vectors(release, content), left_s), self._patient(left_s)
+                release,
+                lambda: asyncio.wait_for(self._triton.item_vectors(release, content), left_s),
+                self._patient(left_s),
             )
         except asyncio.TimeoutError:
             raise ModelUnavailable(f"no item vectors within {left_s:.3f} s", reason="slow") from None
 
-    async def _answer(self, ask: Callable[[], Awaitable[T]], patient: bool) -> T:
+    async def _answer(self, release: int, ask: Callable[[], Awaitable[T]], patient: bool) -> T:
         """What `ask` gets; the breaker is told how it went, and of slowness where the caller was `patient`."""
-        if not self._breaker.allows():
+        breaker = self._breakers.of(release)
+        if not breaker.allows():
             raise ModelUnavailable("Triton does not answer", reason="gone")
         try:
             with Stage(INFERENCE):
                 found = await ask()
         except ModelUnavailable as error:
             if error.reason != "slow" or patient:
-                self._breaker.failed(str(error))
+                breaker.failed(str(error))
             raise
-        self._breaker.succeeded()
+        breaker.succeeded()
         return found
 
     def _patient(self, left_s: float) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from server.catalogue.catalogue_follower import CatalogueFollower
 from server.catalogue.catalogue_index import CatalogueIndex
 from server.errors import ModelUnavailable
 from server.hydrate.feature_reader import FeatureReader
-from server.infer.breaker import Breaker
+from server.infer.breaker import Breakers
 from server.releases.loaded_release import LoadedRelease
 from server.releases.recorded_requests import RecordedRequests
 from server.releases.triton_versions import TritonVersions
@@ -72,7 +72,7 @@ class ReleaseFollower:
         features: FeatureReader,
         versions: TritonVersions,
         recorded: RecordedRequests,
-        breaker: Breaker,
+        breakers: Breakers,
         threads: Executor,
     ) -> None:
         self.current: LoadedRelease | None = None
@@ -88,11 +88,12 @@ class ReleaseFollower:
         self._features = features
         self._versions = versions
         self._recorded = recorded
-        self._breaker = breaker
+        self._breakers = breakers
         self._threads = threads
         self._refused: dict[int, Refusal] = {}
         self._failed_attempts: dict[int, int] = {}
-        self._said = ""
+        self._said: dict[str, str] = {}
+        self._next_probe_s = 0.0
         self._failed_probes = 0
         self._switched_s = 0.0
         self._hurry = asyncio.Event()
@@ -100,24 +101,28 @@ class ReleaseFollower:
 
     async def follow(self) -> None:
         """Runs for ever; what goes wrong is logged once and tried again."""
-        next_probe_s = 0.0
         while True:
             self._hurry.clear()
-            try:
-                await self._step()
-                if self.current is not None and time.monotonic() >= next_probe_s:
-                    await self._watch(self.current)
-                    next_probe_s = time.monotonic() + (0.0 if self._failed_probes else PROBE_S)
-            except (SQLAlchemyError, ModelUnavailable, OSError) as error:
-                self._say(f"waiting: {error}")
-            except Exception:
-                LOG.exception("following the release table failed, trying again")
+            for part in (self._step, self._watch):  # a switch that has to wait keeps nobody from watching what serves
+                await self._try(part)
             async with self._looked:
                 self._looked.notify_all()
             try:
                 await asyncio.wait_for(self._hurry.wait(), POLL_S)
             except asyncio.TimeoutError:
                 continue
+
+    async def _try(self, part: Callable[[], Awaitable[None]]) -> None:
+        message = ""
+        try:
+            await part()
+        except (SQLAlchemyError, ModelUnavailable, OSError) as error:
+            message = f"waiting: {error}"
+        except Exception:
+            LOG.exception("following the release table failed, trying again")
+        if message and message != self._said.get(part.__name__):
+            LOG.warning("%s", message)  # once, not every time that it is found unchanged
+        self._said[part.__name__] = message
 
     async def until(self, done: Callable[[], bool], timeout_s: float) -> bool:
         """Has the table looked at now, and waits until a condition on this object holds; False: it does not yet."""
@@ -136,7 +141,7 @@ class ReleaseFollower:
     @property
     def waiting_for(self) -> str:
         """What keeps this process from what is wanted, if anything."""
-        return self._said
+        return self._said.get(self._step.__name__, "")
 
     async def _step(self) -> None:
         standing = await asyncio.get_running_loop().run_in_executor(self._threads, self._table.standing)
@@ -213,9 +218,8 @@ class ReleaseFollower:
     def _switch(self, release: LoadedRelease) -> None:
         self.current = release
         self._failed_probes = 0
-        self._breaker.succeeded()
+        self._breakers.of(release.number).succeeded()
         self.settled.set()
-        self._say("")
         LOG.info("release=%d is in service, items=%d", release.number, release.rows.size)
         self._switched_s = time.monotonic()
 
@@ -233,6 +237,7 @@ class ReleaseFollower:
     def _drop(self, *numbers: int) -> None:
         for number in numbers:
             self._catalogue.drop(self.loaded.pop(number))
+            self._breakers.forget(number)
 
     async def _record_refusals(self, standing: Standing, serving: int) -> None:
         """A release that is wanted and cannot serve has failed; only a process that serves another says so."""
@@ -248,21 +253,28 @@ class ReleaseFollower:
     def _read(self, number: int) -> ReleaseFiles:
         return read_release(self._repository / FUSION_MODEL / str(number))
 
-    async def _watch(self, release: LoadedRelease) -> None:
+    async def _watch(self) -> None:
+        """Has the release in service answer, now and then, and loads it again where it does not."""
+        release = self.current
+        if release is None or time.monotonic() < self._next_probe_s:
+            return
         try:
             await self._versions.probe(release, batches=(1,))
         except ModelUnavailable as error:
             self._failed_probes += 1
-            self._breaker.failed(str(error))
-            if error.reason == "gone" or not self._versions.drives:
-                return
-            if error.reason == "failed" and not await self._versions.serves(release.number):
-                await self._versions.load(release.number)  # Triton was started again, and has loaded nothing
-            elif self._failed_probes % (SLOW_TO_RELOAD if error.reason == "slow" else FAILURES_TO_RELOAD) == 0:
-                await self._versions.reload(release.number)
+            self._breakers.of(release.number).failed(str(error))
+            if error.reason != "gone" and self._versions.drives:
+                await self._mend(release.number, error)
             return
         self._failed_probes = 0
-        self._breaker.succeeded()
+        self._next_probe_s = time.monotonic() + PROBE_S
+        self._breakers.of(release.number).succeeded()
+
+    async def _mend(self, number: int, error: ModelUnavailable) -> None:
+        if error.reason == "failed" and not await self._versions.serves(number):
+            await self._versions.load(number)  # Triton was started again, and has loaded nothing
+        elif self._failed_probes % (SLOW_TO_RELOAD if error.reason == "slow" else FAILURES_TO_RELOAD) == 0:
+            await self._versions.reload(number)
 
     def _refuse(self, number: int, reason: str) -> None:
         if self.refusal(number) != reason:
@@ -279,9 +291,3 @@ class ReleaseFollower:
 
     def _number(self) -> int:
         return self.current.number if self.current else 0
-
-    def _say(self, message: str) -> None:
-        """Logs a state once, not every time that it is found unchanged."""
-        if message and message != self._said:
-            LOG.warning("%s", message)
-        self._said = message

@@ -14,10 +14,12 @@ from features.releases import Change
 from features.schema import MAX_TEXT_CHARS
 from server.deadline import Deadline
 from server.releases.release_control import ReleaseControl, ReleaseReport
+from server.releases.traffic_control import TrafficControl
 from server.services.calls import Limit, answers
 from server.services.fields import Fields
 from server.services.page_tokens import page_token, read_page_token
 from server.services.shopper_fields import page_size
+from server.services.traffic_messages import change_message, read_split, split_message
 
 DEFAULT_LIST_SIZE = 100
 MAX_LIST_SIZE = 1_000
@@ -37,8 +39,9 @@ STATES: Mapping[str | None, pb.ReleaseState] = {
 class ReleaseService(release_pb2_grpc.ReleaseServiceServicer):
     """Which model answers."""
 
-    def __init__(self, control: ReleaseControl, limit: Limit) -> None:
+    def __init__(self, control: ReleaseControl, traffic: TrafficControl, limit: Limit) -> None:
         self._control = control
+        self._traffic = traffic
         self.limit = limit
 
     @answers
@@ -89,6 +92,27 @@ class ReleaseService(release_pb2_grpc.ReleaseServiceServicer):
         report = await self._control.retire(*_asked(request), deadline)
         return pb.RetireReleaseResponse(release=_message(report))
 
+    @answers
+    async def SetTraffic(self, request: pb.SetTrafficRequest, deadline: Deadline) -> pb.SetTrafficResponse:
+        """For one placement."""
+        fields = Fields()
+        who, why = _reason(fields, request)
+        wanted = read_split(fields.within("split"), request.split)
+        fields.done()
+        if wanted.arms or wanted.canary or wanted.shadow is not None:
+            split = await self._traffic.set(wanted, who, why, deadline)
+        else:
+            split = await self._traffic.end(wanted.placement, who, why, deadline)
+        return pb.SetTrafficResponse(split=split_message(split))
+
+    @answers
+    async def GetTraffic(self, request: pb.GetTrafficRequest, deadline: Deadline) -> pb.GetTrafficResponse:
+        """All splits."""
+        splits, changes = await self._traffic.get(deadline)
+        return pb.GetTrafficResponse(
+            splits=[split_message(split) for split in splits], changes=[change_message(change) for change in changes]
+        )
+
 
 def _asked(request: pb.LoadReleaseRequest | pb.PromoteReleaseRequest | pb.RetireReleaseRequest) -> tuple[int, str, str]:
     """Which release, who, and why."""
@@ -101,7 +125,11 @@ def _asked(request: pb.LoadReleaseRequest | pb.PromoteReleaseRequest | pb.Retire
 
 def _reason(
     fields: Fields,
-    request: pb.LoadReleaseRequest | pb.PromoteReleaseRequest | pb.RetireReleaseRequest | pb.RollbackRequest,
+    request: pb.LoadReleaseRequest
+    | pb.PromoteReleaseRequest
+    | pb.RetireReleaseRequest
+    | pb.RollbackRequest
+    | pb.SetTrafficRequest,
 ) -> tuple[str, str]:
     who = fields.text("who", request.who, required=True)
     return who, fields.text("why", request.why, MAX_TEXT_CHARS, required=True)

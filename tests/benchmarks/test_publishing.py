@@ -29,4 +29,4 @@ def test_failures_and_lower_tiers_during_the_switch_are_counted() -> None:
         *calls(103, 107, 0.01, tier="TIER_RECENT"),
     ]
     found = effect(SWITCH, [*calls(90, 100, 0.01, code="INTERNAL", tier=""), *during])
-    assert (found.calls, found.failed, found.degraded) == (70, 10, 20)
+    assert (found.calls, found.failed_before, found.failed, found.degraded) == (70, 100, 10, 20)

@@ -20,6 +20,7 @@ from deploy.container import __main__ as container
 from deploy.dashboard import dashboard
 from deploy.embedded import triton
 from features.settings import ROOT, Settings
+from server.access.exposure import check_exposure
 from server.settings import GatewaySettings
 from tests.processes import environment
 
@@ -113,7 +114,7 @@ def test_variables_are_settings_with_values_that_are_taken(monkeypatch: pytest.M
                 own, common = variable.removeprefix("BRAID_GATEWAY_").lower(), variable.removeprefix("BRAID_").lower()
                 assert own in GatewaySettings.model_fields or common in Settings.model_fields, variable
     settings = Settings()
-    GatewaySettings()
+    check_exposure(settings.gateway_address, GatewaySettings(), any_key=False)
     assert (settings.online_store, settings.redis_url) == ("redis", "redis:6379")
     assert settings.log_url.startswith("postgresql://braid@postgres/")
 

@@ -70,6 +70,17 @@ def test_serving_shows_the_gateway_beside_its_parts_and_what_each_stage_takes(re
     assert stages["inference"][0] == max(wall for name, (wall, _) in stages.items() if name != "outside")
 
 
+def test_fuzz_meets_documented_statuses_alone() -> None:
+    command = [sys.executable, "-m", "benchmarks.fuzz", "--inputs", "3000"]
+    env = os.environ | {"COLUMNS": "200"}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    assert "3000 inputs, no undocumented status" in done.stdout
+    assert all(
+        method in done.stdout for method in ("Recommend ", "WriteEvents", "StreamEvents", "UpsertRules", "GetUser")
+    )
+
+
 def test_chaos_finds_every_call_answered_and_nothing_leaking() -> None:
     _, figures = measure("chaos", "--minutes", "0.4", env=dict(os.environ), timeout_s=280)
     assert figures["availability"] >= 0.999 and "INTERNAL" not in {**figures["codes"], **figures["event_codes"]}

@@ -34,6 +34,7 @@ from server.releases.loaded_release import LoadedRelease, NewItems
 from server.select.filter_masks import FilterMasks
 from server.select.filters import Sellable, excluded
 from server.select.placement_rules import in_force
+from server.shop import Course
 
 NOW_MS = 1_790_000_000_000
 DIM = 2
@@ -181,7 +182,7 @@ def answered(case: Case, query: RecommendQuery, rules: list[Rule], bought: list[
         remember=lambda *_, **__: SimpleNamespace(release=1, attribution_token="token"),
     )
     left_out = excluded(index, query.filter, index.rows(bought), index.rows(shown))
-    page = _Page(shop, query, merge([], query.shopper), left_out)
+    page = _Page(shop, query, merge([], query.shopper), left_out, Course(None))
     return asyncio.run(page.by_model(loaded(case, index), Deadline()))
 
 
@@ -290,6 +291,6 @@ def test_an_item_without_a_vector_fills_a_page_that_would_be_short() -> None:
     )
     for page_size, last in ((4, ["i3"]), (5, ["i3", "younger"]), (9, ["i3", "younger", "young"])):
         query = RecommendQuery(shopper=shopper, page_size=page_size)
-        page = _Page(shop, query, merge([], shopper), [])
+        page = _Page(shop, query, merge([], shopper), [], Course(None))
         answer = asyncio.run(page.by_model(release, Deadline()))
         assert answer.item_ids[3:] == last

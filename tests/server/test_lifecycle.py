@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -24,8 +25,9 @@ from features.settings import ROOT, Settings
 from tests.conditions import eventually
 from tests.conftest import NewSettings
 from tests.processes import environment, running
-from tests.server.client import NOT_SERVING, SERVING, Client, gateway, new_event, refusal
+from tests.server.client import NOT_SERVING, SERVING, Client, RunningGateway, gateway, new_event, refusal
 from tests.server.conftest import copy_of
+from tests.server.prebuilt import copy_release
 
 VIEW = event_pb2.EVENT_TYPE_VIEW
 
@@ -174,6 +176,8 @@ def test_a_release_that_is_not_whole_is_refused_and_the_old_one_stays(
         answer = under_test.client.recommend("user-3")
         assert answer.release == 1 and answer.tier == rec.TIER_FULL
         assert under_test.client.health() == SERVING
+        eventually(lambda: table.of(2).state == "failed", what="the record of it")
+        assert table.live() == 1 and "made under schema 000000000000" in table.changes(2)[-1].why
 
 
 def test_the_next_release_is_switched_to_without_a_failed_or_degraded_answer(
@@ -218,10 +222,44 @@ def test_a_rollback_after_tritons_restart_and_the_gateways(trained_shop: Setting
         with triton(settings):
             loaded = "loaded model=fusion versions=(1, 2)"
             eventually(lambda: loaded in under_test.log, within_s=60, what="both releases in the new Triton")
-            assert under_test.client.recommend("user-3").release == 2
+            eventually(lambda: under_test.client.recommend("user-3").release == 2, within_s=60, what="its answers")
         roll_back(settings)
         with triton(settings):
             eventually(lambda: under_test.client.recommend("user-3").release == 1, within_s=60, what="the rollback")
+
+
+def test_a_switch_that_a_crash_cut_short_is_resumed_or_taken_back(
+    trained_shop: Settings, new_settings: NewSettings
+) -> None:
+    settings = copy_of(trained_shop, new_settings)
+    table = copy_release(settings, 2, 3)
+    with triton(settings) as models:
+        with gateway(settings) as under_test:
+            crash_on_the_way_to(2, under_test, models, table)
+        already = len(under_test.log)
+        with gateway(settings, wait=False) as under_test:
+            eventually(lambda: under_test.client.recommend("user-3").release == 2, within_s=60, what="the end of it")
+            log = under_test.log[already:]
+            assert log.index("release=1 is in service") < log.index("release=2 is in service")
+            crash_on_the_way_to(3, under_test, models, table)
+        assert table.rollback("test", "taken back") == (2, 3)
+        with gateway(settings) as under_test:
+            assert under_test.client.recommend("user-3").release == 2
+            assert "release=3 is in service" not in under_test.log
+
+
+def crash_on_the_way_to(
+    release: int, shop: RunningGateway, models: subprocess.Popen[bytes], table: ReleaseTable
+) -> None:
+    """The gateway is killed while it waits for a Triton that hangs."""
+    os.killpg(models.pid, signal.SIGSTOP)
+    try:
+        table.change_state(release, "live", "test", "a switch")
+        eventually(lambda: f"waiting: Triton, fusion {release}" in shop.log, within_s=30, what="half of the switch")
+        shop.process.kill()
+        shop.process.wait()
+    finally:
+        os.killpg(models.pid, signal.SIGCONT)
 
 
 def roll_back(settings: Settings) -> None:

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from sqlalchemy import select
 
+from braid.v1 import catalog_pb2
 from braid.v1 import recommendation_pb2 as rec
 from braid.v1 import release_pb2 as pb
 from features.answers import recent_requests
 from features.database.engine import open_database
 from features.database.models import Answer
+from features.release import MANIFEST_FILE, file_sha256
+from features.schema import FUSION_MODEL, MODULE_FILE
 from features.settings import Settings
 from tests.conditions import eventually
 from tests.conftest import NewSettings, StartTriton
 from tests.server.client import RunningGateway, assert_refused, gateway, letters, refusal
 from tests.server.conftest import copy_of
 from tests.server.prebuilt import copy_release
+from tests.server.shop import items
 
 PERSON: dict[str, Any] = {"who": "a person", "why": "a test"}
-RELEASES = 8
+RELEASES = 9
 
 
 @pytest.fixture(scope="module")
@@ -156,3 +163,86 @@ def test_a_retired_release_is_let_go(shop: RunningGateway) -> None:
     assert (retired.state, retired.kept) == (pb.RELEASE_STATE_RETIRED, False)
     eventually(lambda: not get(shop, 4).loaded, what="the end of the retired release")
     assert get(shop, shop.client.recommend("user-3").release).serving
+
+
+def half_copy(folder: Path) -> None:
+    (folder / MODULE_FILE).unlink()
+
+
+def change_a_byte(folder: Path) -> None:
+    path = folder / MODULE_FILE
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def say_more(folder: Path) -> None:
+    path = folder / MANIFEST_FILE
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"quantisation": "int8"}))
+
+
+@pytest.mark.parametrize(
+    ("release", "damage", "message"),
+    [
+        (6, half_copy, "model.pt is missing"),
+        (7, change_a_byte, "model.pt is not the file that was published"),
+        (8, say_more, "made by a newer version, which also says quantisation"),
+    ],
+)
+def test_a_release_that_is_not_whole_is_refused_and_nothing_has_changed(
+    shop: RunningGateway, release: int, damage: Callable[[Path], None], message: str
+) -> None:
+    serving = shop.client.recommend("user-3").release
+    damage(shop.settings.model_repository / FUSION_MODEL / str(release))
+    load = pb.LoadReleaseRequest(release=release, **PERSON)
+    assert message in problem(lambda: promote(shop, release))
+    assert message in problem(lambda: shop.client.releases.LoadRelease(load, timeout=60))
+    assert get(shop, release).state == pb.RELEASE_STATE_CANDIDATE
+    assert shop.client.recommend("user-3").release == serving
+
+
+def test_a_release_that_triton_refuses_has_failed_and_the_old_one_never_stopped_answering(
+    shop: RunningGateway,
+) -> None:
+    serving = shop.client.recommend("user-3").release
+    folder = shop.settings.model_repository / FUSION_MODEL / "9"
+    (folder / MODULE_FILE).write_bytes(b"no TorchScript")
+    manifest = json.loads((folder / MANIFEST_FILE).read_text())
+    manifest["files"][MODULE_FILE] = file_sha256(folder / MODULE_FILE)
+    (folder / MANIFEST_FILE).write_text(json.dumps(manifest))
+    answered: list[int] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            answered.append(shop.client.recommend("user-3").release)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        message = problem(lambda: promote(shop, 9))
+    finally:
+        stop.set()
+        asking.join()
+    assert f"what served before goes on: Triton, {FUSION_MODEL} 9" in message
+    assert set(answered) == {serving}
+    failed = get(shop, 9)
+    assert (failed.state, failed.changes[-1].who) == (pb.RELEASE_STATE_FAILED, "gateway")
+    assert get(shop, serving).state == pb.RELEASE_STATE_LIVE
+
+
+def test_a_release_whose_categories_have_vanished_from_the_catalogue_serves_what_is_left(shop: RunningGateway) -> None:
+    garden = [item for item in items() if item.category_path[0] == "Garden"]
+    kitchen = [item.item_id for item in items() if item.category_path[0] == "Kitchen"]
+    moved = [catalog_pb2.Item(item_id=item.item_id, category_path=["Outdoors"], stock=5) for item in garden]
+    shop.client.catalog.UpsertItems(catalog_pb2.UpsertItemsRequest(items=moved))
+    shop.client.catalog.DeleteItems(catalog_pb2.DeleteItemsRequest(item_ids=kitchen))
+    assert promote(shop, 2).serving
+    for shopper in range(3):  # one of each taste
+        answer = shop.client.recommend(f"user-{shopper}", page_size=30)
+        assert answer.release == 2 and len(answer.results) == 30
+        assert not {result.item_id for result in answer.results} & set(kitchen)
+        gone = shop.client.recommend(f"user-{shopper}", filter=rec.Filter(keep_categories=["Garden", "Kitchen"]))
+        assert not gone.results
+        interests = shop.client.recommendations.GetInterests(rec.GetInterestsRequest(user_id=f"user-{shopper}"))
+        assert interests.release == 2

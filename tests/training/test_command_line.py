@@ -52,6 +52,7 @@ def test_training_writes_figures_and_predictions_that_evaluating_finds_again(hom
         (["evaluate"], "run `python -m training train` first"),
         (["update"], "no release is live"),
         (["release", "show", "9"], "there is no release 9"),
+        (["release", "load", "9"], "there is no release 9"),
         (["release", "promote", "9"], "there is no release 9"),
         (["release", "retire", "9"], "there is no release 9"),
         (["release", "rollback"], "no release is live"),

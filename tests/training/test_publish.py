@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import re
+import resource
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,25 +20,32 @@ from features import schema
 from features.catalogue import Catalogue, CatalogueItem
 from features.database.engine import open_database
 from features.event_log import EventLog, NewEvent
+from features.materialize import materialize
 from features.release import ReleaseError, read_release
 from features.releases import ReleaseTable
-from features.schema import feature_service
+from features.schema import feature_service, interest_view
 from features.settings import ROOT, Settings
-from features.store import open_store
-from tests.training.shops import visits
+from features.store import delete_shoppers, open_store, opened
+from tests.training.shops import ITEMS, catalogue, visits, write_shop
 from training.batches import BatchMaker
 from training.dataset import read_log
 from training.encode import Encoder
+from training.evaluate import Protocol, rank, stage_by_time
+from training.fusion import FusionModel
 from training.gate import GateError, check_candidate
+from training.pipeline import train
 from training.publish import publish, write_candidate
+from training.scoring import ModelScorer
+from training.served_release import ServedRelease
 from training.trained import TrainedModel, load_trained
 
 SHOPPERS = 5
 
 
 @pytest.fixture
-def shop(settings: Settings) -> Settings:
-    """A shop whose log holds some of the events that the model was trained on."""
+def shop(settings: Settings, offline: Path) -> Settings:
+    """A shop whose log holds some of the events that the model was trained on, and whose offline files hold all."""
+    shutil.copytree(offline, settings.offline)
     engine = open_database(settings.log_url)
     rows = [row for row in visits() if int(row[0][2:]) < SHOPPERS]
     events = [
@@ -58,6 +68,21 @@ def shop(settings: Settings) -> Settings:
 
 def published(settings: Settings, trained: TrainedModel) -> int:
     return publish(settings, trained, why="test", note=lambda _: None)
+
+
+def with_model(trained: TrainedModel, model: FusionModel) -> TrainedModel:
+    """The same run with another model."""
+    return TrainedModel(**{name: getattr(trained, name) for name in trained.__slots__} | {"model": model})
+
+
+def forgetful(trained: TrainedModel) -> TrainedModel:
+    """The model with the item table in disorder: whole and finite, and good for nothing."""
+    model = copy.deepcopy(trained.model)
+    with torch.no_grad():
+        model.tower.ids.weight.normal_(generator=torch.Generator().manual_seed(0))
+        for weight in model.repeat.parameters():
+            weight.zero_()
+    return with_model(trained, model)
 
 
 def traces(settings: Settings) -> list[Path]:
@@ -90,13 +115,103 @@ def test_a_second_release_retires_the_first_and_keeps_its_view(shop: Settings, t
     assert {service.name for service in open_store(shop).list_feature_services()} >= {"fusion_v1", "fusion_v2"}
 
 
-def test_a_candidate_that_fails_the_gate_leaves_nothing(shop: Settings, trained: TrainedModel) -> None:
+def test_a_candidate_that_fails_the_gate_leaves_only_a_record_of_it(shop: Settings, trained: TrainedModel) -> None:
     model = copy.deepcopy(trained.model)
     with torch.no_grad():
         model.fusion.short_out.weight[0, 0] = float("nan")
-    broken = TrainedModel(**{name: getattr(trained, name) for name in trained.__slots__} | {"model": model})
     with pytest.raises(GateError, match="not all finite"):
-        published(shop, broken)
+        published(shop, with_model(trained, model))
+    assert traces(shop) == []
+    table = ReleaseTable(open_database(shop.log_url))
+    assert (table.of(1).state, table.live()) == ("failed", None)
+    assert "not all finite" in table.changes(1)[-1].why
+
+
+def test_a_candidate_that_is_worse_than_the_live_release_is_not_placed(shop: Settings, trained: TrainedModel) -> None:
+    published(shop, trained)
+    with pytest.raises(GateError, match=r"NDCG@10 is 0\.\d+, that of release 1, which is live, 0\.\d+ on the same"):
+        published(shop, forgetful(trained))
+    table = ReleaseTable(open_database(shop.log_url))
+    assert [row.state for row in table.all()] == ["live", "failed"]
+    assert table.changes(2)[-1].why.startswith("the candidate's NDCG@10 is")
+    assert sorted(path.name for path in shop.model_repository.glob("*/*") if path.is_dir()) == ["1", "1"]
+    assert interest_view(2) not in {view.name for view in open_store(shop).list_feature_views()}
+
+
+def test_a_first_release_must_hold_its_own_against_the_simple_baselines(shop: Settings, trained: TrainedModel) -> None:
+    with pytest.raises(GateError, match="that of personal frequency"):
+        published(shop, forgetful(trained))
+    assert ReleaseTable(open_database(shop.log_url)).live() is None
+
+
+def test_a_person_may_let_a_worse_one_serve_and_the_table_says_so(shop: Settings, trained: TrainedModel) -> None:
+    number = publish(shop, forgetful(trained), why="test", note=lambda _: None, although_worse="a trial of ours")
+    table = ReleaseTable(open_database(shop.log_url))
+    assert table.live() == number
+    assert table.changes(number)[-1].why == "test (not measured: a trial of ours)"
+
+
+def test_answers_that_cover_less_of_the_catalogue_are_refused(
+    shop: Settings, trained: TrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published(shop, trained)
+    monkeypatch.setattr("training.release_gate.COVERAGE_SHARE", 1.01)  # the same answers again are too few now
+    with pytest.raises(GateError, match=r"show (\d+) different items, those of release 1, which is live, \1; at least"):
+        published(shop, trained)
+
+
+def test_a_live_release_of_other_items_is_asked_about_those_that_both_know(
+    shop: Settings, trained: TrainedModel, offline: Path, tmp_path: Path
+) -> None:
+    fewer = write_shop(tmp_path / "fewer", visits(), catalogue(ITEMS - 8))
+    live = train(fewer, tmp_path / "run", trained.config, Protocol(), test_from_ms=None, resume=False)
+    published(shop, live)
+    notes: list[str] = []
+    assert publish(shop, trained, why="test", note=notes.append) == 2
+    measured = next(note for note in notes if note.startswith("NDCG@10 on"))
+    figures = dict(re.findall(r"(the candidate|release 1, which is live,) (0\.\d+)", measured))
+    assert all(0.3 < float(figure) < 1 for figure in figures.values()) and len(figures) == 2
+
+
+def test_vectors_that_active_shoppers_lack_are_a_reason_to_refuse(
+    shop: Settings, trained: TrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def materialize_less(settings: Settings, release: int, folder: Path) -> None:
+        materialize(settings, release, folder)
+        with opened(settings) as store:
+            delete_shoppers(store, ["u:0", "u:1"])
+
+    monkeypatch.setattr("training.publish.materialize", materialize_less)
+    with pytest.raises(GateError, match=f"{SHOPPERS - 2} of {SHOPPERS} shoppers who were active"):
+        published(shop, trained)
+    assert traces(shop) == []
+    assert interest_view(1) not in {view.name for view in open_store(shop).list_feature_views()}
+
+
+def test_of_two_publishers_one_wins_and_the_other_is_told(shop: Settings, trained: TrainedModel) -> None:
+    told: list[str] = []
+
+    def meanwhile(_: str) -> None:
+        with pytest.raises(ReleaseError) as refused:
+            published(shop, trained)
+        told.append(str(refused.value))
+
+    assert publish(shop, trained, why="test", note=meanwhile) == 1
+    assert set(told) == {
+        "another publisher is at work in this shop; publish when it has ended, if it is still wanted then"
+    }
+    assert [row.state for row in ReleaseTable(open_database(shop.log_url)).all()] == ["live"]
+
+
+def test_a_disk_that_is_full_while_exporting_leaves_nothing(shop: Settings, trained: TrainedModel) -> None:
+    """A limit on the size of files stands in for a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large.*candidates/1/fusion/model.pt"):
+            published(shop, trained)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert traces(shop) == []
     assert ReleaseTable(open_database(shop.log_url)).all() == []
 
@@ -116,9 +231,8 @@ def test_the_gate_refuses_a_module_of_other_weights(trained: TrainedModel, tmp_p
     model = copy.deepcopy(trained.model)
     with torch.no_grad():
         model.tower.ids.weight += 0.01
-    other = TrainedModel(**{name: getattr(trained, name) for name in trained.__slots__} | {"model": model})
     with pytest.raises(GateError, match="differs from the eager module"):
-        check_candidate(other, tmp_path / "fusion", tmp_path / "item_tower")
+        check_candidate(with_model(trained, model), tmp_path / "fusion", tmp_path / "item_tower")
 
 
 @pytest.mark.parametrize(
@@ -141,6 +255,23 @@ def test_a_release_of_another_schema_is_refused(trained: TrainedModel, tmp_path:
     manifest.write_text(manifest.read_text().replace(schema.schema_hash(), "0" * 64))
     with pytest.raises(ReleaseError, match="made under schema 000000000000"):
         read_release(tmp_path / "fusion")
+
+
+def test_a_manifest_of_a_newer_version_is_refused_by_what_it_says_more(trained: TrainedModel, tmp_path: Path) -> None:
+    write_candidate(trained, 1, tmp_path)
+    path = tmp_path / "fusion" / "release.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"quantisation": "int8", "arms": []}))
+    with pytest.raises(ReleaseError, match="made by a newer version, which also says arms, quantisation; update"):
+        read_release(tmp_path / "fusion")
+
+
+def test_a_release_ranks_from_its_files_as_the_model_does(trained: TrainedModel, offline: Path, tmp_path: Path) -> None:
+    write_candidate(trained, 1, tmp_path)
+    log, moments = read_log(offline, trained.codes, trained.items)
+    stage = stage_by_time(log, moments, int(np.quantile(moments.times_ms, 0.9)), 1 << 60, Protocol())
+    served = ServedRelease(tmp_path / "fusion").rank(offline, stage.test.moments, trained.items["item_id"])
+    assert len(served) > 20
+    assert np.array_equal(served, rank(ModelScorer(trained.model, log), stage))
 
 
 def test_a_saved_model_is_loaded_as_it_was(trained: TrainedModel, tmp_path: Path) -> None:

@@ -1,0 +1,80 @@
+"""Has canaries grow and rolls them back: the elected process looks every moment, and keeps all in the database."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from sqlalchemy import Engine
+
+from features.canary import Verdict, judge
+from features.experiment import SETTLED_MS, FirstClickCount, arm_figures, first_clicks
+from features.traffic import Split
+from features.traffic_table import TrafficTable
+from server.following import refresh_for_ever
+from server.releases.election import Election
+
+LOG = logging.getLogger(__name__)
+
+LOOK_S = 2.0
+RECORDED_BY = "gateway"
+"""`who` of the changes that are made here."""
+MOST_CHANGES = 10_000
+"""Stages of one experiment that are read."""
+
+
+class Canaries:
+    """Made in every process, at work in the elected one."""
+
+    def __init__(self, engine: Engine, election: Election) -> None:
+        self._engine = engine
+        self._table = TrafficTable(engine)
+        self._election = election
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="canaries")
+        self._clicks: dict[tuple[str, int], FirstClickCount] = {}
+        """By experiment and when it began."""
+
+    async def follow(self) -> None:
+        """Looks for ever; a database that does not answer is logged once."""
+        await refresh_for_ever(self._look, LOOK_S, LOG, "canaries stay as they are for now")
+
+    async def _look(self) -> None:
+        if self._election.won():
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._look_at_all)
+
+    def close(self) -> None:
+        """Ends the thread after the look under way."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def _look_at_all(self) -> None:
+        splits = self._table.splits()
+        running = {(split.experiment, split.since_ms) for split in splits if split.canary}
+        self._clicks = {key: count for key, count in self._clicks.items() if key in running}
+        for split in splits:
+            if self._table.end_if_stranded(split, RECORDED_BY):
+                LOG.warning("experiment=%s has ended: its releases have moved on", split.experiment)
+            elif split.canary is not None:
+                self._act(split, self._verdict(split))
+
+    def _verdict(self, split: Split) -> Verdict:
+        now_ms = time.time_ns() // 1_000_000
+        key = split.experiment, split.since_ms
+        if key not in self._clicks:
+            self._clicks[key] = FirstClickCount(self._engine, split.experiment, split.start_position)
+        self._clicks[key].advance(now_ms - SETTLED_MS)
+        stages = {change.stage: change.arms for change in self._table.changes(split.experiment, MOST_CHANGES)}
+        live, canary = (arm.release for arm in split.arms)
+        figures = [
+            arm_figures(self._engine, split.experiment, split.stage, release, split.stage_since_ms)
+            for release in (live, canary)
+        ]
+        clicks = first_clicks(self._clicks[key].counts, stages, live, canary)
+        return judge(split, figures[0], figures[1], clicks, now_ms)
+
+    def _act(self, split: Split, verdict: Verdict) -> None:
+        if verdict.action == "roll back" and self._table.roll_back(split, RECORDED_BY, verdict.why):
+            LOG.error("experiment=%s is rolled back: %s", split.experiment, verdict.why)
+        elif verdict.action == "grow" and self._table.grow(split, RECORDED_BY, verdict.why):
+            LOG.info("experiment=%s grows: %s", split.experiment, verdict.why)

@@ -1,0 +1,82 @@
+"""Which release answers a request: the splits, followed in the database and kept in memory, and a shopper's arm."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from sqlalchemy import Engine
+
+from features.answers import Trial
+from features.shopper import ShopperQuery
+from features.traffic import Split
+from features.traffic_table import TrafficTable
+from server.following import refresh_for_ever
+from server.releases.loaded_release import LoadedRelease
+from server.releases.release_follower import ReleaseFollower
+
+LOG = logging.getLogger(__name__)
+
+POLL_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Who answers, and who is asked beside."""
+
+    release: LoadedRelease | None
+    """None where none serves."""
+    trial: Trial | None = None
+    """The experiment that the shopper is in, if any."""
+    shadow: LoadedRelease | None = None
+    experiment: str = ""
+    """Of the split with the shadow."""
+
+
+class Traffic:
+    """Follows the table; `choose` reads memory alone."""
+
+    def __init__(self, engine: Engine, releases: ReleaseFollower, threads: Executor) -> None:
+        self.loaded = asyncio.Event()
+        self._table = TrafficTable(engine)
+        self._releases = releases
+        self._threads = threads
+        self._splits: dict[str, Split] = {}
+        self._revision = -1
+        self._turn = asyncio.Lock()
+
+    def choose(self, query: ShopperQuery, placement: str = "") -> Choice:
+        """The release for a shopper at a placement; a split with an arm that is not held ready is not in force."""
+        live = self._releases.current
+        if not self._splits or live is None:
+            return Choice(live)
+        split = self._splits.get(placement) or self._splits.get("")
+        if split is None or not query.keys:
+            return Choice(live)
+        held = self._releases.loaded
+        shadow = held.get(split.shadow) if split.shadow is not None else None
+        if not split.arms or any(arm.release not in held for arm in split.arms):
+            return Choice(live, None, shadow, split.experiment)
+        arm = split.arm_of(query.keys[0])
+        assert arm is not None
+        return Choice(held[arm], Trial(split.experiment, split.stage, arm), shadow, split.experiment)
+
+    async def refresh(self) -> None:
+        """Takes in every change that is committed by now.
+
+        Raises:
+            SQLAlchemyError: the database does not answer.
+        """
+        async with self._turn:
+            loop = asyncio.get_running_loop()
+            changed = await loop.run_in_executor(self._threads, self._table.changed_since, self._revision)
+            if changed is not None:
+                splits, self._revision = changed
+                self._splits = {split.placement: split for split in splits}
+            self.loaded.set()
+
+    async def follow(self) -> None:
+        """Refreshes for ever; a database that does not answer is logged once."""
+        await refresh_for_ever(self.refresh, POLL_S, LOG, "the splits of the traffic stay as they are for now")
