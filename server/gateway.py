@@ -178,8 +178,16 @@ class Gateway:
             or own.tls_client_ca is not None,
         )
         self._probe_folder = TemporaryDirectory(prefix="braid-probe-")
+        self._server = self._new_server(own)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._end_metrics: Callable[[], None] = lambda: None
+        self._end_tracing: Callable[[], None] = lambda: None
+        self.port = 0
+
+    def _new_server(self, own: GatewaySettings) -> grpc.aio.Server:
+        """With what stands before every call."""
         recommends = recommendation_pb2.DESCRIPTOR.services_by_name["RecommendationService"]
-        self._server = grpc.aio.server(
+        return grpc.aio.server(
             interceptors=[
                 Guard(self._keys),
                 EarlyRefusal(recommends, self._admission),
@@ -188,10 +196,6 @@ class Gateway:
             options=server_options(own),
             maximum_concurrent_rpcs=own.max_calls + 2 * own.max_streams,
         )
-        self._tasks: list[asyncio.Task[None]] = []
-        self._end_metrics: Callable[[], None] = lambda: None
-        self._end_tracing: Callable[[], None] = lambda: None
-        self.port = 0
 
     async def start(self) -> None:
         """Listens, not yet serving; the health service says when.
