@@ -8,7 +8,6 @@ describes; answers of one shopper are not independent, so that its interval is n
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.table import Table
@@ -18,10 +17,7 @@ from features.database.models import Answer, Event
 from features.experiment import SETTLED_MS, FirstClickCount, first_clicks
 from features.rate import Rate
 from features.sequential_test import Difference, difference
-from features.traffic import Arm
 from features.traffic_table import TrafficTable
-
-MOST_CHANGES = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +66,7 @@ class ExperimentReport:
 
 def experiment_report(engine: Engine, experiment: str, since_ms: int) -> ExperimentReport:
     """The figures of an experiment's answers from a time on."""
-    changes = TrafficTable(engine).changes(experiment, MOST_CHANGES)
-    stages: dict[int, Sequence[Arm]] = {change.stage: change.arms for change in changes if change.arms}
+    stages = TrafficTable(engine).stages(experiment)
     releases = list(dict.fromkeys(arm.release for arms in stages.values() for arm in arms))
     with engine.connect() as connection:
         before = select(func.max(Event.position)).where(Event.arrival_time_ms < since_ms)

@@ -177,11 +177,16 @@ class TrafficTable:
         now = read_counter(self._engine, _COUNTER)  # before the splits: what comes in between is read again
         return None if now == revision else (self.splits(), now)
 
-    def changes(self, experiment: str | None = None, limit: int = 100) -> list[NotedChange]:
+    def stages(self, experiment: str) -> dict[int, tuple[Arm, ...]]:
+        """The arms of each stage that an experiment had."""
+        query = select(TrafficChange.stage, TrafficChange.arms).where(TrafficChange.experiment == experiment)
+        with self._engine.connect() as connection:
+            found = {stage: _arms(arms) for stage, arms in connection.execute(query.order_by(TrafficChange.stage))}
+        return {stage: arms for stage, arms in found.items() if arms}
+
+    def changes(self, limit: int = 100) -> list[NotedChange]:
         """The newest changes, oldest of them first."""
         query = select(TrafficChange.__table__).order_by(TrafficChange.stage.desc()).limit(limit)
-        if experiment is not None:
-            query = query.where(TrafficChange.experiment == experiment)
         with self._engine.connect() as connection:
             rows = [dict(row._mapping) for row in connection.execute(query)]
         return [NotedChange(**row | {"arms": _arms(row["arms"])}) for row in reversed(rows)]

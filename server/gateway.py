@@ -170,8 +170,8 @@ class Gateway:
         self._control = ReleaseControl(self._engine, settings.model_repository, self._releases, budget_s=write_budget_s)
         self._traffic_control = TrafficControl(self._engine, self._traffic, self._releases, budget_s=write_budget_s)
         self._health = Health(SERVICES)
-        closed = not is_loopback(settings.gateway_address) and not own.allow_anonymous and own.tls_client_ca is None
-        self._keys = KeyRing(self._engine, self._threads, open_without_keys=not closed)
+        unlocked = is_loopback(settings.gateway_address) or own.allow_anonymous or own.tls_client_ca is not None
+        self._keys = KeyRing(self._engine, self._threads, open_without_keys=unlocked)
         self._probe_folder = TemporaryDirectory(prefix="braid-probe-")
         self._server = _new_server(own, self._keys, self._admission)
         self._tasks: list[asyncio.Task[None]] = []

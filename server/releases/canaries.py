@@ -21,8 +21,6 @@ LOG = logging.getLogger(__name__)
 LOOK_S = 2.0
 RECORDED_BY = "gateway"
 """`who` of the changes that are made here."""
-MOST_CHANGES = 10_000
-"""Stages of one experiment that are read."""
 
 
 class Canaries:
@@ -64,7 +62,7 @@ class Canaries:
         if key not in self._clicks:
             self._clicks[key] = FirstClickCount(self._engine, split.experiment, split.start_position)
         self._clicks[key].advance(now_ms - SETTLED_MS)
-        stages = {change.stage: change.arms for change in self._table.changes(split.experiment, MOST_CHANGES)}
+        stages = self._table.stages(split.experiment)
         live, canary = (arm.release for arm in split.arms)
         figures = [
             arm_figures(self._engine, split.experiment, split.stage, release, split.stage_since_ms)

@@ -104,8 +104,10 @@ def test_a_shopper_counts_once_at_the_first_click_with_the_share_of_that_stage(e
     again = FirstClickCount(engine, "e", 0)
     again.advance(T_MS + 30)
     assert count.counts == again.counts == {(first, 2): 1, (second, 1): 3, (second, 2): 1}
-    stages = {change.stage: change.arms for change in TrafficTable(engine).changes("e")}
-    assert first_clicks(count.counts, stages, 1, 2) == [FirstClicks(0.5, 1, 1), FirstClicks(0.25, 1, 4)]
+    assert first_clicks(count.counts, TrafficTable(engine).stages("e"), 1, 2) == [
+        FirstClicks(0.5, 1, 1),
+        FirstClicks(0.25, 1, 4),
+    ]
 
 
 def test_the_figures_of_an_arm_are_those_of_its_stage(engine: Engine) -> None:
