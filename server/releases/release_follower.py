@@ -36,6 +36,8 @@ LOG = logging.getLogger(__name__)
 POLL_S = 0.25
 PROBE_S = 1.0
 """Between two looks at a model that answers; one that does not is looked at every `POLL_S`."""
+SPARE_PROBE_S = 2.0
+"""Between two looks at what is held ready beside it."""
 KEEP_OLD_S = 2.0
 """Time for calls under way, and for other processes, to leave a release that was replaced."""
 FIRST_BATCHES = (1, 4, 16)
@@ -94,6 +96,7 @@ class ReleaseFollower:
         self._failed_attempts: dict[int, int] = {}
         self._said: dict[str, str] = {}
         self._next_probe_s = 0.0
+        self._next_spare_probe_s = 0.0
         self._failed_probes = 0
         self._switched_s = 0.0
         self._hurry = asyncio.Event()
@@ -103,7 +106,8 @@ class ReleaseFollower:
         """Runs for ever; what goes wrong is logged once and tried again."""
         while True:
             self._hurry.clear()
-            for part in (self._step, self._watch):  # a switch that has to wait keeps nobody from watching what serves
+            # a switch that has to wait keeps nobody from watching what serves
+            for part in (self._step, self._watch, self._watch_spares):
                 await self._try(part)
             async with self._looked:
                 self._looked.notify_all()
@@ -269,6 +273,21 @@ class ReleaseFollower:
         self._failed_probes = 0
         self._next_probe_s = time.monotonic() + PROBE_S
         self._breakers.of(release.number).succeeded()
+
+    async def _watch_spares(self) -> None:
+        """Has those answer that arms, shadows and rollbacks need, and loads again what does not."""
+        if self._failed_probes or time.monotonic() < self._next_spare_probe_s:
+            return
+        self._next_spare_probe_s = time.monotonic() + SPARE_PROBE_S
+        for release in [release for release in self.loaded.values() if release is not self.current]:
+            try:
+                await self._versions.probe(release, batches=(1,))
+            except ModelUnavailable as error:
+                self._breakers.of(release.number).failed(str(error))
+                if error.reason == "failed":
+                    await self._versions.let_go(release.number)
+            else:
+                self._breakers.of(release.number).succeeded()
 
     async def _mend(self, number: int, error: ModelUnavailable) -> None:
         if error.reason == "failed" and not await self._versions.serves(number):

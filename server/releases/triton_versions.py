@@ -69,6 +69,16 @@ class TritonVersions:
         else:
             await self._load_all(wanted)
 
+    async def let_go(self, number: int) -> None:
+        """Has Triton drop one of several releases, which fails; `hold` then has it loaded anew.
+
+        Raises:
+            ModelUnavailable: Triton refuses.
+        """
+        if self.drives and number in self._held:
+            LOG.warning("release=%d is held ready and fails, loading it anew", number)
+            await self._load_all(set(self._held) - {number})
+
     async def reload(self, number: int) -> None:
         """Loads again; a model that claims to be ready and fails is unloaded first, else a load does nothing.
 

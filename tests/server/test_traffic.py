@@ -111,7 +111,9 @@ def hold_in_triton(settings: Settings, *releases: int) -> None:
         triton.load_model(FUSION_MODEL, config=json.dumps(config | versions))
 
 
-def test_a_shadow_is_compared_off_the_requests_path_and_a_broken_one_costs_nothing(shop: RunningGateway) -> None:
+def test_a_shadow_is_compared_off_the_requests_path_and_a_broken_one_costs_nothing_and_is_loaded_again(
+    shop: RunningGateway,
+) -> None:
     engine = open_database(shop.settings.log_url)
 
     def found() -> Disagreement:
@@ -133,8 +135,9 @@ def test_a_shadow_is_compared_off_the_requests_path_and_a_broken_one_costs_nothi
     began_s = time.monotonic()
     asked_until(lambda: True)
     assert time.monotonic() - began_s < 5
+    compared = found().compared
+    eventually(lambda: asked_until(lambda: found().compared > compared), within_s=60, what="the shadow, loaded again")
     set_traffic(shop, placement="shadowed")
-    hold_in_triton(shop.settings, 1, GOOD, BAD)
 
 
 def canary(release: int, steps: list[float], step_minutes: float) -> pb.Split.Canary:
