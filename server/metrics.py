@@ -69,9 +69,10 @@ SHADOW_SECONDS = Histogram(
 ADMISSION_LIMIT = Gauge("braid_admission_limit", "Calls that recommend which may be under way now")
 
 for _counter, _values in (
+    (SHADOW_COPIES, ("compared", "failed", "dropped")),
     (ANSWERS_DROPPED, ("queue", "database")),
     (EVENTS, ("stored", "duplicate", "erased", "refused")),
-    (CALLS_REFUSED, ("delay", "memory")),
+    (CALLS_REFUSED, ("delay", "memory", "key", "scope", "rate")),
 ):
     for _value in _values:
         _counter.labels(_value)  # from 0, else Prometheus does not see the first one
