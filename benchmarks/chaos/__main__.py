@@ -30,7 +30,6 @@ from benchmarks.chaos.shop import Shop, suffering_shop
 from benchmarks.chaos.storefront import Storefront
 from tests.conditions import eventually
 
-LEAST_AVAILABILITY = 0.999
 BACK_S = 60.0
 """Longest wait for the full tier after a fault; on an idle machine it takes five seconds at most."""
 QUIET_S = 1.0
@@ -55,11 +54,10 @@ class Outcome:
         """Share of the calls of Recommend that were answered in time."""
         return self.codes.get("OK", 0) / max(1, sum(self.codes.values()))
 
-    @property
-    def failures(self) -> list[str]:
-        """What must not be."""
+    def failures(self, least: float) -> list[str]:
+        """What must not be, the availability below `least` among it."""
         found = []
-        if self.availability < LEAST_AVAILABILITY:
+        if self.availability < least:
             found.append(f"availability {self.availability:.3%}")
         if "INTERNAL" in {**self.codes, **self.event_codes}:
             found.append("INTERNAL")
@@ -84,6 +82,9 @@ class Held:
 def main(
     minutes: Annotated[float, typer.Option(min=0.1)] = 10.0,
     rate: Annotated[float, typer.Option(min=1, help="Calls of Recommend in a second.")] = 40.0,
+    least: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the calls that must be answered in time.")
+    ] = 0.999,
     seed: Annotated[int, typer.Option(help="Of the order of the faults.")] = 0,
 ) -> None:
     """Faults, then counts."""
@@ -95,10 +96,11 @@ def main(
     console.print(table)
     console.print(f"Recommend: {outcome.codes}, {outcome.availability:.3%} answered in time; {outcome.tiers}")
     console.print(f"WriteEvents: {outcome.event_codes}")
-    for failure in outcome.failures:
+    failures = outcome.failures(least)
+    for failure in failures:
         console.print(f"[red]{failure}[/red]")
     console.print(str(record.write("chaos", asdict(outcome) | {"availability": outcome.availability})))
-    sys.exit(bool(outcome.failures))
+    sys.exit(bool(failures))
 
 
 def suffer(shop: Shop, seconds: float, rate: float, draw: random.Random) -> Outcome:

@@ -78,7 +78,7 @@ def suffering_shop() -> Iterator[Shop]:
             redis_url=f"127.0.0.1:{redis_port}",
         )
         fill(settings)
-        publish(settings, random_model(items()), why="random weights", note=lambda _: None)
+        publish(settings, random_model(items()), why="chaos", note=lambda _: None, although_worse="random weights")
         parts.callback(clear_leftovers, settings)
         begin("triton", [sys.executable, "-m", "deploy.embedded.triton"], environment(settings))
         begin("stream", [sys.executable, "-m", "features", "stream"], environment(settings))

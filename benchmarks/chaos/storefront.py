@@ -26,12 +26,12 @@ RETRY = {
                 "initialBackoff": "0.02s",
                 "maxBackoff": "0.2s",
                 "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
+                "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
             },
         }
     ]
 }
-"""What docs of gRPC recommend to every client: a connection that broke is no failed call."""
+"""A connection that broke is no failed call, and one that is told to come back comes back."""
 
 
 class Storefront:

@@ -37,6 +37,8 @@ Column = tuple[tuple[int, ...], bytes]
 
 LOAD_S = 120.0
 """Time for Triton to load a model."""
+NO_SERVER = ("connect", "socket closed", "server is stopping", "server not ready")
+"""What UNAVAILABLE says where Triton is gone, or is going, and no model can be blamed for it."""
 MAX_BATCH = 64
 """As both models' config.pbtxt has it."""
 
@@ -255,6 +257,6 @@ def _unavailable(model: str, release: int, error: grpc.aio.AioRpcError) -> Model
     reason: Reason = "failed"
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:
         reason = "slow"
-    elif code == grpc.StatusCode.UNAVAILABLE and "connect" in (error.details() or "").lower():
+    elif code == grpc.StatusCode.UNAVAILABLE and any(word in (error.details() or "").lower() for word in NO_SERVER):
         reason = "gone"
     return ModelUnavailable(f"Triton, {model} {release}: {code.name}: {error.details()}", reason=reason)

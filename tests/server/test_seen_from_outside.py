@@ -31,6 +31,8 @@ class Watched:
     """A gateway that logs every call, and what its metrics page says."""
 
     def __init__(self, running: RunningGateway, address: str) -> None:
+        self.warm_up_reads = 0.0
+        """Shoppers whose features were read before the first call."""
         self.client = running.client
         self.running = running
         self._address = address
@@ -60,7 +62,8 @@ def watched(released_shop: RunningGateway) -> Iterator[Watched]:
     address = f"127.0.0.1:{port + 1}"
     settings = released_shop.settings.model_copy(update={"gateway_address": f"127.0.0.1:{port}"})
     with gateway(settings, metrics_address=address, log_level="DEBUG") as running:
-        client = running.client
+        client, seen = running.client, Watched(running, address)
+        seen.warm_up_reads = seen.value("braid_stage_seconds_count", stage="features")
         recent = [new_event(event.EVENT_TYPE_VIEW, "garden-01", event_id=EVENT)]
         for _ in range(5):
             client.recommend(USER, session_id=SESSION, recent_events=recent, explain=True)
@@ -74,7 +77,7 @@ def watched(released_shop: RunningGateway) -> Iterator[Watched]:
         client.recommendations.Recommend(
             rec.RecommendRequest(user_id=USER), timeout=10, metadata=[("x-request-id", REQUEST_ID)]
         )
-        yield Watched(running, address)
+        yield seen
 
 
 def test_calls_are_counted_by_method_and_status_and_timed(watched: Watched) -> None:
@@ -97,7 +100,7 @@ def test_each_stage_and_each_line_is_timed(watched: Watched) -> None:
     stages = {stage: watched.value("braid_stage_seconds_count", stage=stage) for stage in (
         "decode", "features", "inference", "select", "encode")}  # fmt: skip
     assert stages["decode"] == 7 and stages["select"] == stages["encode"] == 6
-    assert stages["features"] == 8 and stages["inference"] >= 13  # reasons ask the model again
+    assert stages["features"] - watched.warm_up_reads == 8 and stages["inference"] >= 13  # reasons ask the model again
     asked = watched.value("braid_wait_seconds_count", line="model")
     assert watched.value("braid_batch_size_sum", line="model") == asked
     assert watched.value("braid_batch_seconds_count", line="event-log") == 1
