@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from features.settings import ROOT, Settings
-from tests.conftest import NewSettings
+from tests.conftest import NewSettings, StartTriton
 from tests.processes import environment
-from tests.server.client import RunningGateway
+from tests.server.client import RunningGateway, gateway
 from tests.server.conftest import copy_of
 
 
@@ -60,11 +60,13 @@ def test_overload_finds_saturation_and_shows_what_more_than_that_does(released_s
 
 
 def test_serving_shows_the_gateway_beside_its_parts_and_what_each_stage_takes(
-    trained_shop: Settings, new_settings: NewSettings
+    trained_shop: Settings, new_settings: NewSettings, start_triton: StartTriton
 ) -> None:
     settings = copy_of(trained_shop, new_settings)  # a gateway without features leaves answers that others check
+    start_triton(settings)
     env = environment(settings, COLUMNS="200")
-    printed, figures = measure("serving", "--seconds", "0.5", "--concurrency", "16", env=env, timeout_s=240)
+    with gateway(settings):  # else the bench would start the stack, and leave it running
+        printed, figures = measure("serving", "--seconds", "0.5", "--concurrency", "16", env=env, timeout_s=240)
     assert all(name in printed for name in ("gateway without features", "bare Feast read", "p99.9", "features", "CPU"))
     loads = {load["name"]: load for load in figures["closed"]}
     assert loads["gateway"]["goodput"] < loads["empty grpc.aio method"]["goodput"]
