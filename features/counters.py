@@ -1,19 +1,28 @@
-"""Named numbers that survive a restart (table `counters`): how far a follower of the log has come."""
+"""Named numbers that survive a restart (table `counters`): how far a follower is, how often a table has changed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from sqlalchemy import Connection, Engine, func, select
 
 from features.database.engine import insert_into
 from features.database.models import Counter
 
+T = TypeVar("T")
+
 
 def read_counter(engine: Engine, name: str) -> int:
     """The counter's value, 0 before it was set."""
     with engine.connect() as connection:
         return connection.scalar(select(Counter.value).where(Counter.name == name)) or 0
+
+
+def changed_since(engine: Engine, name: str, revision: int, read: Callable[[], T]) -> tuple[T, int] | None:
+    """What `read` gives of a table whose changes the counter counts, and the count; None where that is `revision`."""
+    now = read_counter(engine, name)  # first: what changes in between is read again
+    return None if now == revision else (read(), now)
 
 
 def advance_counter(engine: Engine, name: str, value: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import Connection, Engine, delete, select
 
-from features.counters import add_to_counter, read_counter
+from features.counters import add_to_counter, changed_since
 from features.database.engine import upsert
 from features.database.models import PlacementRule
 from features.schema import MAX_BOOSTS_AT_ONCE, MAX_RULES
@@ -108,11 +108,11 @@ class RuleTable:
 
     def changed_since(self, revision: int) -> tuple[Rules, int] | None:
         """All rules by id and their revision; None where that is `revision` still."""
-        now = read_counter(self._engine, _COUNTER)  # before the rules: what comes in between is read again
-        if now == revision:
-            return None
+        return changed_since(self._engine, _COUNTER, revision, self._rules)
+
+    def _rules(self) -> Rules:
         with self._engine.connect() as connection:
-            return _all(connection), now
+            return _all(connection)
 
 
 def check_limits(rules: Iterable[Rule]) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import Connection, Engine, delete, func, insert, select
 
-from features.counters import add_to_counter, read_counter
+from features.counters import add_to_counter, changed_since
 from features.database.engine import upsert
 from features.database.models import Event, TrafficChange, TrafficSplit
 from features.releases import give_state, keep_as_candidate, lock_releases, read_standing, state_of
@@ -174,8 +174,7 @@ class TrafficTable:
 
     def changed_since(self, revision: int) -> tuple[list[Split], int] | None:
         """All splits and their revision; None where that is `revision` still."""
-        now = read_counter(self._engine, _COUNTER)  # before the splits: what comes in between is read again
-        return None if now == revision else (self.splits(), now)
+        return changed_since(self._engine, _COUNTER, revision, self.splits)
 
     def stages(self, experiment: str) -> dict[int, tuple[Arm, ...]]:
         """The arms of each stage that an experiment had."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Iterable
 from concurrent.futures import Executor
@@ -14,7 +13,7 @@ from server.access.key_table import KeyTable, StoredKey, hash_of
 from server.access.scopes import Scope, needed
 from server.access.token_bucket import TokenBucket
 from server.errors import Overloaded, PermissionDenied, Unauthenticated
-from server.following import refresh_for_ever
+from server.following import FollowedTable
 
 LOG = logging.getLogger(__name__)
 
@@ -61,15 +60,19 @@ class Caller:
             )
 
 
-class KeyRing:
+class KeyRing(FollowedTable[list[StoredKey]]):
     """Who calls, by the secret that comes with the call."""
 
     def __init__(self, engine: Engine, threads: Executor, *, open_without_keys: bool) -> None:
+        super().__init__(
+            KeyTable(engine).changed_since,
+            threads,
+            every_s=POLL_S,
+            logger=LOG,
+            stays="the API keys stay as they are for now",
+        )
         self.any_key = False
         self._open_without_keys = open_without_keys
-        self._table = KeyTable(engine)
-        self._threads = threads
-        self._revision = -1
         self._callers: dict[str, Caller] = {}
 
     @property
@@ -97,23 +100,10 @@ class KeyRing:
         """Whether a key that was taken before still counts."""
         return caller.secret_hash in self._callers
 
-    async def refresh(self) -> None:
-        """Takes in every change that is committed by now.
-
-        Raises:
-            SQLAlchemyError: the database does not answer.
-        """
-        loop = asyncio.get_running_loop()
-        changed = await loop.run_in_executor(self._threads, self._table.changed_since, self._revision)
-        if changed is None:
-            return
-        keys, self._revision = changed
-        self.any_key = bool(keys)
-        self._callers = {key.secret_hash: self._taken(key) for key in keys if key.revoked_time_ms is None}
-
-    async def follow(self) -> None:
-        """Refreshes for ever; a database that does not answer is logged once."""
-        await refresh_for_ever(self.refresh, POLL_S, LOG, "the API keys stay as they are for now")
+    def take(self, rows: list[StoredKey]) -> None:
+        """The keys."""
+        self.any_key = bool(rows)
+        self._callers = {key.secret_hash: self._taken(key) for key in rows if key.revoked_time_ms is None}
 
     def _taken(self, key: StoredKey) -> Caller:
         """The caller of a key; one that is known keeps what its bucket holds."""

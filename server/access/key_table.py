@@ -17,7 +17,7 @@ from typing import Final
 
 from sqlalchemy import Engine, insert, select, update
 
-from features.counters import add_to_counter, read_counter
+from features.counters import add_to_counter, changed_since
 from features.database.models import ApiKey
 from server.access.scopes import Scope
 
@@ -86,8 +86,7 @@ class KeyTable:
 
     def changed_since(self, revision: int) -> tuple[list[StoredKey], int] | None:
         """All keys and their revision; None where that is `revision` still."""
-        now = read_counter(self._engine, _COUNTER)  # before the keys: what comes in between is read again
-        return None if now == revision else (self.all(), now)
+        return changed_since(self._engine, _COUNTER, revision, self.all)
 
 
 def _now_ms() -> int:

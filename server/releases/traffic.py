@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from features.answers import Trial
 from features.shopper import ShopperQuery
 from features.traffic import Split
 from features.traffic_table import TrafficTable
-from server.following import refresh_for_ever
+from server.following import FollowedTable
 from server.releases.loaded_release import LoadedRelease
 from server.releases.release_follower import ReleaseFollower
 
@@ -35,17 +34,19 @@ class Choice:
     """Of the split with the shadow."""
 
 
-class Traffic:
+class Traffic(FollowedTable[list[Split]]):
     """Follows the table; `choose` reads memory alone."""
 
     def __init__(self, engine: Engine, releases: ReleaseFollower, threads: Executor) -> None:
-        self.loaded = asyncio.Event()
-        self._table = TrafficTable(engine)
+        super().__init__(
+            TrafficTable(engine).changed_since,
+            threads,
+            every_s=POLL_S,
+            logger=LOG,
+            stays="the splits of the traffic stay as they are for now",
+        )
         self._releases = releases
-        self._threads = threads
         self._splits: dict[str, Split] = {}
-        self._revision = -1
-        self._turn = asyncio.Lock()
 
     def choose(self, query: ShopperQuery, placement: str = "") -> Choice:
         """The release for a shopper at a placement; a split with an arm that is not held ready is not in force."""
@@ -63,20 +64,6 @@ class Traffic:
         assert arm is not None
         return Choice(held[arm], Trial(split.experiment, split.stage, arm), shadow, split.experiment)
 
-    async def refresh(self) -> None:
-        """Takes in every change that is committed by now.
-
-        Raises:
-            SQLAlchemyError: the database does not answer.
-        """
-        async with self._turn:
-            loop = asyncio.get_running_loop()
-            changed = await loop.run_in_executor(self._threads, self._table.changed_since, self._revision)
-            if changed is not None:
-                splits, self._revision = changed
-                self._splits = {split.placement: split for split in splits}
-            self.loaded.set()
-
-    async def follow(self) -> None:
-        """Refreshes for ever; a database that does not answer is logged once."""
-        await refresh_for_ever(self.refresh, POLL_S, LOG, "the splits of the traffic stay as they are for now")
+    def take(self, rows: list[Split]) -> None:
+        """The splits."""
+        self._splits = {split.placement: split for split in rows}

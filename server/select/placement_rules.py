@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Sequence
 from concurrent.futures import Executor
@@ -13,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Engine
 
-from features.placement_rules import FOREVER_MS, ItemSelector, Rule, RuleTable
+from features.placement_rules import FOREVER_MS, ItemSelector, Rule, Rules, RuleTable
 from server.catalogue.catalogue_index import CatalogueIndex, Mask
-from server.following import refresh_for_ever
+from server.following import FollowedTable
 from server.queries import ItemFilter
 from server.select.filters import attribute_mask
 
@@ -43,17 +42,19 @@ class RulesInForce:
 NO_RULES = RulesInForce(stamp=0)
 
 
-class PlacementRules:
+class PlacementRules(FollowedTable[Rules]):
     """Follows the table; `at` reads."""
 
     def __init__(self, engine: Engine, index: CatalogueIndex, threads: Executor) -> None:
-        self.loaded = asyncio.Event()
-        self._table = RuleTable(engine)
+        super().__init__(
+            RuleTable(engine).changed_since,
+            threads,
+            every_s=POLL_S,
+            logger=LOG,
+            stays="the placement rules stay as they are for now",
+        )
         self._index = index
-        self._threads = threads
         self._rules: dict[str, list[Rule]] = {}
-        self._revision = -1
-        self._turn = asyncio.Lock()
         self._stamps = count(1)
         self._known: dict[str, tuple[int, int, int, RulesInForce]] = {}
 
@@ -73,28 +74,14 @@ class PlacementRules:
             known = self._known[placement] = (self._index.version, since_ms, until_ms, found)
         return known[3]
 
-    async def refresh(self) -> None:
-        """Takes in every change that is committed by now.
-
-        Raises:
-            SQLAlchemyError: the database does not answer.
-        """
-        async with self._turn:
-            loop = asyncio.get_running_loop()
-            changed = await loop.run_in_executor(self._threads, self._table.changed_since, self._revision)
-            if changed is not None:
-                rules, self._revision = changed
-                placements = {"", *(rule.placement for rule in rules)}
-                by_placement = {
-                    placement: [rule for rule in rules if rule.placement in ("", placement)] for placement in placements
-                }
-                self._rules = by_placement if rules else {}
-                self._known = {}
-            self.loaded.set()
-
-    async def follow(self) -> None:
-        """Refreshes for ever; a database that does not answer is logged once."""
-        await refresh_for_ever(self.refresh, POLL_S, LOG, "the placement rules stay as they are for now")
+    def take(self, rows: Rules) -> None:
+        """The rules, by the placements that they name."""
+        placements = {"", *(rule.placement for rule in rows)}
+        by_placement = {
+            placement: [rule for rule in rows if rule.placement in ("", placement)] for placement in placements
+        }
+        self._rules = by_placement if rows else {}
+        self._known = {}
 
 
 def in_force(rules: Sequence[Rule], index: CatalogueIndex, stamp: int) -> RulesInForce:
