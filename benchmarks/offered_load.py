@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
+from uuid import uuid4
 
 import grpc
 import uvloop
@@ -145,6 +146,32 @@ class Load:
         return code
 
 
+class LoadProcess:
+    """A plan in a process of its own, under way from its making; its files go into a folder."""
+
+    def __init__(self, plan: Plan, folder: Path) -> None:
+        name = uuid4().hex
+        asked, self._written = (folder / f"load-{name}-{kind}.json" for kind in ("plan", "calls"))
+        asked.write_text(json.dumps(asdict(plan)))
+        command = [sys.executable, "-m", "benchmarks.offered_load", str(asked), str(self._written)]
+        self._process = subprocess.Popen(command, cwd=ROOT)
+        self.began_s = time.time()
+
+    def wait(self) -> int:
+        """The exit code, once it has ended."""
+        return self._process.wait()
+
+    def calls(self) -> list[Call]:
+        """Every call, once it has ended.
+
+        Raises:
+            LoadError: it failed.
+        """
+        if self.wait():
+            raise LoadError("a load process ended; its message is above")
+        return [Call(*call) for call in json.loads(self._written.read_text())]
+
+
 def put_load(
     target: Target, *, seconds: float, timeout_s: float, rate: float = 0.0, concurrency: int = 0
 ) -> list[Call]:
@@ -155,22 +182,22 @@ def put_load(
     """
     processes = min(PROCESSES, concurrency) or PROCESSES
     with TemporaryDirectory() as folder:
-        begun = []
-        for number in range(processes):
-            plan = Plan(
-                target=Target(**asdict(target) | {"messages": target.messages[number::processes]}),
-                seconds=seconds,
-                timeout_s=timeout_s,
-                rate=rate / processes,
-                concurrency=concurrency // processes,
+        begun = [
+            LoadProcess(
+                Plan(
+                    target=Target(**asdict(target) | {"messages": target.messages[number::processes]}),
+                    seconds=seconds,
+                    timeout_s=timeout_s,
+                    rate=rate / processes,
+                    concurrency=concurrency // processes,
+                ),
+                Path(folder),
             )
-            files = [Path(folder, f"{kind}-{number}.json") for kind in ("plan", "calls")]
-            files[0].write_text(json.dumps(asdict(plan)))
-            command = [sys.executable, "-m", "benchmarks.offered_load", *map(str, files)]
-            begun.append((subprocess.Popen(command, cwd=ROOT), files[1]))
-        if any([process.wait() for process, _ in begun]):
-            raise LoadError("a load process ended; its message is above")
-        return [Call(*call) for _, written in begun for call in json.loads(written.read_text())]
+            for number in range(processes)
+        ]
+        for process in begun:
+            process.wait()
+        return [call for process in begun for call in process.calls()]
 
 
 async def run(plan: Plan) -> list[Call]:

@@ -14,16 +14,13 @@ benchmarks/results/. Nothing is trained meanwhile.
 
 from __future__ import annotations
 
-import json
 import random
-import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from uuid import uuid4
 
 import grpc
@@ -34,7 +31,7 @@ from rich.table import Table
 
 from benchmarks import record
 from benchmarks.live_shop import LiveShop, fresh_shop
-from benchmarks.offered_load import OK, Call, Plan, Target, put_load
+from benchmarks.offered_load import OK, Call, LoadError, LoadProcess, Plan, Target, put_load
 from benchmarks.random_release import fill_and_publish
 from braid.v1 import recommendation_pb2 as pb
 from braid.v1 import recommendation_pb2_grpc
@@ -43,7 +40,7 @@ from features.database.engine import open_database
 from features.event_log import EventLog, NewEvent
 from features.releases import ReleaseTable
 from features.schema import EventType
-from features.settings import ROOT, Settings
+from features.settings import Settings
 
 USERS = 1_000
 EVENTS_A_USER = 10
@@ -95,12 +92,15 @@ def main(
     saturation_seconds: float = typer.Option(10.0, "--saturation-seconds", min=1.0, help="Length of the closed load."),
 ) -> None:
     """The table, a line for each switch."""
-    with fresh_shop({}) as shop:
-        users = prebuild(shop.settings, items, releases=times + 2)  # the last two are held loaded at first
-        shop.start_triton()
-        shop.start_gateway()
-        peak = saturation(shop, users, saturation_seconds)
-        calls, switches = under_load(shop, users, peak / 2, every, times)
+    try:
+        with fresh_shop({}) as shop:
+            users = prebuild(shop.settings, items, releases=times + 2)  # the last two are held loaded at first
+            shop.start_triton()
+            shop.start_gateway()
+            peak = saturation(shop, users, saturation_seconds)
+            calls, switches = under_load(shop, users, peak / 2, every, times)
+    except LoadError as error:
+        sys.exit(str(error))
     effects = [effect(switch, calls) for switch in switches]
     failed = sum(call.code != OK for call in calls)
     show(effects, peak, len(calls), failed)
@@ -164,7 +164,7 @@ def under_load(
         timeout_s=DEADLINE_S,
         rate=rate,
     )
-    load = Load(shop, plan)
+    load = LoadProcess(plan, shop.settings.home)
     switches = []
     with grpc.insecure_channel(shop.settings.gateway_address) as channel:
         stub = recommendation_pb2_grpc.RecommendationServiceStub(channel)
@@ -193,24 +193,6 @@ def first_answer(stub: recommendation_pb2_grpc.RecommendationServiceStub, user: 
                 return time.time()
         time.sleep(ASK_EVERY_S)
     sys.exit(f"release {release} did not answer within {GIVE_UP_S:.0f} s; the gateway's log says why")
-
-
-class Load:
-    """A load of one process, under way from its making."""
-
-    def __init__(self, shop: LiveShop, plan: Plan) -> None:
-        name = f"load-{uuid4().hex}"
-        self._plan, self._calls = (Path(shop.settings.home, f"{name}-{kind}.json") for kind in ("plan", "calls"))
-        self._plan.write_text(json.dumps(asdict(plan)))
-        command = [sys.executable, "-m", "benchmarks.offered_load", str(self._plan), str(self._calls)]
-        self._process = subprocess.Popen(command, cwd=ROOT)
-        self.began_s = time.time()
-
-    def calls(self) -> list[Call]:
-        """Every call, once it has ended."""
-        if self._process.wait():
-            sys.exit("the load process ended; its message is above")
-        return [Call(*call) for call in json.loads(self._calls.read_text())]
 
 
 def effect(switch: Switch, calls: Sequence[Call]) -> Effect:
