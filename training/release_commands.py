@@ -54,11 +54,7 @@ def show_release(release: int) -> None:
 def load_release(release: int, why: Why = "held ready") -> None:
     """Has the gateways hold a release ready beside the live one, so that its promotion loads nothing."""
     with clear_errors():
-        settings = load_settings()
-        table = ReleaseTable(open_database(settings.log_url))
-        table.of(release)
-        read_release(settings.model_repository / FUSION_MODEL / str(release))
-        table.load(release, who(), why)
+        _table_if_whole(release).load(release, who(), why)
         console.print(f"release {release} is to be held ready; `training release show {release}` says if it is refused")
 
 
@@ -66,11 +62,7 @@ def load_release(release: int, why: Why = "held ready") -> None:
 def promote_release(release: int, why: Why = "promoted") -> None:
     """Makes a release live, if its files are whole; the gateways follow within half a second."""
     with clear_errors():
-        settings = load_settings()
-        table = ReleaseTable(open_database(settings.log_url))
-        table.of(release)
-        read_release(settings.model_repository / FUSION_MODEL / str(release))
-        table.change_state(release, "live", who(), why)
+        _table_if_whole(release).change_state(release, "live", who(), why)
         console.print(f"release {release} is live")
 
 
@@ -98,3 +90,16 @@ def clean_releases() -> None:
     with clear_errors():
         removed = remove_old_releases(load_settings(), note=lambda line: console.print(line))
         console.print(f"{len(removed)} releases were no longer needed")
+
+
+def _table_if_whole(release: int) -> ReleaseTable:
+    """The release table, once it has the release and its files are whole.
+
+    Raises:
+        ReleaseError: there is none of this number, or a file is missing or changed.
+    """
+    settings = load_settings()
+    table = ReleaseTable(open_database(settings.log_url))
+    table.of(release)
+    read_release(settings.model_repository / FUSION_MODEL / str(release))
+    return table

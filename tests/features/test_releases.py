@@ -28,6 +28,17 @@ def manifest(release: int) -> Manifest:
     )
 
 
+def held_ready(engine: Engine) -> ReleaseTable:
+    """A table in which release 1 is live, 2 and 3 are held ready, 4 is not."""
+    table = ReleaseTable(engine)
+    for number in (1, 2, 3, 4):
+        table.record(number, manifest(number), "test", "made")
+    table.change_state(1, "live", "test", "first")
+    for number in (2, 3):
+        table.load(number, "test", "to be tried")
+    return table
+
+
 @pytest.fixture
 def table(engine: Engine) -> ReleaseTable:
     table = ReleaseTable(engine)

@@ -25,7 +25,7 @@ from features.traffic import (
     point_of,
 )
 from features.traffic_table import TrafficTable
-from tests.features.test_releases import manifest
+from tests.features.test_releases import held_ready
 
 HALVES = (Arm(1, 50), Arm(2, 50))
 
@@ -33,13 +33,7 @@ HALVES = (Arm(1, 50), Arm(2, 50))
 @pytest.fixture
 def releases(engine: Engine) -> ReleaseTable:
     """Release 1 is live, 2 and 3 are held ready, 4 is not."""
-    table = ReleaseTable(engine)
-    for number in (1, 2, 3, 4):
-        table.record(number, manifest(number), "test", "made")
-    table.change_state(1, "live", "test", "first")
-    for number in (2, 3):
-        table.load(number, "test", "to be tried")
-    return table
+    return held_ready(engine)
 
 
 @pytest.fixture

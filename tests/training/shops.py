@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from features.event_log import NewEvent
 from features.schema import EventType
 
 START_MS = 1_767_225_600_000  # 2026-01-01
@@ -55,6 +56,22 @@ def write_shop(folder: Path, rows: list[Row], items: pl.DataFrame | None = None)
         schema={"shopper": pl.String, "age": pl.Int64, "gender": pl.String, "country": pl.String},
     ).write_parquet(folder / "users.parquet")
     return folder
+
+
+def as_written(rows: list[Row]) -> list[NewEvent]:
+    """The same events as users write them into the log."""
+    return [
+        NewEvent(
+            event_id=f"e{at}",
+            event_type=int(kind),
+            event_time_ms=time_ms,
+            user_id=shopper[2:],
+            session_id=session,
+            item_id=item,
+            order_id=order,
+        )
+        for at, (shopper, item, kind, time_ms, order, session) in enumerate(rows)
+    ]
 
 
 def catalogue(count: int = ITEMS) -> pl.DataFrame:

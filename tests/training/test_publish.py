@@ -19,14 +19,14 @@ from tritonclient.grpc import model_config_pb2
 from features import schema
 from features.catalogue import Catalogue, CatalogueItem
 from features.database.engine import open_database
-from features.event_log import EventLog, NewEvent
+from features.event_log import EventLog
 from features.materialize import materialize
 from features.release import ReleaseError, read_release
 from features.releases import ReleaseTable
 from features.schema import feature_service, interest_view
 from features.settings import ROOT, Settings
 from features.store import delete_shoppers, open_store, opened
-from tests.training.shops import ITEMS, catalogue, visits, write_shop
+from tests.training.shops import ITEMS, as_written, catalogue, visits, write_shop
 from training.batches import BatchMaker
 from training.dataset import read_log
 from training.encode import Encoder
@@ -48,18 +48,7 @@ def shop(settings: Settings, offline: Path) -> Settings:
     shutil.copytree(offline, settings.offline)
     engine = open_database(settings.log_url)
     rows = [row for row in visits() if int(row[0][2:]) < SHOPPERS]
-    events = [
-        NewEvent(
-            event_id=f"e{at}",
-            event_type=int(kind),
-            event_time_ms=time_ms,
-            user_id=shopper[2:],
-            session_id=session,
-            item_id=item,
-            order_id=order,
-        )
-        for at, (shopper, item, kind, time_ms, order, session) in enumerate(rows)
-    ]
+    events = as_written(rows)
     EventLog(engine).append(events, max(event.event_time_ms for event in events))
     Catalogue(engine).upsert([CatalogueItem(item_id="i001", category_path=["Home"])])
     engine.dispose()

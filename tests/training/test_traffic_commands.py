@@ -8,9 +8,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from features.database.engine import open_database
-from features.releases import ReleaseTable
 from features.shadow_statistics import Disagreement, add_disagreements
-from tests.features.test_releases import manifest
+from tests.features.test_releases import held_ready
 from training.__main__ import app
 
 
@@ -19,12 +18,7 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Release 1 is live, 2 and 3 are held ready, 4 is not."""
     monkeypatch.setenv("BRAID_HOME", str(tmp_path))
     engine = open_database(f"sqlite:///{tmp_path / 'braid.db'}")
-    table = ReleaseTable(engine)
-    for number in (1, 2, 3, 4):
-        table.record(number, manifest(number), "test", "made")
-    table.change_state(1, "live", "test", "first")
-    for number in (2, 3):
-        table.load(number, "test", "to be tried")
+    held_ready(engine)
     add_disagreements(engine, {("halves", 3, 1): Disagreement(compared=10, overlap=7.5, correlated=10, correlation=9)})
     engine.dispose()
     return tmp_path

@@ -11,13 +11,13 @@ import torch
 
 from features.catalogue import Catalogue, CatalogueItem
 from features.database.engine import open_database
-from features.event_log import EventLog, NewEvent
+from features.event_log import EventLog
 from features.locks import locked
 from features.release import file_sha256
 from features.releases import ReleaseTable, Standing
 from features.schema import EventType
 from features.settings import Settings
-from tests.training.shops import DAY_MS, MINUTE_MS, START_MS, Row, catalogue, visits, write_shop
+from tests.training.shops import DAY_MS, MINUTE_MS, START_MS, Row, as_written, catalogue, visits, write_shop
 from training.dataset import DataError, read_log
 from training.publish import publish, write_candidate
 from training.trained import TrainedModel
@@ -153,18 +153,7 @@ def test_weights_of_another_configuration_are_named(candidate: Path, trained: Tr
 
 def test_an_update_publishes_and_the_next_one_finds_nothing_new(settings: Settings, trained: TrainedModel) -> None:
     engine = open_database(settings.log_url)
-    events = [
-        NewEvent(
-            event_id=f"e{at}",
-            event_type=int(kind),
-            event_time_ms=time_ms,
-            user_id=shopper[2:],
-            session_id=session,
-            item_id=item,
-            order_id=order,
-        )
-        for at, (shopper, item, kind, time_ms, order, session) in enumerate(visits() + newer_visits())
-    ]
+    events = as_written(visits() + newer_visits())
     EventLog(engine).append(events, START_MS)
     items = newer_catalogue().select("item_id", "title", "category_path", "brand", "price").to_dicts()
     Catalogue(engine).upsert([CatalogueItem(**item) for item in items])
