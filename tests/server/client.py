@@ -86,7 +86,7 @@ def gateway(
 ) -> Iterator[RunningGateway]:
     """`python -m server` on a shop; `wait` until it serves. `variables` are BRAID_GATEWAY_ ones, in lower case.
 
-    `caller` is for a gateway that does not take everybody.
+    `caller` is for a gateway that does not take everybody. Where the test fails, the logs are printed.
 
     It explores only where `exploration_rate` is among them: else a page is the model's. It stops at once unless
     `notice_s` is among them.
@@ -103,7 +103,11 @@ def gateway(
 
         eventually(answers, within_s=60, every_s=0.05, what=f"the gateway's start; its log:\n{tail(log)}")
         with client.channel:
-            yield RunningGateway(process, client, settings)
+            try:
+                yield RunningGateway(process, client, settings)
+            except BaseException:
+                print(f"the gateway's log:\n{tail(log)}\nTriton's log:\n{tail(settings.logs / 'triton.log')}")
+                raise
 
 
 def new_event(kind: int, item_id: str = "", **fields: Any) -> event_pb2.Event:

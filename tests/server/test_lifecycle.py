@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import re
 import signal
 import subprocess
 import sys
@@ -232,34 +232,39 @@ def test_a_switch_that_a_crash_cut_short_is_resumed_or_taken_back(
     trained_shop: Settings, new_settings: NewSettings
 ) -> None:
     settings = copy_of(trained_shop, new_settings)
-    table = copy_release(settings, 2, 3)
-    with triton(settings) as models:
+    table = copy_release(settings, 2, 3, 4)
+    with triton(settings):
         with gateway(settings) as under_test:
-            crash_on_the_way_to(2, under_test, models, table)
+            crash(under_test)
+        table.change_state(2, "live", "test", "a switch")
         already = len(under_test.log)
         with gateway(settings, wait=False) as under_test:
             eventually(lambda: under_test.client.recommend("user-3").release == 2, within_s=60, what="the end of it")
             log = under_test.log[already:]
             assert log.index("release=1 is in service") < log.index("release=2 is in service")
-            crash_on_the_way_to(3, under_test, models, table)
-        assert table.rollback("test", "taken back") == (2, 3)
+            crash_half_way_to(3, under_test, table)
+        with gateway(settings, wait=False) as under_test:
+            eventually(lambda: under_test.client.recommend("user-3").release == 3, within_s=60, what="the end of it")
+            crash_half_way_to(4, under_test, table)
+        assert table.rollback("test", "taken back") == (3, 4)
         with gateway(settings) as under_test:
-            assert under_test.client.recommend("user-3").release == 2
-            assert "release=3 is in service" not in under_test.log
+            assert under_test.client.recommend("user-3").release == 3
+            assert "release=4 is in service" not in under_test.log
 
 
-def crash_on_the_way_to(
-    release: int, shop: RunningGateway, models: subprocess.Popen[bytes], table: ReleaseTable
-) -> None:
-    """The gateway is killed while it waits for a Triton that hangs."""
-    os.killpg(models.pid, signal.SIGSTOP)
-    try:
-        table.change_state(release, "live", "test", "a switch")
-        eventually(lambda: f"waiting: Triton, fusion {release}" in shop.log, within_s=30, what="half of the switch")
-        shop.process.kill()
-        shop.process.wait()
-    finally:
-        os.killpg(models.pid, signal.SIGCONT)
+def crash_half_way_to(release: int, shop: RunningGateway, table: ReleaseTable) -> None:
+    """The gateway is killed when Triton has loaded one of the release's two models."""
+    begun = re.compile(rf"loaded model=fusion versions=.*\b{release}\)")
+    table.change_state(release, "live", "test", "a switch")
+    eventually(lambda: begun.search(shop.log), within_s=60, what="half of the switch")
+    crash(shop)
+    assert f"release={release} is in service" not in shop.log
+
+
+def crash(shop: RunningGateway) -> None:
+    """The gateway is killed."""
+    shop.process.kill()
+    shop.process.wait()
 
 
 def roll_back(settings: Settings) -> None:
