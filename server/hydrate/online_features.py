@@ -1,0 +1,152 @@
+"""A shopper's online features as lists and arrays: the one module of the gateway that knows Feast.
+
+Requests that come together are read together, all views of them at once. Values are decoded by the types that the
+definitions give them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+import features.lean_feast  # noqa: F401  (before feast)
+
+# isort: split
+from feast import FeatureStore, FeatureView
+from feast.protos.feast.types.Value_pb2 import Value
+
+from features.online_values import read_values
+from features.schema import PROFILE_VIEW, PURCHASES_VIEW, RECENT_VIEW, interest_view
+from features.settings import Settings
+from features.shopper import LongInterest, Profile, Purchase, ShopperEvent, ShopperFeatures
+from features.store import give_up_soon, open_store
+
+MAX_SHOPPERS = 256
+"""Entities in one read; SQLite takes at most 32,766 parameters, and long reads hold up the next."""
+
+RECENT = ("event_ids", "item_ids", "event_types", "event_times_ms")
+PURCHASES = ("item_ids", "counts", "first_times_ms", "last_times_ms", "basket_count")
+PROFILE = ("age", "gender", "country")
+INTEREST = ("vector", "encoded_through_ms")
+UNKNOWN = Profile()
+BASE = ((RECENT_VIEW, RECENT), (PURCHASES_VIEW, PURCHASES), (PROFILE_VIEW, PROFILE))
+
+Row = Sequence[bytes | None]
+"""Serialized values, None where there is none."""
+
+Request = tuple[Sequence[str], int]
+"""Entity keys of one shopper, and the release whose vector is wanted (0: none)."""
+
+
+class OnlineFeatures:
+    """The online store. One thread opens and reads it, Feast's SQLite connection belongs to that one; another may read
+    the registry meanwhile."""
+
+    def __init__(self, settings: Settings, *, give_up_s: float) -> None:
+        self._settings = settings
+        self._give_up_s = give_up_s
+        self._store: FeatureStore | None = None
+        self._registry: FeatureStore | None = None
+        self.views: dict[str, FeatureView] = {}
+        """Of the registry, when it was last read."""
+
+    @property
+    def opened(self) -> bool:
+        """Whether there is a store to read; without one every shopper is unknown."""
+        return self._store is not None
+
+    def read_registry(self) -> None:
+        """Takes the views as they are now."""
+        self._registry = self._registry or open_store(self._settings)
+        self._registry.refresh_registry()  # type: ignore[no-untyped-call]
+        self.views = {view.name: view for view in self._registry.list_feature_views()}
+
+    def open(self) -> None:
+        """Opens the store, with its online store loaded: Feast imports it late."""
+        store = open_store(self._settings)
+        give_up_soon(store, self._give_up_s)
+        self._rows(store, ((RECENT_VIEW, RECENT),), ["nobody"])
+        self._store = store
+
+    def read(self, requests: Sequence[Request]) -> list[list[ShopperFeatures]]:
+        """The features of each key of each request, in order; a key that the store does not know is empty.
+
+        Raises:
+            sqlite3.Error, RedisError: the store does not answer.
+        """
+        store = self._store
+        if store is None:
+            return [[ShopperFeatures() for _ in keys] for keys, _ in requests]
+        keys = sorted({key for shopper_keys, _ in requests for key in shopper_keys})
+        releases = sorted({release for _, release in requests if release})
+        views = (*BASE, *((interest_view(release), INTEREST) for release in releases))
+        rows = dict(zip(keys, self._rows(store, views, keys), strict=True))
+        place = {release: number for number, release in enumerate(releases)}
+        nothing: Row = [None] * len(INTEREST)
+        return [
+            [
+                _features(recent, purchases, profile, interests[place[release]] if release else nothing)
+                for recent, purchases, profile, *interests in (rows[key] for key in shopper_keys)
+            ]
+            for shopper_keys, release in requests
+        ]
+
+    def _rows(
+        self, store: FeatureStore, views: Sequence[tuple[str, Sequence[str]]], keys: Sequence[str]
+    ) -> list[list[Row]]:
+        """For each key the values of each view; all None for a view that the registry does not have."""
+        there = self.views
+        wanted = [(there[view], name) for view, names in views if view in there for name in names]
+        if not wanted:
+            return [[[None] * len(names) for _, names in views] for _ in keys]
+        found: list[list[Row]] = []
+        for values in read_values(store, wanted, keys):
+            row, start = list[Row](), 0
+            for view, names in views:
+                known = view in there
+                row.append(values[start : start + len(names)] if known else [None] * len(names))
+                start += len(names) if known else 0
+            found.append(row)
+        return found
+
+
+def _features(recent: Row, purchases: Row, profile: Row, interest: Row) -> ShopperFeatures:
+    event_ids, event_items, event_types, event_times = recent
+    item_ids, counts, first_times, last_times, basket_count = purchases
+    vector, encoded_through_ms = interest
+    return ShopperFeatures(
+        recent=tuple(map(ShopperEvent, _texts(event_ids), _texts(event_items), _ints(event_types), _longs(event_times)))
+        if event_ids
+        else (),
+        purchases=tuple(map(Purchase, _texts(item_ids), _ints(counts), _longs(first_times), _longs(last_times)))
+        if item_ids
+        else (),
+        basket_count=int(_scalar(basket_count) or 0),
+        profile=Profile(*map(_scalar, profile)) if any(profile) else UNKNOWN,
+        interest=LongInterest(np.array(numbers, np.float32), int(_scalar(encoded_through_ms) or 0))
+        if vector and len(numbers := Value.FromString(vector).float_list_val.val)
+        else None,
+    )
+
+
+def _texts(value: bytes | None) -> Sequence[str]:
+    return Value.FromString(value or b"").string_list_val.val
+
+
+def _ints(value: bytes | None) -> Sequence[int]:
+    return Value.FromString(value or b"").int32_list_val.val
+
+
+def _longs(value: bytes | None) -> Sequence[int]:
+    return Value.FromString(value or b"").int64_list_val.val
+
+
+def _scalar(value: bytes | None) -> Any:
+    """The content of a value of any type; None where there is none."""
+    if not value:
+        return None
+    read = Value.FromString(value)
+    kind = read.WhichOneof("val")
+    return getattr(read, kind) if kind and kind != "null_val" else None
