@@ -4,7 +4,7 @@
 
 The plan is a `Plan` as JSON; what became of each call is written as JSON, a list of `Call`. An open load sends at
 random moments (Poisson) whatever comes back; a closed one keeps so many calls under way. Each call sends the next of
-the plan's messages, so no two processes with messages of their own send the same one.
+the plan's messages, so no two processes with messages of their own send the same one. Targets speak gRPC or HTTP.
 """
 
 from __future__ import annotations
@@ -21,18 +21,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from uuid import uuid4
 
 import grpc
 import uvloop
 
+from benchmarks.http_door import HttpDoor
 from braid.v1 import recommendation_pb2 as pb
 from features.settings import ROOT
 
 PROCESSES = 2
 BACK_OFF_S = 0.1
 """A closed load's wait after a refusal."""
+Protocol = Literal["grpc", "http"]
 RECOMMEND = "/braid.v1.RecommendationService/Recommend"
 OK, REFUSED = grpc.StatusCode.OK.name, grpc.StatusCode.RESOURCE_EXHAUSTED.name
 
@@ -43,16 +45,18 @@ class LoadError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """What is called: `method` is gRPC's full name; messages are in base64."""
+    """What is called: `method` is gRPC's full name, or the path for HTTP; messages are in base64."""
 
     address: str
     method: str
     messages: list[str]
+    protocol: Protocol = "grpc"
 
     @staticmethod
-    def of(address: str, method: str, messages: Sequence[bytes]) -> Target:
+    def of(address: str, method: str, messages: Sequence[bytes], *, protocol: Protocol = "grpc") -> Target:
         """From messages as they are sent."""
-        return Target(address=address, method=method, messages=[b64encode(it).decode() for it in messages])
+        encoded = [b64encode(it).decode() for it in messages]
+        return Target(address=address, method=method, messages=encoded, protocol=protocol)
 
     @staticmethod
     def recommend(address: str, users: Sequence[str]) -> Target:
@@ -107,7 +111,7 @@ class Door:
 class Load:
     """Calls of one plan."""
 
-    def __init__(self, plan: Plan, door: Door) -> None:
+    def __init__(self, plan: Plan, door: Door | HttpDoor) -> None:
         self.calls: list[Call] = []
         self._plan = plan
         self._door = door
@@ -202,7 +206,8 @@ def put_load(
 
 async def run(plan: Plan) -> list[Call]:
     """Every call of a plan."""
-    door = Door(plan)
+    target = plan.target
+    door = Door(plan) if target.protocol == "grpc" else HttpDoor(target.address, target.method, plan.timeout_s)
     await door.call(b64decode(plan.target.messages[0]))  # connects
     load = Load(plan, door)
     await (load.open() if plan.rate else load.closed())
