@@ -1,12 +1,16 @@
 """How fast the gateway is, beside what it is made of, in one run.
 
-    python -m benchmarks.serving [--seconds 5] [--flame FILE]
+    python -m benchmarks.serving [--seconds 5] [--no-peers] [--flame FILE]
 
 The stack is started where it does not run; a gateway of its own, with validation, recording and metrics on, is measured
 on its shop. At concurrency 1 the kinds of call take turns; then closed loads of rising concurrency, and open ones at
 shares of what the gateway takes, come from two processes. Every request is for another user, no answer is kept. CPU
 is of the whole gateway process, and of Triton with its stubs, for each answer; on a machine that is busy with other
 things it is the figure to trust. Tables go to the terminal, as Markdown and as JSON to benchmarks/results/.
+
+Then peers do the same work with the same module and store, `benchmarks.serving.peers` says how: one after the other is
+started, takes its closed loads by turns with the gateway, and is stopped. Their environments are made the first time,
+which takes some minutes; `--no-peers` leaves them out, and `make bench` does not come here at all.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from pathlib import Path
 from typing import Annotated
 
 import grpc
+import psutil
 import typer
 import uvloop
 from rich.console import Console
@@ -39,8 +44,10 @@ from benchmarks.latency import (
 )
 from benchmarks.live_shop import gateway_on
 from benchmarks.offered_load import LoadError, Target, put_load
+from benchmarks.peer_environment import PeerError
 from benchmarks.serving import featureless, stages
-from benchmarks.serving.report import Load, Report
+from benchmarks.serving.peers.servers import PEERS, running_peer
+from benchmarks.serving.report import BesidePeer, Load, Report
 from benchmarks.serving.targets import (
     BARE_GATEWAY,
     FEAST,
@@ -70,6 +77,7 @@ def main(
     concurrency: Annotated[
         list[int] | None, typer.Option(min=1, help=f"Of a closed load; {CONCURRENCIES} where not given.")
     ] = None,
+    peers: Annotated[bool, typer.Option(help="Other servers beside it.")] = True,
     flame: Annotated[Path | None, typer.Option(help="Flame graph of the gateway at concurrency 16, by py-spy.")] = None,
 ) -> None:
     """Measures and shows."""
@@ -86,6 +94,9 @@ def main(
             targets(own, other, users) as found,
         ):
             report = measure(own, found, seconds, concurrency or CONCURRENCIES)
+            if peers:
+                own_load = found.loads[GATEWAY]
+                report.peers = list(beside_peers(own, own_load, users, seconds, concurrency or CONCURRENCIES))
             if flame:
                 draw(own, found.loads[GATEWAY], seconds, flame)
         report.stages = staged(settings, users)
@@ -109,10 +120,12 @@ def measure(settings: Settings, found: Targets, seconds: float, concurrencies: S
     )
     for concurrency in concurrencies:
         for name, target in found.loads.items():
-            report.closed.append(under_load(settings, name, target, seconds, concurrency=concurrency))
+            server = process_of(target.address if name == BARE_GATEWAY else settings.gateway_address)
+            report.closed.append(under_load(settings, server, name, target, seconds, concurrency=concurrency))
     for share in SHARES:
         rate = share * report.throughput(GATEWAY)
-        report.open.append(under_load(settings, GATEWAY, found.loads[GATEWAY], seconds, rate=rate))
+        server = process_of(settings.gateway_address)
+        report.open.append(under_load(settings, server, GATEWAY, found.loads[GATEWAY], seconds, rate=rate))
     return report
 
 
@@ -129,12 +142,38 @@ async def in_turns(settings: Settings, found: Targets, seconds: float) -> dict[s
     return {name: Latency.of(times) for name, times in measured.items()}
 
 
+def beside_peers(
+    settings: Settings, gateway: Target, users: list[str], seconds: float, concurrencies: Sequence[int]
+) -> Iterator[BesidePeer]:
+    """Each peer in its turn, alone with the gateway: what else the machine does falls on both."""
+    own = process_of(settings.gateway_address)
+    for name in PEERS:
+        try:
+            with running_peer(name, settings, users) as peer:
+                put_load(peer.target, seconds=seconds, timeout_s=DEADLINE_S, concurrency=16)  # warm
+                loads = [
+                    under_load(settings, server, who, target, seconds, concurrency=concurrency)
+                    for concurrency in concurrencies
+                    for who, target, server in ((GATEWAY, gateway, own), (name, peer.target, peer.process))
+                ]
+            yield BesidePeer(peer=name, loads=loads)
+        except PeerError as error:
+            console.print(f"{name} is left out: {error}")
+            yield BesidePeer(peer=name, error=str(error))
+
+
 def under_load(
-    settings: Settings, name: str, target: Target, seconds: float, *, rate: float = 0.0, concurrency: int = 0
+    settings: Settings,
+    server: psutil.Process,
+    name: str,
+    target: Target,
+    seconds: float,
+    *,
+    rate: float = 0.0,
+    concurrency: int = 0,
 ) -> Load:
-    """One load, and what it cost gateway and Triton."""
-    server = target.address if name == BARE_GATEWAY else settings.gateway_address
-    parts = [process_of(server), process_of(settings.triton_address)]
+    """One load, and what it cost the server with all below it, and Triton."""
+    parts = [server, process_of(settings.triton_address)]
     before = [cpu_seconds(part) for part in parts]
     calls = put_load(target, seconds=seconds, timeout_s=DEADLINE_S, rate=rate, concurrency=concurrency)
     spent = [cpu_seconds(part) - then for part, then in zip(parts, before, strict=True)]

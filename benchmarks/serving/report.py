@@ -19,7 +19,7 @@ PERCENTS = (50.0, 95.0, 99.0, 99.9)
 class Load:
     """What became of one load. Rates are answers/s; CPU is milliseconds for each answer.
 
-    rate: calls/s offered, 0 for a closed load. refused, failed: shares of the calls.
+    rate: calls/s offered, 0 for a closed load. refused, failed: shares of the calls. gateway_cpu_ms: or the peer's.
     percentiles_ms: of the answers, at `PERCENTS`.
     """
 
@@ -55,6 +55,38 @@ class Load:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BesidePeer:
+    """A peer and the gateway by turns; without loads it was not measured, for the reason in `error`."""
+
+    peer: str
+    loads: list[Load] = field(default_factory=list)
+    error: str = ""
+
+    def best(self, name: str) -> Load:
+        """The load at saturation: with the most answers/s."""
+        return max((load for load in self.loads if load.name == name), key=lambda load: load.goodput)
+
+    @property
+    def ratio(self) -> float:
+        """The gateway's throughput at saturation, of the peer's."""
+        return self.best(GATEWAY).goodput / max(self.best(self.peer).goodput, 1e-9)
+
+    def row(self) -> tuple[str, ...]:
+        """In the table of peers."""
+        if self.error:
+            return (self.peer, f"not measured: {self.error}", *[""] * 4)
+        peer, gateway = self.best(self.peer), self.best(GATEWAY)
+        return (
+            self.peer,
+            f"{peer.goodput:.0f}",
+            f"{gateway.goodput:.0f}",
+            f"{self.ratio:.2f}",
+            f"{peer.gateway_cpu_ms:.2f}",
+            f"{gateway.gateway_cpu_ms + gateway.triton_cpu_ms:.2f}",
+        )
+
+
 @dataclass(slots=True, kw_only=True)
 class Report:
     """A run. `alone`: milliseconds at concurrency 1, in turns; `stages`: microseconds of wall time and of CPU."""
@@ -65,6 +97,7 @@ class Report:
     closed: list[Load] = field(default_factory=list)
     open: list[Load] = field(default_factory=list)
     stages: dict[str, tuple[float, float]] = field(default_factory=dict)
+    peers: list[BesidePeer] = field(default_factory=list)
 
     def throughput(self, name: str) -> float:
         """Answers/s at saturation: the most at any concurrency."""
@@ -72,7 +105,12 @@ class Report:
 
     def tables(self) -> list[Table]:
         """Everything."""
-        return [self._ratios(), self._alone(), self._loads(), self._stages()]
+        own = _loads("Under load", [*sorted(self.closed, key=lambda load: load.name), *self.open])
+        tables = [self._ratios(), self._alone(), own, self._stages()]
+        if self.peers:
+            loads = [load for it in self.peers for load in sorted(it.loads, key=lambda load: load.name)]
+            tables += [self._peers(), _loads("Beside peers, by turns", loads)]
+        return tables
 
     def _ratios(self) -> Table:
         medians = {name: it["p50"] for name, it in self.alone.items()}
@@ -87,6 +125,9 @@ class Report:
             ("answers/s at saturation", f"{self.throughput(GATEWAY):.0f}"),
             ("answers/s at saturation, without features", f"{self.throughput(BARE_GATEWAY):.0f}"),
         ]
+        if measured := [it for it in self.peers if it.loads]:
+            best = max(measured, key=lambda it: it.best(it.peer).goodput)
+            rows.append((f"answers/s at saturation, of the best peer's ({best.peer})", f"{best.ratio:.2f}"))
         return Table(title="Gateway", columns=("figure", "measured"), rows=tuple(rows))
 
     def _alone(self) -> Table:
@@ -98,23 +139,16 @@ class Report:
         columns = ("milliseconds, concurrency 1, in turns", "p50", "p95", "p99", f"p50 / {EMPTY}")
         return Table(title="Alone", columns=columns, rows=rows)
 
-    def _loads(self) -> Table:
-        names = ("answers/s", "p50 ms", "p95 ms", "p99 ms", "p99.9 ms", "refused", "failed")
-        rows = tuple(
-            (
-                load.name,
-                f"{load.concurrency} under way" if load.concurrency else f"{load.rate:.0f}/s, open",
-                f"{load.goodput:.0f}",
-                *([f"{it:.1f}" for it in load.percentiles_ms] or [""] * len(PERCENTS)),
-                f"{load.refused:.1%}",
-                f"{load.failed:.1%}",
-                f"{load.gateway_cpu_ms:.2f}",
-                f"{load.triton_cpu_ms:.2f}",
-            )
-            for load in [*sorted(self.closed, key=lambda load: load.name), *self.open]
+    def _peers(self) -> Table:
+        columns = (
+            "at saturation",
+            "answers/s",
+            "gateway's beside it",
+            "gateway / peer",
+            "CPU ms an answer",
+            "gateway's, with Triton",
         )
-        columns = ("called", "load", *names, "gateway CPU ms", "Triton CPU ms")
-        return Table(title="Under load", columns=columns, rows=rows)
+        return Table(title="Peers", columns=columns, rows=tuple(it.row() for it in self.peers))
 
     def _stages(self) -> Table:
         rows = [(stage, f"{wall:.0f}", f"{cpu:.0f}") for stage, (wall, cpu) in self.stages.items() if stage != OUTSIDE]
@@ -123,3 +157,22 @@ class Report:
         rows += [("all of them", f"{total[0]:.0f}", f"{total[1]:.0f}"), ("gRPC, recording and the rest", "", outside)]
         columns = ("stage of a call that is alone", "wall us", "CPU us")
         return Table(title="Stages", columns=columns, rows=tuple(rows))
+
+
+def _loads(title: str, loads: Sequence[Load]) -> Table:
+    names = ("answers/s", "p50 ms", "p95 ms", "p99 ms", "p99.9 ms", "refused", "failed")
+    rows = tuple(
+        (
+            load.name,
+            f"{load.concurrency} under way" if load.concurrency else f"{load.rate:.0f}/s, open",
+            f"{load.goodput:.0f}",
+            *([f"{it:.1f}" for it in load.percentiles_ms] or [""] * len(PERCENTS)),
+            f"{load.refused:.1%}",
+            f"{load.failed:.1%}",
+            f"{load.gateway_cpu_ms:.2f}",
+            f"{load.triton_cpu_ms:.2f}",
+        )
+        for load in loads
+    )
+    columns = ("called", "load", *names, "gateway or peer CPU ms", "Triton CPU ms")
+    return Table(title=title, columns=columns, rows=rows)

@@ -6,7 +6,6 @@ A stand-in answers for RecTools here; `benchmarks.quality.peer.run` says how the
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from benchmarks.quality.peer.environment import REQUIREMENTS, PeerError, peer_python
+from benchmarks.peer_environment import PeerError
 from benchmarks.quality.peer.run import PeerSettings, choose_epochs, run_peer, write_exchange
 from features.schema import EventType
 from tests.training.shops import START_MS, catalogue, write_shop
@@ -126,24 +125,3 @@ def test_failing_script_is_one_error_with_its_last_line(stage: Stage, tmp_path: 
 def test_wrong_environment_is_named_with_its_remedy(stage: Stage, tmp_path: Path) -> None:
     with pytest.raises(PeerError, match=r"No module named '(pytorch_lightning|rectools)'.* remove \.venv-peer"):
         run_peer(stage, PeerSettings(), tmp_path / "exchange", python=Path(sys.executable))
-
-
-def test_environment_is_made_once_and_again_when_the_pins_change(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    venv, pins = tmp_path / "venv", tmp_path / "requirements.txt"
-    pins.write_text("# nothing\n")
-    python = peer_python(venv, pins)
-    assert python.exists() and "once" in capfd.readouterr().out
-    assert peer_python(venv, pins) == python and capfd.readouterr().out == ""
-    pins.write_text("--no-index\nno-such-package==1\n")
-    with pytest.raises(PeerError, match=r"pip .* install .*requirements\.txt` ended with 1.* network and the disk"):
-        peer_python(venv, pins)
-    assert not (venv / "stamp").exists()  # what failed is not taken for done
-
-
-def test_every_requirement_is_an_exact_pin() -> None:
-    lines = [line for line in REQUIREMENTS.read_text().splitlines() if not line.startswith("#")]
-    pin = re.compile(r'^[a-z0-9-]+==[0-9][0-9a-z.]*( ; python_version [<>=]=? "3\.\d+".*)?$')
-    assert lines and [line for line in lines if not pin.match(line)] == []
-    assert {"rectools==0.19.0", "torch==2.13.0"} <= set(lines)

@@ -6,9 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from benchmarks.serving.peers.recommender import Recommender
+from braid.v1.recommendation_pb2 import TIER_FULL
 from features.settings import ROOT, Settings
 from tests.conftest import NewSettings, StartTriton
 from tests.processes import environment
@@ -59,14 +64,22 @@ def test_overload_finds_saturation_and_shows_what_more_than_that_does(released_s
     assert all(load["health_s"] >= 0 for load in figures["open"].values())
 
 
-def test_serving_shows_the_gateway_beside_its_parts_and_what_each_stage_takes(
+@pytest.fixture(scope="module")
+def measured_shop(
     trained_shop: Settings, new_settings: NewSettings, start_triton: StartTriton
-) -> None:
-    settings = copy_of(trained_shop, new_settings)  # a gateway without features leaves answers that others check
+) -> Iterator[RunningGateway]:
+    """A shop of its own: a gateway without features leaves answers that others check. With a gateway that runs, else
+    the bench would start the stack, and leave it running."""
+    settings = copy_of(trained_shop, new_settings)
     start_triton(settings)
-    env = environment(settings, COLUMNS="200")
-    with gateway(settings):  # else the bench would start the stack, and leave it running
-        printed, figures = measure("serving", "--seconds", "0.5", "--concurrency", "16", env=env, timeout_s=240)
+    with gateway(settings) as running_gateway:
+        yield running_gateway
+
+
+def test_serving_shows_the_gateway_beside_its_parts_and_what_each_stage_takes(measured_shop: RunningGateway) -> None:
+    env = environment(measured_shop.settings, COLUMNS="200")
+    arguments = ("--seconds", "0.5", "--concurrency", "16", "--no-peers")
+    printed, figures = measure("serving", *arguments, env=env, timeout_s=240)
     assert all(name in printed for name in ("gateway without features", "bare Feast read", "p99.9", "features", "CPU"))
     loads = {load["name"]: load for load in figures["closed"]}
     assert loads["gateway"]["goodput"] < loads["empty grpc.aio method"]["goodput"]
@@ -75,6 +88,18 @@ def test_serving_shows_the_gateway_beside_its_parts_and_what_each_stage_takes(
     stages = figures["stages"]
     assert {"decode", "features", "inference", "select", "encode"} <= stages.keys()
     assert all(wall > 0 and cpu > 0 for wall, cpu in stages.values())
+
+
+def test_peers_answer_as_the_gateway_does_alone_and_in_a_batch(measured_shop: RunningGateway) -> None:
+    users = [f"user-{number}" for number in range(12)]
+    recommender = Recommender(measured_shop.settings)
+    together = recommender.recommend(users)
+    for user, page in zip(users, together, strict=True):
+        answer = measured_shop.client.recommend(user, filter={"allow_age_restricted": True})  # no filter of its own
+        assert answer.tier == TIER_FULL
+        assert page["item_ids"] == [result.item_id for result in answer.results]
+        assert page["scores"] == pytest.approx([result.score for result in answer.results], abs=1e-3)  # time goes on
+        assert recommender.recommend([user])[0]["item_ids"] == page["item_ids"]
 
 
 def test_fuzz_meets_documented_statuses_alone() -> None:

@@ -30,7 +30,8 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from benchmarks.quality.peer.environment import PeerError, peer_python
+from benchmarks.peer_environment import PeerError
+from benchmarks.quality.peer.environment import rectools_python
 from training.evaluate import Stage, seen_items
 from training.moments import Ints
 
@@ -142,7 +143,7 @@ def _lists(row: Any, item: Any, count: int) -> pl.Series:
 
 def _answers(folder: Path, settings: PeerSettings, python: Path | None) -> PeerResult:
     """Runs the script and reads what it wrote."""
-    command = [str(python or peer_python()), "-I", str(SCRIPT), str(folder)]
+    command = [str(python or rectools_python()), "-I", str(SCRIPT), str(folder)]
     _run(command, os.environ | {"OMP_NUM_THREADS": str(settings.threads)})
     report = json.loads((folder / "report.json").read_text())
     report |= {name: tuple(report[name]) for name in ("seconds_by_epoch", "cpu_seconds_by_epoch")}

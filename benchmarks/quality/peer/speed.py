@@ -28,8 +28,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import record
+from benchmarks.peer_environment import PeerError
 from benchmarks.quality.folders import SplitBy, open_task
-from benchmarks.quality.peer.environment import PeerError, peer_python
+from benchmarks.quality.peer.environment import rectools_python
 from benchmarks.quality.peer.run import PeerSettings, run_peer
 from features.schema import HISTORY_EVENTS, RECENT_EVENTS
 from training.config import Config, FitConfig, ModelConfig
@@ -150,7 +151,7 @@ def main(
         stage = open_task(data, SplitBy.LEAVE_ONE_OUT).tuning
         if not int(steps(stage, settings) * share):
             sys.exit(f"--share {share}: not one of an epoch's {steps(stage, settings)} batches; give more")
-        peer_python()
+        rectools_python()
         with TemporaryDirectory() as folder:
             for _ in range(rounds):
                 turns[PEER].append(time_peer(stage, settings, Path(folder, "peer")))
