@@ -30,7 +30,7 @@ class HttpDoor:
     async def call(self, message: bytes) -> tuple[str, bytes]:
         """Status, in gRPC's names, and answer."""
         try:
-            return await asyncio.wait_for(self._call(message), self._timeout_s)
+            return await self._call(message)
         except asyncio.TimeoutError:
             return StatusCode.DEADLINE_EXCEEDED.name, b""
         except (OSError, httptools.HttpParserError):
@@ -42,9 +42,10 @@ class HttpDoor:
             connection.close()
 
     async def _call(self, message: bytes) -> tuple[str, bytes]:
-        connection = self._free.pop() if self._free else await self._connected()
+        connection = await self._connection()
+        request = b"%s%d\r\n\r\n%s" % (self._head, len(message), message)
         try:
-            status, answer = await connection.send(b"%s%d\r\n\r\n%s" % (self._head, len(message), message))
+            status, answer = await connection.send(request, self._timeout_s)
         except BaseException:
             connection.close()
             raise
@@ -54,9 +55,13 @@ class HttpDoor:
             connection.close()
         return STATUSES.get(status, f"HTTP {status}"), answer
 
-    async def _connected(self) -> _Connection:
-        loop = asyncio.get_running_loop()
-        return (await loop.create_connection(_Connection, self._host, self._port))[1]
+    async def _connection(self) -> _Connection:
+        while self._free:
+            connection = self._free.pop()
+            if connection.kept:  # the server may have closed it meanwhile
+                return connection
+        made = asyncio.get_running_loop().create_connection(_Connection, self._host, self._port)
+        return (await asyncio.wait_for(made, self._timeout_s))[1]
 
 
 class _Connection(asyncio.Protocol):
@@ -65,17 +70,28 @@ class _Connection(asyncio.Protocol):
     def __init__(self) -> None:
         self.kept = True
         self._transport: asyncio.Transport
-        self._answered: asyncio.Future[tuple[int, bytes]]
+        self._answered: asyncio.Future[tuple[int, bytes]] | None = None
         self._parser: httptools.HttpResponseParser
         self._body = bytearray()
 
-    def send(self, request: bytes) -> asyncio.Future[tuple[int, bytes]]:
-        """Status and body."""
-        self._answered = asyncio.get_running_loop().create_future()
+    async def send(self, request: bytes, timeout_s: float) -> tuple[int, bytes]:
+        """Status and body.
+
+        Raises:
+            asyncio.TimeoutError, OSError, httptools.HttpParserError: there is none, or none in time.
+        """
+        if not self.kept:
+            raise ConnectionResetError("the server has closed the connection")
+        loop = asyncio.get_running_loop()
+        self._answered = loop.create_future()
         self._parser = httptools.HttpResponseParser(self)
         self._body.clear()
         self._transport.write(request)
-        return self._answered
+        expiry = loop.call_later(timeout_s, self._fail, asyncio.TimeoutError())  # wait_for costs a task
+        try:
+            return await self._answered
+        finally:
+            expiry.cancel()
 
     def close(self) -> None:
         """Whoever waits has given up."""
@@ -98,10 +114,10 @@ class _Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         self.kept = self._parser.should_keep_alive()
-        if not self._answered.done():
+        if self._answered and not self._answered.done():
             self._answered.set_result((self._parser.get_status_code(), bytes(self._body)))
 
     def _fail(self, error: Exception) -> None:
         self.kept = False
-        if not self._answered.done():
+        if self._answered and not self._answered.done():
             self._answered.set_exception(error)

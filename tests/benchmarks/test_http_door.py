@@ -9,11 +9,13 @@ from contextlib import asynccontextmanager
 import pytest
 
 from benchmarks.http_door import HttpDoor
+from tests.conditions import eventually_async
 
 ANSWERS = {
     b"length": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
     b"chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n",
     b"last": b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello",
+    b"leaves": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
     b"busy": b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n",
     b"broken": b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n",
     b"nonsense": b"what?\r\n\r\n",
@@ -36,6 +38,8 @@ async def served() -> AsyncIterator[tuple[HttpDoor, list[int]]]:
             if body == b"gone":
                 break
             writer.write(ANSWERS.get(body, b""))
+            if body == b"leaves":
+                break
         writer.close()
         await writer.wait_closed()
 
@@ -52,6 +56,14 @@ async def test_answers_come_over_a_connection_that_is_kept_until_the_server_ends
         for message in (b"length", b"chunks", b"last", b"length"):
             assert await door.call(message) == ("OK", b"hello")
         assert connections == [3, 1]
+
+
+async def test_a_connection_that_the_server_has_left_is_not_used_again() -> None:
+    async with served() as (door, connections):
+        assert await door.call(b"leaves") == ("OK", b"hello")
+        await eventually_async(lambda: asyncio.sleep(0, not any(it.kept for it in door._free)))
+        assert await door.call(b"length") == ("OK", b"hello")
+        assert connections == [1, 1]
 
 
 async def test_calls_at_once_have_connections_of_their_own() -> None:
