@@ -157,7 +157,7 @@ def beside_peers(
                     for who, target, server in ((GATEWAY, gateway, own), (name, peer.target, peer.process))
                 ]
             yield BesidePeer(peer=name, loads=loads)
-        except PeerError as error:
+        except (PeerError, psutil.NoSuchProcess) as error:
             console.print(f"{name} is left out: {error}")
             yield BesidePeer(peer=name, error=str(error))
 

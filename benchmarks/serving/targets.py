@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import grpc
@@ -96,9 +96,17 @@ def process_of(address: str) -> psutil.Process:
 
 
 def cpu_seconds(process: psutil.Process) -> float:
-    """CPU time so far of a process and all below it."""
-    times = [member.cpu_times() for member in [process, *process.children(recursive=True)]]
-    return float(sum(it.user + it.system for it in times))
+    """CPU time so far of a process and all below it, those that have ended meanwhile among them.
+
+    Raises:
+        psutil.NoSuchProcess: it has ended itself.
+    """
+    total = 0.0
+    for member in [process, *process.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):
+            times = member.cpu_times()
+            total += times.user + times.system + times.children_user + times.children_system
+    return total
 
 
 def _with_events(asked: pb.RecommendRequest, files: ReleaseFiles, seed: int) -> pb.RecommendRequest:

@@ -3,7 +3,8 @@
     python -m benchmarks.serving.peers.ray_deployment <port>
 
 As its performance guide asks: more requests in flight than a batch holds, no access log, a batch off the event loop in
-a thread (here the one that the store's connection belongs to), and what the environment says, see `ENVIRONMENT`.
+a thread (here the one that the store's connection belongs to), and by the variables that `servers` sets HAProxy before
+the replica. Ray's own processes, its agents and HAProxy's counters, listen beyond loopback.
 """
 
 from __future__ import annotations
