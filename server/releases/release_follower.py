@@ -94,6 +94,8 @@ class ReleaseFollower:
         self._threads = threads
         self._refused: dict[int, Refusal] = {}
         self._failed_attempts: dict[int, int] = {}
+        self._silent: set[int] = set()
+        """Releases that Triton says it holds, and that did not answer in time."""
         self._said: dict[str, str] = {}
         self._next_probe_s = 0.0
         self._next_spare_probe_s = 0.0
@@ -152,6 +154,7 @@ class ReleaseFollower:
         if standing.decision != self.standing.decision:
             self._refused.clear()
             self._failed_attempts.clear()
+            self._silent.clear()
         self.standing = standing
         number = await self._next(standing)
         if number is not None and number != self._number():
@@ -177,7 +180,9 @@ class ReleaseFollower:
         fallback = previous if previous is not None and not self._refuses(previous) else None
         if self._refuses(live):
             return self.current.number if self.current is not None else fallback
-        if self.current is not None or fallback is None or await self._versions.serves(live):
+        if self.current is not None or fallback is None or fallback in self._silent:
+            return live
+        if await self._versions.serves(live):
             return live
         # a switch is under way where Triton has only what was live: that answers meanwhile
         return fallback if await self._versions.serves(fallback) else live
@@ -190,7 +195,7 @@ class ReleaseFollower:
         """
         try:
             release = self.loaded.get(number) or await self._new(number)
-            await self._versions.load(number, beside=self.loaded)
+            await self._versions.load(number, beside={*self.loaded, *self._silent})
             await self._versions.probe(release, FIRST_BATCHES[:1] if number in self.loaded else FIRST_BATCHES)
             if number not in self.loaded:
                 await self._catalogue.prepare(release)
@@ -200,6 +205,8 @@ class ReleaseFollower:
             self._refuse(number, str(error))
             return None
         except ModelUnavailable as error:
+            if error.reason == "slow":
+                self._silent.add(number)
             if error.reason != "failed" or not self._versions.drives:
                 raise
             self._failed_attempts[number] = self._failed_attempts.get(number, 0) + 1
@@ -208,6 +215,7 @@ class ReleaseFollower:
             self._refuse(number, str(error))
             return None
         self._failed_attempts.pop(number, None)
+        self._silent.discard(number)
         self._refused.pop(number, None)
         return release
 

@@ -29,6 +29,7 @@ from tests.parts import Part, stoppable
 from tests.processes import environment, free_ports, required_binary
 from tests.server.client import RunningGateway, gateway
 from tests.server.conftest import copy_of
+from tests.server.prebuilt import copy_release
 from tests.server.shop import fill, train_and_publish
 
 DEADLINE_S = 1.0
@@ -164,6 +165,12 @@ def listening(triton: Part, settings: Settings) -> None:
     )
 
 
+def let_go_on(process: psutil.Process) -> None:
+    """A stopped process hangs no longer, if it is still there."""
+    with suppress(psutil.NoSuchProcess):
+        process.resume()
+
+
 def test_triton_is_killed(with_triton: Shop) -> None:
     shop, triton = with_triton
     endure(shop, triton, triton.kill, lambda: listening(triton, shop.settings), BELOW)
@@ -181,8 +188,7 @@ def test_the_models_processes_hang_behind_a_ready_face(with_triton: Shop) -> Non
 
     def go_on() -> None:
         for stub in stubs:
-            with suppress(psutil.NoSuchProcess):
-                stub.resume()
+            let_go_on(stub)
         listening(triton, shop.settings)  # Triton itself may end when such a process has hung
 
     tiers = BELOW | {FULL}  # Triton may take them for dead, and start new ones
@@ -198,6 +204,28 @@ def test_the_models_processes_are_killed_behind_a_ready_face(with_triton: Shop) 
         lambda: listening(triton, shop.settings),
         BELOW | {FULL},  # the gateway has them loaded again by itself
     )
+
+
+def test_a_release_that_hangs_keeps_no_new_gateway_from_the_one_that_is_live(
+    trained_shop: Settings, new_settings: NewSettings
+) -> None:
+    settings = copy_of(trained_shop, new_settings)
+    with ExitStack() as parts:
+        triton = triton_of(parts, settings)
+        with gateway(settings) as shop:
+            shop.process.kill()
+            shop.process.wait()
+        copy_release(settings, 2).change_state(2, "live", "test", "a switch")
+        for stub in triton.stubs():
+            parts.callback(let_go_on, stub)
+            stub.suspend()
+        with gateway(settings, wait=False) as shop:
+
+            def answers_from_it() -> bool:
+                triton.revive()  # it may end by itself when such a process has hung
+                return shop.client.recommend("user-3").release == 2
+
+            eventually(answers_from_it, within_s=60, what="the release that is live")
 
 
 def test_the_feature_store_hangs(with_redis: tuple[Shop, int]) -> None:

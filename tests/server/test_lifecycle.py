@@ -213,11 +213,7 @@ def test_the_next_release_is_switched_to_without_a_failed_or_degraded_answer(
 
 def test_a_rollback_after_tritons_restart_and_the_gateways(trained_shop: Settings, new_settings: NewSettings) -> None:
     settings = copy_of(trained_shop, new_settings)
-    with triton(settings), gateway(settings):
-        done = subprocess.run(
-            [sys.executable, "-m", "training", "publish"], cwd=ROOT, env=environment(settings), capture_output=True
-        )
-        assert done.returncode == 0, done.stderr
+    copy_release(settings, 2).change_state(2, "live", "test", "the next one")
     with gateway(settings, wait=False) as under_test:
         with triton(settings):
             loaded = "loaded model=fusion versions=(1, 2)"
