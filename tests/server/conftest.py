@@ -40,9 +40,9 @@ def trained_shop(new_settings: NewSettings) -> Settings:
     return settings
 
 
-def copy_of(shop: Settings, new_settings: NewSettings) -> Settings:
-    """The same shop in another home."""
-    settings = new_settings()
+def copy_of(shop: Settings, new_settings: NewSettings, **overrides: str) -> Settings:
+    """The same shop in another home; what another online store is to hold has to be written there."""
+    settings = new_settings(**overrides)
     shutil.copytree(shop.home, settings.home, dirs_exist_ok=True, ignore=shutil.ignore_patterns("logs"))
     return settings
 

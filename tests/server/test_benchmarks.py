@@ -25,7 +25,7 @@ def measure(name: str, *arguments: str, env: dict[str, str], timeout_s: float) -
     """What a benchmark prints, and the figures that it keeps, which are taken away."""
     command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=timeout_s)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     record = Path(done.stdout.split()[-1])
     figures = json.loads(record.read_text())
     record.unlink()

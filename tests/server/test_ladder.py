@@ -21,8 +21,11 @@ import tritonclient.grpc as triton_client
 
 from braid.v1 import recommendation_pb2 as rec
 from deploy.embedded.triton import clear_leftovers
+from features.build import build
+from features.materialize import materialize
 from features.schema import FUSION_MODEL, ITEM_TOWER_MODEL
 from features.settings import Settings
+from features.store import apply
 from tests.conditions import eventually
 from tests.conftest import NewSettings
 from tests.parts import Part, stoppable
@@ -30,7 +33,6 @@ from tests.processes import environment, free_ports, required_binary
 from tests.server.client import RunningGateway, gateway
 from tests.server.conftest import copy_of
 from tests.server.prebuilt import copy_release
-from tests.server.shop import fill, train_and_publish
 
 DEADLINE_S = 1.0
 EVERY_S = 0.05
@@ -133,7 +135,9 @@ def with_triton(trained_shop: Settings, new_settings: NewSettings) -> Iterator[S
 
 
 @pytest.fixture(scope="module")
-def with_redis(new_settings: NewSettings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Shop, int]]:
+def with_redis(
+    trained_shop: Settings, new_settings: NewSettings, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Shop, int]]:
     """A gateway whose feature store is in Redis; that process, and its port. Redis starts with what it last saved."""
     binary, folder, port = (
         required_binary("redis-server", "redis-server"),
@@ -145,9 +149,10 @@ def with_redis(new_settings: NewSettings, tmp_path_factory: pytest.TempPathFacto
         part = parts.enter_context(stoppable(Part(parts, command, folder / "redis.log")))
         with redis.Redis(port=port) as client:
             eventually(client.ping, what="Redis' first answer")
-            settings = new_settings(online_store="redis", redis_url=f"127.0.0.1:{port}")
-            fill(settings)
-            train_and_publish(settings)
+            settings = copy_of(trained_shop, new_settings, online_store="redis", redis_url=f"127.0.0.1:{port}")
+            apply(settings)
+            build(settings)
+            materialize(settings, 1, settings.model_repository / FUSION_MODEL / "1")
             client.save()
         triton_of(parts, settings)
         yield (parts.enter_context(gateway(settings)), part), port
