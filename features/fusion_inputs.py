@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -10,15 +11,12 @@ from features.codes import CodeVocabularies, context_codes, shopper_codes
 from features.schema import (
     CONTENT_TOKENS,
     FUSION_INPUTS,
-    OWN_FEATURES,
     OWN_ITEMS,
-    PADDING,
-    RECENT_EVENTS,
     UNKNOWN,
     Tensor,
 )
-from features.shopper import LongInterest, Purchase, Shopper
-from features.transform import Array, Floats, Ints, own_item_features, pad_own_items, pad_sequence
+from features.shopper import LongInterest, Shopper
+from features.transform import Array, Floats, Ints, Longs, own_item_features, pad_own_items, pad_sequence
 
 SHOPPER_INPUTS: Final[tuple[Tensor, ...]] = tuple(
     tensor for tensor in FUSION_INPUTS if tensor.name not in ("allowed", "candidates")
@@ -27,7 +25,7 @@ SHOPPER_INPUTS: Final[tuple[Tensor, ...]] = tuple(
 
 
 def shopper_inputs(
-    shopper: Shopper,
+    shoppers: Sequence[Shopper],
     *,
     recent_items: Ints,
     recent_content: Ints,
@@ -35,40 +33,53 @@ def shopper_inputs(
     codes: CodeVocabularies,
     interest_dim: int,
 ) -> tuple[Array, ...]:
-    """The arrays of `SHOPPER_INPUTS`, in their order, without batch dimension.
+    """The arrays of `SHOPPER_INPUTS`, in their order, of B shoppers; several together cost little more than one.
 
     Args:
-        recent_items: int32 (n,), item index of each of `shopper.events`, `UNKNOWN` where the release has none.
+        recent_items: int32 (n,), item index of each event of each shopper, `UNKNOWN` where the release has none.
         recent_content: int32 (n, CONTENT_TOKENS), content codes of the unknown ones; the others' do not matter.
-        own_items: int32 (m,), item index of each of the first `OWN_ITEMS` of `shopper.purchases`.
+        own_items: int32 (m,), item index of each of the first `OWN_ITEMS` purchases of each shopper.
         codes, interest_dim: of the release.
     """
-    now = np.array([shopper.now_ms], np.int64)
-    events, interest, profile = shopper.events, _usable(shopper.interest, interest_dim), shopper.profile
+    now_ms = np.array([shopper.now_ms for shopper in shoppers], np.int64)
+    ends = np.cumsum([len(shopper.events) for shopper in shoppers], dtype=np.int64)
+    events = [event for shopper in shoppers for event in shopper.events]
     sequence = pad_sequence(
         recent_items,
         np.array([event.event_type for event in events], np.int32),
         np.array([event.time_ms for event in events], np.int64),
-        np.zeros(1, np.int64),
-        np.array([len(events)], np.int64),
-        now,
+        np.concatenate([[0], ends[:-1]]),
+        ends,
+        now_ms,
     )
-    content = np.zeros((RECENT_EVENTS, CONTENT_TOKENS), np.int32)
-    if events:
-        content[-len(events) :] = np.where((recent_items == UNKNOWN)[:, None], recent_content, 0)
-    items, features = _own_items(shopper.purchases[:OWN_ITEMS], own_items, shopper)
+    content = np.zeros((*sequence.items.shape, CONTENT_TOKENS), np.int32)
+    unknown = sequence.items == UNKNOWN
+    content[unknown] = recent_content[sequence.rows[unknown]]
+    interests = [_usable(shopper.interest, interest_dim) for shopper in shoppers]
+    nothing = np.zeros(interest_dim, np.float32)
+    encoded_ms = np.array([interest.encoded_through_ms if interest else 0 for interest in interests], np.int64)
+    known = np.array([interest is not None for interest in interests])
+    profiles = [shopper.profile for shopper in shoppers]
     return (
-        interest.vector if interest else np.zeros(interest_dim, np.float32),
-        np.array([interest is not None], np.float32),
-        np.array([max(0, shopper.now_ms - interest.encoded_through_ms) / 1000 if interest else 0.0], np.float32),
-        sequence.items[0],
-        sequence.types[0],
-        sequence.ages[0],
+        np.stack([interest.vector if interest else nothing for interest in interests]),
+        known[:, None].astype(np.float32),
+        np.where(known, np.maximum(now_ms - encoded_ms, 0) / 1000, 0.0)[:, None].astype(np.float32),
+        sequence.items,
+        sequence.types,
+        sequence.ages,
         content,
-        items,
-        features,
-        shopper_codes([profile.age], [profile.gender], [profile.country], codes)[0],
-        context_codes(np.array([shopper.local_time_ms], np.int64), [shopper.device or None], codes)[0],
+        *_own_items(shoppers, own_items, now_ms),
+        shopper_codes(
+            [profile.age for profile in profiles],
+            [profile.gender for profile in profiles],
+            [profile.country for profile in profiles],
+            codes,
+        ),
+        context_codes(
+            np.array([shopper.local_time_ms for shopper in shoppers], np.int64),
+            [shopper.device or None for shopper in shoppers],
+            codes,
+        ),
     )
 
 
@@ -76,16 +87,15 @@ def _usable(interest: LongInterest | None, interest_dim: int) -> LongInterest | 
     return interest if interest is not None and interest.vector.size == interest_dim else None
 
 
-def _own_items(bought: tuple[Purchase, ...], indices: Ints, shopper: Shopper) -> tuple[Ints, Floats]:
-    count = len(bought)
-    if not count:
-        return np.full(OWN_ITEMS, PADDING, np.int32), np.zeros((OWN_ITEMS, len(OWN_FEATURES)), np.float32)
+def _own_items(shoppers: Sequence[Shopper], indices: Ints, now_ms: Longs) -> tuple[Ints, Floats]:
+    sizes = np.array([len(shopper.purchases[:OWN_ITEMS]) for shopper in shoppers], np.int64)
+    bought = [purchase for shopper in shoppers for purchase in shopper.purchases[:OWN_ITEMS]]
+    ends = np.cumsum(sizes)
     features = own_item_features(
         np.array([purchase.count for purchase in bought], np.float64),
         np.array([purchase.first_ms for purchase in bought], np.float64),
         np.array([purchase.last_ms for purchase in bought], np.float64),
-        np.full(count, float(shopper.basket_count)),
-        np.full(count, float(shopper.now_ms)),
+        np.repeat([float(shopper.basket_count) for shopper in shoppers], sizes),
+        np.repeat(now_ms.astype(np.float64), sizes),
     )
-    items, values = pad_own_items(indices, features, np.zeros(1, np.int64), np.array([count], np.int64))
-    return items[0], values[0]
+    return pad_own_items(indices, features, ends - sizes, ends)

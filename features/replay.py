@@ -91,14 +91,15 @@ class Replay:
             yield [(events.get(place, ()), *bought.get(place, ((), 0))) for place in map(str, range(len(keys)))]
 
     def _inputs(self, shopper: Shopper) -> tuple[Array, ...]:
-        return shopper_inputs(
-            shopper,
+        batch = shopper_inputs(
+            [shopper],
             recent_items=self._indices([event.item_id for event in shopper.events]),
             recent_content=np.zeros((len(shopper.events), CONTENT_TOKENS), np.int32),
             own_items=self._indices([purchase.item_id for purchase in shopper.purchases[:OWN_ITEMS]]),
             codes=self._release.codes,
             interest_dim=self._release.manifest.interest_dim,
         )
+        return tuple(array[0] for array in batch)
 
     def _indices(self, item_ids: Sequence[str]) -> Ints:
         return np.fromiter((self._index.get(item_id, UNKNOWN) for item_id in item_ids), np.int32, len(item_ids))

@@ -13,8 +13,8 @@ from features.shopper import Shopper
 from server.catalogue.catalogue_index import Rows
 from server.deadline import Deadline
 from server.errors import ModelUnavailable
-from server.hydrate.fusion_request import candidates_of, fusion_request
-from server.infer.triton import FusionAnswer, FusionRequest
+from server.hydrate.fusion_request import FusionRequest, candidates_of
+from server.infer.triton import FusionAnswer
 from server.queries import Ranking, RankQuery
 from server.releases.loaded_release import LoadedRelease
 from server.select.chances import outcome_chances
@@ -33,7 +33,7 @@ async def rank(shop: Shop, query: RankQuery, deadline: Deadline) -> Ranking:
         shopper = await shop.shopper(query.shopper, release.number if release else 0, deadline)
         if release is None or not shopper.known:
             break
-        request = fusion_request(shopper, release, shop.index, allowed=b"\0", candidates=candidates_of(rows, release))
+        request = FusionRequest(shopper, release, shop.index, allowed=b"\0", candidates=candidates_of(rows, release))
         try:
             (answer,) = await shop.model.fuse(request, deadline=deadline)
             scores = scores_of(answer, release, rows)

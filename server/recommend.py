@@ -21,7 +21,8 @@ from features.shopper import Shopper
 from server.catalogue.catalogue_index import Mask, Rows
 from server.deadline import Deadline
 from server.errors import ModelUnavailable
-from server.infer.triton import FusionAnswer, FusionRequest
+from server.hydrate.fusion_request import FusionRequest
+from server.infer.triton import FusionAnswer
 from server.queries import Caps, Reason, Recommendation, RecommendQuery, Strand
 from server.releases.loaded_release import LoadedRelease
 from server.releases.shadow_queue import Copy

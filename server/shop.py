@@ -18,10 +18,10 @@ from server.catalogue.catalogue_index import CatalogueIndex
 from server.deadline import Deadline
 from server.errors import FeaturesUnavailable
 from server.hydrate.feature_reader import FeatureReader
+from server.hydrate.fusion_request import FusionRequest
 from server.hydrate.purchase_history import PurchaseHistory
 from server.hydrate.shown_history import ShownHistory
 from server.infer.model import Model
-from server.infer.triton import FusionRequest
 from server.metrics import STALE_INTERESTS, count_answer
 from server.queries import ItemFilter
 from server.record.answer_recorder import AnswerRecorder

@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from server.deadline import SLOW_S, Deadline
 from server.errors import ModelUnavailable
+from server.hydrate.fusion_request import FusionRequest
 from server.infer.breaker import Breakers
-from server.infer.triton import FusionAnswer, FusionRequest, Triton
+from server.infer.triton import FusionAnswer, Triton
 from server.stages import INFERENCE, Stage
 
 T = TypeVar("T")

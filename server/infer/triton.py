@@ -26,6 +26,7 @@ from features.schema import (
     output_name,
 )
 from server.errors import ModelUnavailable, Reason
+from server.hydrate.fusion_request import FusionRequest, stacked_inputs
 from server.infer.coalescer import Coalescer
 from server.tracing import outgoing
 
@@ -41,24 +42,6 @@ NO_SERVER = ("connect", "socket closed", "server is stopping", "server not ready
 """What UNAVAILABLE says where Triton is gone, or is going, and no model can be blamed for it."""
 MAX_BATCH = 64
 """As both models' config.pbtxt has it."""
-
-
-@dataclass(frozen=True, slots=True)
-class FusionRequest:
-    """One request to the fusion model: the inputs of `schema.FUSION_INPUTS` in their order, without batch dimension."""
-
-    release: int
-    inputs: tuple[Array, ...]
-
-    @property
-    def shape_class(self) -> tuple[int, int, int]:
-        """Only requests of one release and equal shapes go together."""
-        return self.release, self.inputs[-2].size, self.inputs[-1].size
-
-    @property
-    def shopper_inputs(self) -> tuple[Array, ...]:
-        """The arrays of `fusion_inputs.SHOPPER_INPUTS`."""
-        return self.inputs[:-2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +125,7 @@ class Triton:
         Raises:
             ModelUnavailable: Triton failed or timed out.
         """
-        columns = [_stacked(column) for column in zip(*(request.inputs for request in requests), strict=True)]
+        columns = [(array.shape, array.tobytes()) for array in stacked_inputs(requests)]
         outputs = await self._infer(FUSION_MODEL, requests[0].release, FUSION_INPUTS, FUSION_OUTPUTS, columns)
         return [FusionAnswer(*row) for row in zip(*outputs, strict=True)]
 
@@ -234,11 +217,6 @@ class Triton:
             shape = tuple(response.outputs[place].shape)
             arrays.append(np.frombuffer(response.raw_output_contents[place], _DTYPES[tensor.dtype]).reshape(shape))
         return arrays
-
-
-def _stacked(rows: Sequence[Array]) -> Column:
-    """Arrays of one shape with a batch dimension before them; np.stack would copy them once more."""
-    return (len(rows), *rows[0].shape), b"".join([row.tobytes() for row in rows])
 
 
 @lru_cache(maxsize=256)

@@ -22,8 +22,7 @@ from server.catalogue.catalogue_index import CatalogueIndex
 from server.deadline import Deadline
 from server.errors import FeaturesUnavailable
 from server.hydrate.feature_reader import FeatureReader
-from server.hydrate.fusion_request import candidates_of, fusion_request, no_candidates
-from server.infer.triton import FusionRequest
+from server.hydrate.fusion_request import FusionRequest, candidates_of, no_candidates
 from server.releases.loaded_release import LoadedRelease
 
 LOG = logging.getLogger(__name__)
@@ -54,7 +53,7 @@ class RecordedRequests:
     async def _request(self, asked: RecentRequest, release: LoadedRelease) -> FusionRequest:
         rows = await self._features.read(asked.query.keys, release.number, Deadline.after(FEATURES_S))
         ranked = asked.ranked_item_ids
-        return fusion_request(
+        return FusionRequest(
             merge(rows, asked.query),
             release,
             self._index,

@@ -13,8 +13,8 @@ import numpy as np
 
 from features.shopper import Shopper
 from server.catalogue.catalogue_index import CatalogueIndex, Mask, Rows
-from server.hydrate.fusion_request import fusion_request, no_candidates
-from server.infer.triton import FusionAnswer, FusionRequest
+from server.hydrate.fusion_request import FusionRequest, no_candidates
+from server.infer.triton import FusionAnswer
 from server.releases.loaded_release import LoadedRelease
 from server.select.filter_masks import SharedMask
 from server.select.filters import without
@@ -43,7 +43,7 @@ class AllowedRows:
     def requests(self, shopper: Shopper, release: LoadedRelease, index: CatalogueIndex) -> list[FusionRequest]:
         """One for each part, all of one shape."""
         return [
-            fusion_request(shopper, release, index, allowed=bits, candidates=no_candidates())
+            FusionRequest(shopper, release, index, allowed=bits, candidates=no_candidates())
             for bits in self.bits(release)
         ]
 

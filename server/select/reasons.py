@@ -15,7 +15,7 @@ import numpy.typing as npt
 from features.shopper import Shopper
 from server.catalogue.catalogue_index import CatalogueIndex, Rows
 from server.deadline import Deadline
-from server.hydrate.fusion_request import candidates_of, fusion_request
+from server.hydrate.fusion_request import FusionRequest, candidates_of
 from server.infer.triton import FusionAnswer
 from server.queries import Reason, Strand
 from server.releases.loaded_release import LoadedRelease, unit_length
@@ -51,7 +51,7 @@ async def reasons_of(
         *(shopper.without_events_on(name) for name in names),
     ]
     asked = candidates_of(rows, release)
-    requests = [fusion_request(part, release, shop.index, allowed=b"\0", candidates=asked) for part in seen]
+    requests = [FusionRequest(part, release, shop.index, allowed=b"\0", candidates=asked) for part in seen]
     long_term, recent, *without = await shop.model.fuse(*requests, deadline=deadline, dispensable=True)
     strands = _strands(rows, scores, shopper, release, shop.index, answer, long_term, recent)
     left = np.array([scores_of(part, release, rows) for part in without]).reshape(len(names), rows.size)

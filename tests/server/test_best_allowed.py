@@ -27,7 +27,8 @@ from features.schema import CONTENT_TOKENS, PADDING, RECENT_EVENTS, TOP_ITEMS, E
 from features.shopper import ShopperEvent, ShopperQuery, merge
 from server.catalogue.catalogue_index import CatalogueIndex
 from server.deadline import Deadline
-from server.infer.triton import FusionAnswer, FusionRequest
+from server.hydrate.fusion_request import FusionRequest
+from server.infer.triton import FusionAnswer
 from server.queries import ItemFilter, Recommendation, RecommendQuery
 from server.recommend import _Page
 from server.releases.loaded_release import LoadedRelease, NewItems
@@ -122,7 +123,7 @@ class Model:
         self._scores = scores
 
     async def fuse(self, *requests: FusionRequest, deadline: Deadline) -> list[FusionAnswer]:
-        return [self._answer(request.inputs[-2]) for request in requests]
+        return [self._answer(request.allowed) for request in requests]
 
     def _answer(self, allowed: npt.NDArray[np.uint8]) -> FusionAnswer:
         count = self._scores.size

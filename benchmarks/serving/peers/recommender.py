@@ -21,7 +21,7 @@ from features.schema import FUSION_MODEL, MODULE_FILE
 from features.settings import Settings
 from features.shopper import Shopper, ShopperQuery, merge
 from server.catalogue.catalogue_index import CatalogueIndex
-from server.hydrate.fusion_request import fusion_request, no_candidates
+from server.hydrate.fusion_request import FusionRequest, no_candidates, stacked_inputs
 from server.hydrate.online_features import OnlineFeatures
 from server.infer.triton import FusionAnswer
 from server.releases.loaded_release import LoadedRelease
@@ -82,12 +82,11 @@ class Recommender:
         """A page for each shopper, by one call of the model."""
         release, index = self._release, self._index
         requests = [
-            fusion_request(shopper, release, index, allowed=EVERY_ITEM, candidates=no_candidates())
+            FusionRequest(shopper, release, index, allowed=EVERY_ITEM, candidates=no_candidates())
             for shopper in shoppers
         ]
-        columns = zip(*(request.inputs for request in requests), strict=True)
         with torch.inference_mode():
-            outputs = self._module(*(torch.from_numpy(np.stack(column)) for column in columns))
+            outputs = self._module(*map(torch.from_numpy, stacked_inputs(requests)))
         return [self._page(FusionAnswer(*row)) for row in zip(*(it.numpy() for it in outputs), strict=True)]
 
     def _page(self, answer: FusionAnswer) -> Page:
