@@ -25,6 +25,8 @@ from features.settings import ROOT, Settings, load_settings
 RUNTIME = ROOT / ".triton"
 BACKEND = Path(__file__).parent / "backend" / "pytorch" / "model.py"
 STUB = "triton_python_backend_stub"
+LOAD_S = 100
+"""Time for a version to load; the gateway waits for 120 s."""
 
 
 def server_folder(runtime: Path) -> Path:
@@ -127,6 +129,7 @@ def command(settings: Settings, backends: Path, runtime: Path = RUNTIME) -> list
         "--exit-on-error=false",
         "--exit-timeout-secs=30",
         f"--backend-config=python,shm-region-prefix-name={shared_memory_prefix(settings)}",
+        f"--backend-config=python,stub-timeout-seconds={LOAD_S}",  # on busy cores a load gives way, and takes longer
     ]
 
 

@@ -5,19 +5,42 @@ output `NAME__i` is its i-th result, `INTRA_OP_THREAD_COUNT` sets the threads. m
 release.json beside it holds.
 
 It runs inside Triton's Python stub, which is compiled against numpy 1: tensors go in and out as DLPack, never as numpy.
+Each version has a process of its own; one that is being loaded gives way to those that serve on the same cores.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
+import os
+import threading
 from collections import defaultdict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import torch
-import torch.utils.dlpack
-import triton_python_backend_utils as pb_utils
+T = TypeVar("T")
+PATIENCE = 10
+"""Added to the nice value of what loads: about a tenth of a core where all are busy."""
+
+
+def patiently(work: Callable[[], T]) -> T:
+    """Does a part of a load in a thread of low priority; on Linux each thread has its own."""
+
+    def give_way() -> None:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + PATIENCE)
+
+    with ThreadPoolExecutor(1, initializer=give_way) as thread:
+        return thread.submit(work).result()
+
+
+patiently(lambda: importlib.import_module("torch"))  # most of a load: seconds of a core
+
+import torch  # noqa: E402
+import torch.utils.dlpack  # noqa: E402
+import triton_python_backend_utils as pb_utils  # noqa: E402
 
 MODULE_FILE = "model.pt"
 MANIFEST_FILE = "release.json"
@@ -38,8 +61,7 @@ class TritonPythonModel:
         module_path = Path(args["model_repository"]) / args["model_version"] / MODULE_FILE
         if threads := config["parameters"].get("INTRA_OP_THREAD_COUNT"):
             torch.set_num_threads(int(threads["string_value"]))
-        verify(module_path)
-        self.module = torch.jit.load(str(module_path), map_location="cpu").eval()
+        self.module = patiently(lambda: load(module_path))
         self.inputs = input_order(self.module, [entry["name"] for entry in config["input"]], module_path)
         self.outputs = {entry["name"]: output_index(entry["name"]) for entry in config["output"]}
         self.batched = config["max_batch_size"] > 0
@@ -90,6 +112,17 @@ class TritonPythonModel:
                 if name in wanted
             ]
         )
+
+
+def load(module_path: Path) -> torch.jit.ScriptModule:
+    """The module, once its file has been compared with the manifest.
+
+    Raises:
+        ValueError: as `verify`.
+    """
+    verify(module_path)
+    module: torch.jit.ScriptModule = torch.jit.load(str(module_path), map_location="cpu").eval()
+    return module
 
 
 def verify(module_path: Path) -> None:
