@@ -58,14 +58,23 @@ def fresh(client: Client, explorer: Client) -> Iterator[list[str]]:
     """Twelve items of the category Fresh, known to both gateways and with vectors in both; taken away afterwards."""
     item_ids = young_items(client, "Fresh", 12)
     for one in (client, explorer):
-        eventually(lambda one=one: len(shown(one, "user-1", page_size=100)) == 12, what="vectors of the new items")
+        eventually(lambda one=one: have_vectors(one), what="vectors of the new items")
     yield item_ids
     client.catalog.DeleteItems(catalog_pb2.DeleteItemsRequest(item_ids=item_ids))
 
 
+def have_vectors(client: Client) -> bool:
+    """Whether all twelve have come; until then those that are there have one score, the average item's or the last."""
+    results = fresh_page(client, "user-1", page_size=100).results
+    return len(results) == 12 and len({result.score for result in results}) > 1
+
+
+def fresh_page(client: Client, user_id: str, **fields: object) -> rec.RecommendResponse:
+    return client.recommend(user_id, filter=rec.Filter(keep_categories=["Fresh"]), **fields)
+
+
 def shown(client: Client, user_id: str, **fields: object) -> list[str]:
-    answer = client.recommend(user_id, filter=rec.Filter(keep_categories=["Fresh"]), **fields)
-    return ids(answer.results)
+    return ids(fresh_page(client, user_id, **fields).results)
 
 
 def explored(answer: rec.RecommendResponse) -> list[int]:
