@@ -94,8 +94,8 @@ class ReleaseFollower:
         self._threads = threads
         self._refused: dict[int, Refusal] = {}
         self._failed_attempts: dict[int, int] = {}
-        self._silent: set[int] = set()
-        """Releases that Triton says it holds, and that did not answer in time."""
+        self._silent: int | None = None
+        """What was live before, where it hangs while nothing serves yet; Triton keeps it, others may use it."""
         self._said: dict[str, str] = {}
         self._next_probe_s = 0.0
         self._next_spare_probe_s = 0.0
@@ -154,7 +154,7 @@ class ReleaseFollower:
         if standing.decision != self.standing.decision:
             self._refused.clear()
             self._failed_attempts.clear()
-            self._silent.clear()
+            self._silent = None
         self.standing = standing
         number = await self._next(standing)
         if number is not None and number != self._number():
@@ -180,7 +180,7 @@ class ReleaseFollower:
         fallback = previous if previous is not None and not self._refuses(previous) else None
         if self._refuses(live):
             return self.current.number if self.current is not None else fallback
-        if self.current is not None or fallback is None or fallback in self._silent:
+        if self.current is not None or fallback is None or fallback == self._silent:
             return live
         if await self._versions.serves(live):
             return live
@@ -195,7 +195,8 @@ class ReleaseFollower:
         """
         try:
             release = self.loaded.get(number) or await self._new(number)
-            await self._versions.load(number, beside={*self.loaded, *self._silent})
+            beside = self.loaded if self._silent is None else (*self.loaded, self._silent)
+            await self._versions.load(number, beside=beside)
             await self._versions.probe(release, FIRST_BATCHES[:1] if number in self.loaded else FIRST_BATCHES)
             if number not in self.loaded:
                 await self._catalogue.prepare(release)
@@ -205,8 +206,8 @@ class ReleaseFollower:
             self._refuse(number, str(error))
             return None
         except ModelUnavailable as error:
-            if error.reason == "slow":
-                self._silent.add(number)
+            if error.reason == "slow" and self.current is None and number != self.standing.live:
+                self._silent = number
             if error.reason != "failed" or not self._versions.drives:
                 raise
             self._failed_attempts[number] = self._failed_attempts.get(number, 0) + 1
@@ -215,7 +216,6 @@ class ReleaseFollower:
             self._refuse(number, str(error))
             return None
         self._failed_attempts.pop(number, None)
-        self._silent.discard(number)
         self._refused.pop(number, None)
         return release
 
@@ -229,6 +229,7 @@ class ReleaseFollower:
 
     def _switch(self, release: LoadedRelease) -> None:
         self.current = release
+        self._silent = None
         self._failed_probes = 0
         self._breakers.of(release.number).succeeded()
         self.settled.set()
