@@ -128,7 +128,6 @@ class Gateway:
         self._releases = ReleaseFollower(
             engine=self._engine,
             repository=settings.model_repository,
-            index=index,
             catalogue=self._catalogue,
             features=self._features,
             versions=TritonVersions(self._triton, self._election, index),

@@ -9,15 +9,16 @@ from concurrent.futures import Executor
 from typing import ParamSpec, TypeVar
 
 import numpy as np
+import polars as pl
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from features.catalogue import Catalogue, CatalogueItem
-from server.catalogue.catalogue_index import CatalogueIndex
+from server.catalogue.catalogue_index import CatalogueIndex, Rows
 from server.errors import ModelUnavailable
 from server.infer.triton import Triton
 from server.metrics import CATALOGUE_READ_TIME_SECONDS
-from server.releases.loaded_release import LoadedRelease
+from server.releases.loaded_release import LoadedRelease, catalogue_rows
 
 LOG = logging.getLogger(__name__)
 
@@ -60,6 +61,14 @@ class CatalogueFollower:
             CATALOGUE_READ_TIME_SECONDS.set_to_current_time()
             self.loaded.set()
 
+    async def rows_of(self, items: pl.DataFrame) -> Rows:
+        """`catalogue_rows` of a release's items, in portions between which calls go on; a catalogue may be large."""
+        portions = [np.zeros(0, np.int32)]
+        for portion in items.iter_slices(CHUNK):
+            portions.append(catalogue_rows(portion, self._index))
+            await asyncio.sleep(0)
+        return np.concatenate(portions)
+
     async def prepare(self, release: LoadedRelease) -> None:
         """Gives vectors to all items that the release does not know, and from now on to those that come.
 
@@ -68,13 +77,10 @@ class CatalogueFollower:
         """
         async with self._turn:
             rows = np.arange(len(self._index), dtype=np.int32)
-            unknown = (release.indices(rows) < 0) & ~self._index.columns.deleted
-            revision = 0
-            while unknown.any() and (
-                items := await self._in_thread(self._catalogue.changed_since, revision, 10 * CHUNK)
-            ):
-                revision = items[-1].revision
-                self._note_new(release, items)
+            unknown = np.flatnonzero((release.indices(rows) < 0) & ~self._index.columns.deleted)
+            for start in range(0, unknown.size, CHUNK):
+                item_ids = [self._index.item_ids[row] for row in unknown[start : start + CHUNK]]
+                release.awaiting_vectors |= await self._in_thread(self._catalogue.of, item_ids)
             await self._give_vectors(release)
             self._releases.append(release)
 

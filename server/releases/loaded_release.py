@@ -61,8 +61,8 @@ class NewItems:
 class LoadedRelease:
     """A release that is, or is about to be, in service. Item index i is catalogue row `rows[i]`."""
 
-    def __init__(self, files: ReleaseFiles, index: CatalogueIndex) -> None:
-        """Gives every item of the release a row; one that the catalogue lacks is taken as the release knew it."""
+    def __init__(self, files: ReleaseFiles, rows: Rows) -> None:
+        """From its files and `catalogue_rows` of its items; touches nothing else, any thread may do it."""
         self.number = files.manifest.release
         self.interest_dim = files.manifest.interest_dim
         self.folder = files.folder
@@ -77,14 +77,12 @@ class LoadedRelease:
         self.biases = files.items["bias"].to_numpy().astype(np.float32)
         self.mean_vector = self.vectors.mean(axis=0) if len(self.vectors) else np.zeros(self.interest_dim, np.float32)
         self.mean_bias = float(self.biases.mean()) if self.biases.size else 0.0
-        columns = files.items.select("item_id", "title", "category_path", "brand", "price")
-        missing = columns.filter(~columns["item_id"].is_in(list(index.row_of)))
-        index.apply(CatalogueItem(**row | {"category_path": row["category_path"] or []}) for row in missing.to_dicts())
-        self.rows = index.rows(columns["item_id"].to_list())
+        self.rows = rows
         self.new = NewItems.none(self.interest_dim)
         self.awaiting_vectors: dict[str, CatalogueItem] = {}
         """New items whose content the item tower has not seen yet."""
-        self._index_of_row = np.full(len(index) + 1, UNKNOWN, np.int32)  # the last for all rows that are not known
+        last = int(rows.max(initial=-1)) + 1  # for all rows that are not known
+        self._index_of_row = np.full(last + 1, UNKNOWN, np.int32)
         self._index_of_row[self.rows] = np.arange(self.rows.size, dtype=np.int32)
         self._bits: OrderedDict[int, bytes] = OrderedDict()
 
@@ -185,6 +183,18 @@ class LoadedRelease:
             for name, value in values.items():
                 columns[name].append(value)
         return content_codes(pl.DataFrame(columns, schema=CATALOGUE_COLUMNS), self.content)
+
+
+def catalogue_rows(items: pl.DataFrame, index: CatalogueIndex) -> Rows:
+    """Rows of a release's items, int32 (n,); one that the catalogue lacks is taken as the release knew it."""
+    item_ids = items["item_id"].to_list()
+    rows = index.rows(item_ids)
+    missing = np.flatnonzero(rows < 0)
+    if missing.size:
+        known = items[missing].select("item_id", "title", "category_path", "brand", "price").to_dicts()
+        index.apply(CatalogueItem(**row | {"category_path": row["category_path"] or []}) for row in known)
+        rows = index.rows(item_ids)
+    return rows
 
 
 def unit_length(vectors: Floats) -> Floats:

@@ -23,7 +23,6 @@ from features.release import ReleaseError, ReleaseFiles, read_release
 from features.releases import ReleaseTable, Standing
 from features.schema import FUSION_MODEL, interest_view
 from server.catalogue.catalogue_follower import CatalogueFollower
-from server.catalogue.catalogue_index import CatalogueIndex
 from server.errors import ModelUnavailable
 from server.hydrate.feature_reader import FeatureReader
 from server.infer.breaker import Breakers
@@ -69,7 +68,6 @@ class ReleaseFollower:
         *,
         engine: Engine,
         repository: Path,
-        index: CatalogueIndex,
         catalogue: CatalogueFollower,
         features: FeatureReader,
         versions: TritonVersions,
@@ -85,7 +83,6 @@ class ReleaseFollower:
         """Set once the wanted release has served, was refused, or there is none."""
         self._table = ReleaseTable(engine)
         self._repository = repository
-        self._index = index
         self._catalogue = catalogue
         self._features = features
         self._versions = versions
@@ -220,12 +217,14 @@ class ReleaseFollower:
         return release
 
     async def _new(self, number: int) -> LoadedRelease:
-        files = await asyncio.get_running_loop().run_in_executor(self._threads, self._read, number)
+        loop = asyncio.get_running_loop()
+        files = await loop.run_in_executor(self._threads, self._read, number)
         if not await self._features.serves(number):
             raise ModelUnavailable(
                 f"release {number} has no feature view {interest_view(number)}; run `python -m features apply`"
             )
-        return LoadedRelease(files, self._index)
+        rows = await self._catalogue.rows_of(files.items)
+        return await loop.run_in_executor(self._threads, LoadedRelease, files, rows)
 
     def _switch(self, release: LoadedRelease) -> None:
         self.current = release

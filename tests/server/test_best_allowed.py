@@ -31,7 +31,7 @@ from server.hydrate.fusion_request import FusionRequest
 from server.infer.triton import FusionAnswer
 from server.queries import ItemFilter, Recommendation, RecommendQuery
 from server.recommend import _Page
-from server.releases.loaded_release import LoadedRelease, NewItems
+from server.releases.loaded_release import LoadedRelease, NewItems, catalogue_rows
 from server.select.filter_masks import FilterMasks
 from server.select.filters import Sellable, excluded
 from server.select.placement_rules import in_force
@@ -157,7 +157,7 @@ def loaded(case: Case, index: CatalogueIndex) -> LoadedRelease:
             codes=CodeVocabularies(gender={}, country={}, device={}),
             probabilities=Probabilities(),
         ),
-        index,
+        catalogue_rows(items, index),
     )
     rows = index.rows([item.item_id for item in case.items[case.known :]])
     release.new = NewItems(

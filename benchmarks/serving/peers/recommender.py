@@ -24,7 +24,7 @@ from server.catalogue.catalogue_index import CatalogueIndex
 from server.hydrate.fusion_request import FusionRequest, no_candidates, stacked_inputs
 from server.hydrate.online_features import OnlineFeatures
 from server.infer.triton import FusionAnswer
-from server.releases.loaded_release import LoadedRelease
+from server.releases.loaded_release import LoadedRelease, catalogue_rows
 from server.select.selection import best_rows
 from training.export import load_module
 
@@ -60,7 +60,7 @@ class Recommender:
         files = read_release(settings.model_repository / FUSION_MODEL / str(number))
         self._module = load_module(files.folder / MODULE_FILE)
         self._index = CatalogueIndex()
-        self._release = LoadedRelease(files, self._index)
+        self._release = LoadedRelease(files, catalogue_rows(files.items, self._index))
         self._everything = np.ones(len(self._index), np.bool_)
         self._online = OnlineFeatures(settings, give_up_s=LONGEST_READ_S)
         self._online.read_registry()

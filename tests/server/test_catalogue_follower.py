@@ -1,0 +1,78 @@
+"""A release takes its place beside the catalogue in memory: which rows are its items, and which it has to learn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from features.catalogue import Catalogue, CatalogueItem
+from features.database.engine import open_database
+from features.release import ITEM_COLUMNS
+from features.settings import Settings
+from server.catalogue.catalogue_follower import CHUNK, CatalogueFollower
+from server.catalogue.catalogue_index import CatalogueIndex
+from server.infer.triton import Triton
+
+
+@asynccontextmanager
+async def followed(settings: Settings) -> AsyncIterator[tuple[CatalogueFollower, CatalogueIndex]]:
+    """The catalogue of a shop in memory, without a Triton to ask for vectors."""
+    engine, index = open_database(settings.log_url), CatalogueIndex()
+    triton = Triton("127.0.0.1:1", Path(), call_timeout_s=1)
+    with ThreadPoolExecutor(1) as threads:
+        follower = CatalogueFollower(engine, index, triton, threads)
+        await follower.refresh()
+        yield follower, index
+    await triton.close()
+    engine.dispose()
+
+
+def of_a_release(*item_ids: str) -> pl.DataFrame:
+    """Items as a release's files have them."""
+    items = [{"item_id": item_id, "category_path": ["Old"], "price": 2.0} for item_id in item_ids]
+    return pl.DataFrame(items, schema=ITEM_COLUMNS)
+
+
+def test_items_that_the_catalogue_lacks_are_taken_as_the_release_knew_them_and_others_as_they_are(
+    settings: Settings,
+) -> None:
+    engine = open_database(settings.log_url)
+    Catalogue(engine).upsert([CatalogueItem(item_id="kept", category_path=["New"], price=1.0)])
+    engine.dispose()
+
+    async def take() -> None:
+        async with followed(settings) as (follower, index):
+            rows = await follower.rows_of(of_a_release("gone", "kept"))
+            assert [index.item_ids[row] for row in rows] == ["gone", "kept"]
+            assert index.columns.price[rows].tolist() == [2.0, 1.0]
+            assert index.in_category(("Old",))[rows].tolist() == [True, False]
+
+    asyncio.run(take())
+
+
+def test_calls_go_on_while_a_large_release_takes_its_place(settings: Settings) -> None:
+    release = of_a_release(*(f"item-{number}" for number in range(20 * CHUNK + 1)))
+
+    async def take() -> int:
+        async with followed(settings) as (follower, index):
+            turns = await turns_beside(follower.rows_of(release))
+            assert len(index) == release.height
+            return turns
+
+    assert asyncio.run(take()) >= 20
+
+
+async def turns_beside(work: Coroutine[Any, Any, object]) -> int:
+    """How often others had their turn while something was done."""
+    task, turns = asyncio.ensure_future(work), 0
+    while not task.done():
+        await asyncio.sleep(0)
+        turns += 1
+    await task
+    return turns
