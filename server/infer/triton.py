@@ -161,12 +161,22 @@ class Triton:
                 return False
             raise _unavailable(model, release, error) from None
 
-    async def load(self, model: str, versions: Sequence[int]) -> None:
-        """Loads exactly these versions of a model, and unloads its others once they are ready.
+    async def hold(self, model: str, versions: Sequence[int]) -> None:
+        """Loads exactly these versions of a model, and unloads its others once they are ready; what is there stays.
 
         Raises:
             ModelUnavailable: its config.pbtxt cannot be read, or Triton refused or failed.
         """
+        try:
+            if versions:
+                await self._stub.RepositoryModelLoad(self._load_request(model, versions), timeout=LOAD_S)
+            else:  # a load needs at least one
+                request = service_pb2.RepositoryModelUnloadRequest(model_name=model)
+                await self._stub.RepositoryModelUnload(request, timeout=LOAD_S)
+        except grpc.aio.AioRpcError as error:
+            raise _unavailable(model, max(versions, default=0), error) from None
+
+    def _load_request(self, model: str, versions: Sequence[int]) -> service_pb2.RepositoryModelLoadRequest:
         path = self._repository / model / "config.pbtxt"
         try:
             config = text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
@@ -177,23 +187,7 @@ class Triton:
         self._max_batch = max(1, min(self._max_batch, config.max_batch_size))
         request = service_pb2.RepositoryModelLoadRequest(model_name=model)
         request.parameters["config"].string_param = json_format.MessageToJson(config, preserving_proto_field_name=True)
-        try:
-            await self._stub.RepositoryModelLoad(request, timeout=LOAD_S)
-        except grpc.aio.AioRpcError as error:
-            raise _unavailable(model, max(versions), error) from None
-
-    async def unload(self, model: str) -> None:
-        """Unloads a model: the only cure for a dead Python stub.
-
-        Raises:
-            ModelUnavailable: Triton failed.
-        """
-        try:
-            await self._stub.RepositoryModelUnload(
-                service_pb2.RepositoryModelUnloadRequest(model_name=model), timeout=LOAD_S
-            )
-        except grpc.aio.AioRpcError as error:
-            raise _unavailable(model, 0, error) from None
+        return request
 
     async def _infer(
         self,

@@ -28,15 +28,12 @@ from server.hydrate.feature_reader import FeatureReader
 from server.infer.breaker import Breakers
 from server.releases.loaded_release import LoadedRelease
 from server.releases.recorded_requests import RecordedRequests
+from server.releases.release_watch import ReleaseWatch
 from server.releases.triton_versions import TritonVersions
 
 LOG = logging.getLogger(__name__)
 
 POLL_S = 0.25
-PROBE_S = 1.0
-"""Between two looks at a model that answers; one that does not is looked at every `POLL_S`."""
-SPARE_PROBE_S = 2.0
-"""Between two looks at what is held ready beside it."""
 KEEP_OLD_S = 2.0
 """Time for calls under way, and for other processes, to leave a release that was replaced."""
 FIRST_BATCHES = (1, 4, 16)
@@ -45,9 +42,6 @@ FAILURES_TO_REFUSE = 3
 """Attempts to load a release, or to have it answer, until it is refused."""
 RETRY_S = 5.0
 """Where nothing else serves, a release that was refused is tried again after as long."""
-FAILURES_TO_RELOAD = 2
-SLOW_TO_RELOAD = 3
-"""Probes in a row that fail, or are slow, before the model is loaded again."""
 RECORDED_BY = "gateway"
 """`who` of the changes that a gateway makes by itself."""
 
@@ -88,15 +82,13 @@ class ReleaseFollower:
         self._versions = versions
         self._recorded = recorded
         self._breakers = breakers
+        self._watch = ReleaseWatch(versions, breakers, self.loaded)
         self._threads = threads
         self._refused: dict[int, Refusal] = {}
         self._failed_attempts: dict[int, int] = {}
         self._silent: int | None = None
         """What was live before, where it hangs while nothing serves yet; Triton keeps it, others may use it."""
         self._said: dict[str, str] = {}
-        self._next_probe_s = 0.0
-        self._next_spare_probe_s = 0.0
-        self._failed_probes = 0
         self._switched_s = 0.0
         self._hurry = asyncio.Event()
         self._looked = asyncio.Condition()
@@ -106,7 +98,7 @@ class ReleaseFollower:
         while True:
             self._hurry.clear()
             # a switch that has to wait keeps nobody from watching what serves
-            for part in (self._step, self._watch, self._watch_spares):
+            for part in (self._step, self._look, self._look_beside):
                 await self._try(part)
             async with self._looked:
                 self._looked.notify_all()
@@ -205,6 +197,8 @@ class ReleaseFollower:
         except ModelUnavailable as error:
             if error.reason == "slow" and self.current is None and number != self.standing.live:
                 self._silent = number
+            if error.reason == "slow" and self.current is not None:
+                await self._watch.hangs(number)
             if error.reason != "failed" or not self._versions.drives:
                 raise
             self._failed_attempts[number] = self._failed_attempts.get(number, 0) + 1
@@ -214,6 +208,7 @@ class ReleaseFollower:
             return None
         self._failed_attempts.pop(number, None)
         self._refused.pop(number, None)
+        self._watch.answers(number)
         return release
 
     async def _new(self, number: int) -> LoadedRelease:
@@ -229,8 +224,7 @@ class ReleaseFollower:
     def _switch(self, release: LoadedRelease) -> None:
         self.current = release
         self._silent = None
-        self._failed_probes = 0
-        self._breakers.of(release.number).succeeded()
+        self._watch.serves(release.number)
         self.settled.set()
         LOG.info("release=%d is in service, items=%d", release.number, release.rows.size)
         self._switched_s = time.monotonic()
@@ -241,10 +235,17 @@ class ReleaseFollower:
             return
         wanted = [number for number in (self._number(), *standing.spares) if not self._refuses(number)]
         self._drop(*self.loaded.keys() - set(wanted))
+        self._watch.forget_all_but(wanted)
+        late: ModelUnavailable | None = None
         for number in wanted:
             if number not in self.loaded:
-                await self._ready(number)
-        await self._versions.hold(number for number in wanted if number in self.loaded)
+                try:
+                    await self._ready(number)
+                except ModelUnavailable as error:
+                    late = error  # keeps no other from being held, nor from being dropped
+        await self._versions.hold(number for number in wanted if number in self.loaded or number in self._watch.hung)
+        if late is not None:
+            raise late
 
     def _drop(self, *numbers: int) -> None:
         for number in numbers:
@@ -265,43 +266,13 @@ class ReleaseFollower:
     def _read(self, number: int) -> ReleaseFiles:
         return read_release(self._repository / FUSION_MODEL / str(number))
 
-    async def _watch(self) -> None:
-        """Has the release in service answer, now and then, and loads it again where it does not."""
-        release = self.current
-        if release is None or time.monotonic() < self._next_probe_s:
-            return
-        try:
-            await self._versions.probe(release, batches=(1,))
-        except ModelUnavailable as error:
-            self._failed_probes += 1
-            self._breakers.of(release.number).failed(str(error))
-            if error.reason != "gone" and self._versions.drives:
-                await self._mend(release.number, error)
-            return
-        self._failed_probes = 0
-        self._next_probe_s = time.monotonic() + PROBE_S
-        self._breakers.of(release.number).succeeded()
+    async def _look(self) -> None:
+        if self.current is not None:
+            await self._watch.look_at(self.current)
 
-    async def _watch_spares(self) -> None:
-        """Has those answer that arms, shadows and rollbacks need, and loads again what does not."""
-        if self._failed_probes or time.monotonic() < self._next_spare_probe_s:
-            return
-        self._next_spare_probe_s = time.monotonic() + SPARE_PROBE_S
-        for release in [release for release in self.loaded.values() if release is not self.current]:
-            try:
-                await self._versions.probe(release, batches=(1,))
-            except ModelUnavailable as error:
-                self._breakers.of(release.number).failed(str(error))
-                if error.reason == "failed":
-                    await self._versions.let_go(release.number)
-            else:
-                self._breakers.of(release.number).succeeded()
-
-    async def _mend(self, number: int, error: ModelUnavailable) -> None:
-        if error.reason == "failed" and not await self._versions.serves(number):
-            await self._versions.load(number)  # Triton was started again, and has loaded nothing
-        elif self._failed_probes % (SLOW_TO_RELOAD if error.reason == "slow" else FAILURES_TO_RELOAD) == 0:
-            await self._versions.reload(number)
+    async def _look_beside(self) -> None:
+        if self.current is not None:
+            await self._watch.look_beside(self.current)
 
     def _refuse(self, number: int, reason: str) -> None:
         if self.refusal(number) != reason:

@@ -53,7 +53,7 @@ class TritonVersions:
             return
         if not self.drives:
             raise ModelUnavailable(f"another process loads release {number}", reason="slow")
-        await self._load_all({number, *beside})
+        await self._hold_all({number, *beside})
 
     async def hold(self, numbers: Iterable[int]) -> None:
         """Has Triton hold exactly these releases; does nothing in a process that does not drive it.
@@ -61,37 +61,21 @@ class TritonVersions:
         Raises:
             ModelUnavailable: Triton refuses.
         """
-        wanted = tuple(sorted(set(numbers)))
-        if not self.drives or wanted == self._held:
-            return
-        if not self._held and all([await self.serves(number) for number in wanted]):
-            self._held = wanted
-        else:
-            await self._load_all(wanted)
+        wanted = set(numbers)
+        if self.drives and wanted != set(self._held):
+            await self._hold_all(wanted)
 
-    async def let_go(self, number: int) -> None:
-        """Has Triton drop one of several releases, which fails; `hold` then has it loaded anew.
+    async def renew(self, number: int, *, beside: Iterable[int]) -> None:
+        """Loads a release anew that is said to be ready and does not answer; what Triton holds beside it goes on.
 
         Raises:
             ModelUnavailable: Triton refuses.
         """
-        if self.drives and number in self._held:
-            LOG.warning("release=%d is held ready and fails, loading it anew", number)
-            await self._load_all(set(self._held) - {number})
-
-    async def reload(self, number: int) -> None:
-        """Loads again; a model that claims to be ready and fails is unloaded first, else a load does nothing.
-
-        Raises:
-            ModelUnavailable: Triton refuses.
-        """
-        self._held = ()
-        for model in MODELS:
-            if await self._triton.serves(model, number):
-                LOG.warning("model=%s release=%d says ready and fails, loading it anew", model, number)
-                await self._triton.unload(model)
-            await self._load_model(model, (number,))
-        self._held = (number,)
+        if self.drives:
+            LOG.warning("release=%d is held and does not answer, loading it anew", number)
+            others = [other for other in set(beside) - {number} if await self.serves(other)]
+            await self._hold_all(others)  # a load does nothing for a version that is there
+            await self._hold_all({number, *others})
 
     async def probe(self, release: LoadedRelease, batches: Iterable[int]) -> None:
         """Real inferences at each batch size, both models.
@@ -116,14 +100,11 @@ class TritonVersions:
                 await self._triton.fuse_batch(batch)
         LOG.info("answered %d recorded requests to warm up", len(requests))
 
-    async def _load_all(self, numbers: Iterable[int]) -> None:
+    async def _hold_all(self, numbers: Iterable[int]) -> None:
         versions = tuple(sorted(numbers))
         self._held = ()
         for model in MODELS:
-            await self._load_model(model, versions)
+            started_s = time.monotonic()
+            await self._triton.hold(model, versions)
+            LOG.info("loaded model=%s versions=%s seconds=%.1f", model, versions, time.monotonic() - started_s)
         self._held = versions
-
-    async def _load_model(self, model: str, versions: tuple[int, ...]) -> None:
-        started_s = time.monotonic()
-        await self._triton.load(model, versions)
-        LOG.info("loaded model=%s versions=%s seconds=%.1f", model, versions, time.monotonic() - started_s)

@@ -20,6 +20,7 @@ import redis
 import tritonclient.grpc as triton_client
 
 from braid.v1 import recommendation_pb2 as rec
+from braid.v1.release_pb2 import GetReleaseRequest
 from deploy.embedded.triton import clear_leftovers
 from features.build import build
 from features.materialize import materialize
@@ -231,6 +232,37 @@ def test_a_release_that_hangs_keeps_no_new_gateway_from_the_one_that_is_live(
                 return shop.client.recommend("user-3").release == 2
 
             eventually(answers_from_it, within_s=60, what="the release that is live")
+
+
+def test_a_spare_that_hangs_is_loaded_anew(trained_shop: Settings, new_settings: NewSettings) -> None:
+    settings = copy_of(trained_shop, new_settings)
+    table = copy_release(settings, 2)
+    with ExitStack() as parts:
+        triton = triton_of(parts, settings)
+        with gateway(settings) as shop:
+            table.load(2, "test", "a spare")
+            eventually(lambda: held(shop, 2), within_s=60, what="the spare")
+            shop.process.kill()
+            shop.process.wait()
+        hung = [stub for stub in triton.stubs() if f"/{FUSION_MODEL}/2/" in " ".join(stub.cmdline())]
+        assert hung
+        for stub in hung:
+            parts.callback(let_go_on, stub)
+            stub.suspend()
+        with gateway(settings) as shop:
+
+            def back() -> bool:
+                triton.revive()  # it may end by itself when such a process has hung
+                return held(shop, 2)
+
+            eventually(back, within_s=90, what="the spare")
+            assert "release=2 is held and does not answer, loading it anew" in shop.log
+            assert shop.client.recommend("user-3").release == 1
+
+
+def held(shop: RunningGateway, release: int) -> bool:
+    """Whether the gateway could answer from a release now."""
+    return shop.client.releases.GetRelease(GetReleaseRequest(release=release)).release.loaded
 
 
 def test_the_feature_store_hangs(with_redis: tuple[Shop, int]) -> None:
