@@ -114,7 +114,9 @@ class Gateway:
         tombstones.check(self._engine)
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="followers")
         self._limit = CallLimit(own.max_calls)
-        self._admission = Admission(self._limit, target_s=own.target_delay_ms / 1000)
+        self._admission = Admission(
+            self._limit, target_s=own.target_delay_ms / 1000, switching=lambda: self._releases.switching
+        )
         self._triton = Triton(
             settings.triton_address, settings.model_repository, call_timeout_s=own.model_budget_ms / 1000
         )

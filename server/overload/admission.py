@@ -23,6 +23,9 @@ QUICKEST_S = 10.0
 """How long the quickest call of a method is remembered, twice that at most."""
 FEWEST = 8
 """The limit never falls below: a part below that hangs delays calls without there being many."""
+FEWEST_IN_A_SWITCH = 64
+"""The same while a release is being made ready on these cores: a delay of ours, over in seconds, is better waited for
+than refused; as many are answered within about half a second."""
 AT_START = 32
 STEEPEST = 0.2
 SMOOTHING = 0.5
@@ -54,13 +57,25 @@ class CallLimit:
 
 
 class Admission:
-    """The limit of the calls that recommend; within that of all calls."""
+    """The limit of the calls that recommend; within that of all calls.
 
-    def __init__(self, calls: CallLimit, *, target_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    Args:
+        switching: whether a release is being made ready now.
+    """
+
+    def __init__(
+        self,
+        calls: CallLimit,
+        *,
+        target_s: float,
+        switching: Callable[[], bool] = lambda: False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.limit = float(min(AT_START, calls.most))
         self.under_way = 0
         self._calls = calls
         self._target_s = target_s
+        self._switching = switching
         self._clock = clock
         self._quickest_s: dict[str, float] = {}
         self._quickest_before_s: dict[str, float] = {}
@@ -96,8 +111,9 @@ class Admission:
         gradient = max(STEEPEST, min(1.0, self._target_s / delay_s if delay_s else 1.0))
         wanted = self.limit * gradient + math.sqrt(self.limit)
         if wanted < self.limit or self._used:  # what is not used says nothing about more
-            limit = self.limit + SMOOTHING * (wanted - self.limit)
-            self.limit = min(max(limit, FEWEST), self._calls.most)
+            self.limit += SMOOTHING * (wanted - self.limit)
+        fewest = FEWEST_IN_A_SWITCH if self._switching() else FEWEST
+        self.limit = min(max(self.limit, fewest), self._calls.most)
         ADMISSION_LIMIT.set(self.limit)
         if self._clock() >= self._forget_s:
             self._forget_s = self._clock() + QUICKEST_S

@@ -134,6 +134,12 @@ class ReleaseFollower:
         return refused.reason if refused else ""
 
     @property
+    def switching(self) -> bool:
+        """Whether a release is being made ready, which takes its share of the cores."""
+        wanted = (self.standing.live, *self.standing.spares)
+        return any(it is not None and it not in self.loaded and not self._refuses(it) for it in wanted)
+
+    @property
     def waiting_for(self) -> str:
         """What keeps this process from what is wanted, if anything."""
         return self._said.get(self._step.__name__, "")

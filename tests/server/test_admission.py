@@ -14,7 +14,15 @@ from grpc_status import rpc_status
 from braid.v1 import event_pb2
 from braid.v1 import recommendation_pb2 as rec
 from server.errors import Overloaded
-from server.overload.admission import AT_START, FEWEST, QUICKEST_S, WINDOW_S, Admission, CallLimit
+from server.overload.admission import (
+    AT_START,
+    FEWEST,
+    FEWEST_IN_A_SWITCH,
+    QUICKEST_S,
+    WINDOW_S,
+    Admission,
+    CallLimit,
+)
 from tests.processes import free_ports
 from tests.server.client import SERVING, RunningGateway, gateway, new_event
 
@@ -36,7 +44,10 @@ class Windows:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.admission = Admission(CallLimit(4_000), target_s=TARGET_S, clock=self.clock)
+        self.switching = False
+        self.admission = Admission(
+            CallLimit(4_000), target_s=TARGET_S, switching=lambda: self.switching, clock=self.clock
+        )
 
     def pass_with(self, calls: int, seconds: float, unseen_s: float = 0.0) -> None:
         """One window: so many calls at once, as far as they are taken, each of so many seconds."""
@@ -87,6 +98,24 @@ def test_calls_that_wait_before_they_are_seen_lower_the_limit() -> None:
     windows = Windows()
     for _ in range(10):
         windows.pass_with(20, 0.005, unseen_s=0.3)
+    assert windows.admission.limit == FEWEST
+
+
+def test_while_a_release_is_made_ready_calls_rather_wait_than_be_refused_and_afterwards_the_target_holds_again() -> (
+    None
+):
+    windows = Windows()
+    windows.pass_with(20, 0.005)
+    for _ in range(20):
+        windows.pass_with(20, 0.5)
+    assert windows.admission.limit == FEWEST
+    windows.switching = True
+    for _ in range(20):
+        windows.pass_with(20, 0.5)
+        assert windows.admission.limit == FEWEST_IN_A_SWITCH
+    windows.switching = False
+    for _ in range(20):
+        windows.pass_with(20, 0.5)
     assert windows.admission.limit == FEWEST
 
 
