@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 import tritonclient.grpc as triton_client
@@ -157,3 +158,15 @@ def test_second_version_is_served_beside_the_first(
         weight = triton_client.InferInput("weights", [1, 1], "FP32").set_data_from_numpy(np.ones((1, 1), np.float32))
         result = client.infer("twice", [tensor, weight], model_version=str(version))
         assert result.as_numpy("shifted__1").tolist() == [[version]]
+
+
+def test_a_version_that_is_dropped_gives_way_to_those_that_serve(
+    client: triton_client.InferenceServerClient, session_settings: Settings
+) -> None:
+    module = str(publish(session_settings.model_repository, "leaving") / "model.pt")
+    client.load_model("leaving")
+    (process,) = [it for it in psutil.process_iter(["cmdline"]) if module in (it.info["cmdline"] or [])]
+    serving = process.nice()
+    with ThreadPoolExecutor(1) as caller:
+        caller.submit(client.unload_model, "leaving")
+        eventually(lambda: process.nice() == serving + 10, what="its low priority")

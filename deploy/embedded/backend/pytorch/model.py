@@ -5,7 +5,8 @@ output `NAME__i` is its i-th result, `INTRA_OP_THREAD_COUNT` sets the threads. m
 release.json beside it holds.
 
 It runs inside Triton's Python stub, which is compiled against numpy 1: tensors go in and out as DLPack, never as numpy.
-Each version has a process of its own; one that is being loaded gives way to those that serve on the same cores.
+Each version has a process of its own; one that is being loaded, or that ends, gives way to those that serve on the same
+cores.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import hashlib
 import importlib
 import json
 import os
-import threading
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,16 +23,13 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 PATIENCE = 10
-"""Added to the nice value of what loads: about a tenth of a core where all are busy."""
+"""Added to the nice value of what loads or ends: about a tenth of a core where all are busy."""
 
 
 def patiently(work: Callable[[], T]) -> T:
     """Does a part of a load in a thread of low priority; on Linux each thread has its own."""
 
-    def give_way() -> None:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + PATIENCE)
-
-    with ThreadPoolExecutor(1, initializer=give_way) as thread:
+    with ThreadPoolExecutor(1, initializer=os.nice, initargs=(PATIENCE,)) as thread:
         return thread.submit(work).result()
 
 
@@ -83,6 +80,10 @@ class TritonPythonModel:
             for i, result in zip(members, results, strict=True):
                 responses[i] = self._respond(requests[i], result)
         return responses
+
+    def finalize(self) -> None:
+        """Called when the version is dropped; Python and torch take half a second of a core to end."""
+        os.nice(PATIENCE)
 
     def _read(self, request: Any) -> list[torch.Tensor]:
         return [
