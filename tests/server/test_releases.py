@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import grpc
 import pytest
+import tritonclient.grpc as triton_client
 from sqlalchemy import select
 
 from braid.v1 import catalog_pb2
@@ -20,7 +22,8 @@ from features.answers import recent_requests
 from features.database.engine import open_database
 from features.database.models import Answer
 from features.release import MANIFEST_FILE, file_sha256
-from features.schema import FUSION_MODEL, MODULE_FILE
+from features.releases import ReleaseTable
+from features.schema import FUSION_MODEL, ITEM_TOWER_MODEL, MODULE_FILE
 from features.settings import Settings
 from tests.conditions import eventually
 from tests.conftest import NewSettings, StartTriton
@@ -30,7 +33,8 @@ from tests.server.prebuilt import copy_release
 from tests.server.shop import items
 
 PERSON: dict[str, Any] = {"who": "a person", "why": "a test"}
-RELEASES = 9
+RELEASES = 10
+MODELS = (FUSION_MODEL, ITEM_TOWER_MODEL)
 
 
 @pytest.fixture(scope="module")
@@ -201,15 +205,26 @@ def test_a_release_that_is_not_whole_is_refused_and_nothing_has_changed(
     assert shop.client.recommend("user-3").release == serving
 
 
-def test_a_release_that_triton_refuses_has_failed_and_the_old_one_never_stopped_answering(
-    shop: RunningGateway,
-) -> None:
-    serving = shop.client.recommend("user-3").release
-    folder = shop.settings.model_repository / FUSION_MODEL / "9"
+def no_torchscript(repository: Path, release: str) -> None:
+    folder = repository / FUSION_MODEL / release
     (folder / MODULE_FILE).write_bytes(b"no TorchScript")
     manifest = json.loads((folder / MANIFEST_FILE).read_text())
     manifest["files"][MODULE_FILE] = file_sha256(folder / MODULE_FILE)
     (folder / MANIFEST_FILE).write_text(json.dumps(manifest))
+
+
+def no_item_tower(repository: Path, release: str) -> None:
+    shutil.rmtree(repository / ITEM_TOWER_MODEL / release)
+
+
+@pytest.mark.parametrize(
+    ("release", "damage", "blamed"), [(9, no_torchscript, FUSION_MODEL), (10, no_item_tower, ITEM_TOWER_MODEL)]
+)
+def test_a_release_that_triton_cannot_serve_has_failed_and_the_old_one_never_stopped_answering(
+    shop: RunningGateway, release: int, damage: Callable[[Path, str], None], blamed: str
+) -> None:
+    serving = shop.client.recommend("user-3").release
+    damage(shop.settings.model_repository, str(release))
     answered: list[int] = []
     stop = threading.Event()
 
@@ -220,15 +235,30 @@ def test_a_release_that_triton_refuses_has_failed_and_the_old_one_never_stopped_
     asking = threading.Thread(target=ask)
     asking.start()
     try:
-        message = problem(lambda: promote(shop, 9))
+        message = problem(lambda: promote(shop, release))
     finally:
         stop.set()
         asking.join()
-    assert f"what served before goes on: Triton, {FUSION_MODEL} 9" in message
+    assert f"what served before goes on: Triton, {blamed} {release}" in message
     assert set(answered) == {serving}
-    failed = get(shop, 9)
+    failed = get(shop, release)
     assert (failed.state, failed.changes[-1].who) == (pb.RELEASE_STATE_FAILED, "gateway")
     assert get(shop, serving).state == pb.RELEASE_STATE_LIVE
+
+
+def test_after_all_this_triton_holds_what_serves_and_what_is_to_be_held_ready_and_nothing_else(
+    shop: RunningGateway,
+) -> None:
+    standing = ReleaseTable(open_database(shop.settings.log_url)).standing()
+    assert standing.live is not None and standing.spares
+    wanted = {(model, number) for model in MODELS for number in (standing.live, *standing.spares)}
+    with triton_client.InferenceServerClient(shop.settings.triton_address) as client:
+
+        def ready() -> set[tuple[str, int]]:
+            models = client.get_model_repository_index().models
+            return {(it.name, int(it.version)) for it in models if it.state == "READY" and it.name in MODELS}
+
+        eventually(lambda: ready() == wanted, within_s=60, what="what Triton is to hold")
 
 
 def test_a_release_whose_categories_have_vanished_from_the_catalogue_serves_what_is_left(shop: RunningGateway) -> None:
