@@ -8,13 +8,15 @@ own, sends half of that without a pause. Meanwhile one release after the other i
 rolled back again. A call belongs to a switch if it was due from the promotion until `SETTLED_S` after the first answer
 of the new release: Triton loads, is warmed up, and drops the release that nobody needs any more. The calls before the
 switch are those of as many seconds before the promotion as the switch took, at least `LEAST_BEFORE_S`. Prints failed
-calls, both p99 and their ratio, and the seconds from the promotion to the first answer; keeps them as JSON in
-benchmarks/results/. Nothing is trained meanwhile.
+calls, both p99 and their ratio, the seconds from the promotion to the first answer, and what Triton and the gateway
+take of memory before and after all switches; keeps them as JSON in benchmarks/results/. As many releases are held after
+them as before, where `--every` leaves time to load the last spare. Nothing is trained meanwhile.
 """
 
 from __future__ import annotations
 
 import random
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -25,11 +27,13 @@ from uuid import uuid4
 
 import grpc
 import numpy as np
+import psutil
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import record
+from benchmarks.footprint import MIB, Footprint, footprint
 from benchmarks.live_shop import LiveShop, fresh_shop
 from benchmarks.offered_load import OK, Call, LoadError, LoadProcess, Plan, Target, put_load
 from benchmarks.random_release import fill_and_publish
@@ -95,21 +99,29 @@ def main(
     try:
         with fresh_shop({}) as shop:
             users = prebuild(shop.settings, items, releases=times + 2)  # the last two are held loaded at first
-            shop.start_triton()
-            shop.start_gateway()
+            triton, gateway = shop.start_triton(), shop.start_gateway()
             peak = saturation(shop, users, saturation_seconds)
+            before = memory(triton, gateway)
             calls, switches = under_load(shop, users, peak / 2, every, times)
+            after = memory(triton, gateway)
     except LoadError as error:
         sys.exit(str(error))
     effects = [effect(switch, calls) for switch in switches]
     failed = sum(call.code != OK for call in calls)
     show(effects, peak, len(calls), failed)
+    for was, now in zip(before, after, strict=True):
+        console.print(
+            f"{now.program}: {was.processes} processes and {was.pss_bytes // MIB} MiB before {len(switches)} switches, "
+            f"{now.processes} and {now.pss_bytes // MIB} MiB after them."
+        )
     figures = {
         "items": items,
         "answers_a_second_at_saturation": peak,
         "calls": len(calls),
         "failed": failed,
         "codes": dict(Counter(call.code for call in calls)),
+        "memory_before": [asdict(it) for it in before],
+        "memory_after": [asdict(it) for it in after],
         "switches": [{**asdict(it), "p99_ratio": it.ratio} for it in effects],
     }
     console.print(str(record.write("publishing", figures)))
@@ -151,6 +163,11 @@ def saturation(shop: LiveShop, users: Sequence[str], seconds: float) -> float:
 
     answered()  # warm
     return answered() / seconds
+
+
+def memory(triton: subprocess.Popen[bytes], gateway: subprocess.Popen[bytes]) -> list[Footprint]:
+    """What the two take now."""
+    return [footprint(name, psutil.Process(it.pid)) for name, it in (("Triton", triton), ("The gateway", gateway))]
 
 
 def under_load(
