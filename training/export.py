@@ -85,7 +85,7 @@ class FusionServing(nn.Module):
         types = recent_types.long()
         recent_vectors = self.table.rows(recent)
         unknown = recent == self.unknown
-        if bool(unknown.any()):
+        if unknown.is_cuda or bool(unknown.any()):  # asking a GPU costs more than the work, and forbids a CUDA graph
             content_vectors, _ = self.tower(recent_content)
             recent_vectors = torch.where(unknown.unsqueeze(-1), content_vectors, recent_vectors)
         interest, share, weights, signals = self.fuse(

@@ -68,7 +68,9 @@ def read_batch(
     )
     forced = None if long_weight is None else torch.full_like(long_mask, long_weight)
     interest, share = model.interest(long, long_mask, short, signals, batch.recent_age, codes, forced)
-    own, followers = _extras(model, table, bias, batch, seen_types, own_mask, signals, interest)
+    with torch.autocast(device.type, enabled=False):  # counts differ by less than bfloat16 can tell
+        parts = (table.float(), bias.float(), batch, seen_types, own_mask, signals.float(), interest.float())
+        own, followers = _extras(model, *parts)
     return Reading(
         interest=interest,
         vectors=vectors,

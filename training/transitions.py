@@ -153,8 +153,9 @@ class TransitionTerm(nn.Module):
 
         Args:
             recent, types, ages: (B, T) items, types and ages in seconds, newest last. signals: (B, S).
-            coming: (B, `COMING`) learned items that came next, -1 for none: while fitting, the shopper's own later
-                pairs do not count, or the term would be told the answer.
+            coming: (B, up to `COMING`) learned items that came next, -1 for none: while fitting, the shopper's own
+                pairs do not count. The later ones would tell the answer; those of the recent events are not in the
+                counts either when they are served, and would pass off a shopper who goes back and forth as many.
         """
         before = recent
         if recent.shape[1] > self.voters:
@@ -164,7 +165,7 @@ class TransitionTerm(nn.Module):
         items = self.items[voters]  # (B, M, K)
         counts = self.counts[voters]
         if coming is not None:
-            counts = counts - own_pairs(recent, before[:, -self.window :], coming, items, self.window, self.fading)
+            counts = counts - own_pairs(recent, before, coming, items, self.window, self.fading)
         floors = (
             self.floors[voters].unsqueeze(2) * (1.0 + self.rounding) + self.least
         )  # up to it, own pairs brought it in
@@ -185,25 +186,22 @@ class TransitionTerm(nn.Module):
 
 
 def own_pairs(voters: Tensor, before: Tensor, coming: Tensor, followers: Tensor, window: int, fading: float) -> Tensor:
-    """How much of each follower's count the moment's own shopper made later, (B, M, K).
-
-    Such a pair ends after the moment; it may begin there too: a shopper who goes back and forth would tell the answer.
+    """How much of each follower's count the moment's own shopper made, recently and later, (B, M, K).
 
     Args:
-        voters: (B, M) items. before, coming: (B, up to `window`) and (B, C) items, in order of time, before and after
-            the moment. followers: (B, M, K), of the voters.
+        voters: (B, M) items. before, coming: (B, T) and (B, C) items, in order of time, before and after the moment.
+            followers: (B, M, K), of the voters.
     """
-    known = before.shape[1]
     events = torch.cat([before, coming], dim=1)
     same = (voters.unsqueeze(2) == events.unsqueeze(1)) & (voters >= 0).unsqueeze(2)  # (B, M, E)
     at = torch.arange(events.shape[1], device=events.device)
-    apart = at[known:].unsqueeze(0) - at.unsqueeze(1) - 1  # (E, C) events between
+    apart = at.unsqueeze(0) - at.unsqueeze(1) - 1  # (E, E) events between
     faded = torch.pow(fading, apart.float()) * ((apart >= 0) & (apart < window))
-    reach = same.float() @ faded  # (B, M, C): how much of a pair of the voter's item with each of the coming ones
+    reach = same.float() @ faded  # (B, M, E): how much of a pair of the voter's item with each of the events
+    reached = (reach > 0).any(dim=1) & (events >= 0)  # (B, E)
     own = torch.zeros(followers.shape, device=followers.device)
-    for ahead in range(coming.shape[1]):
-        reached = reach[:, :, ahead : ahead + 1]
-        rows = ((reached > 0).flatten(1).any(dim=1) & (coming[:, ahead] >= 0)).nonzero().squeeze(1)
-        came = coming[rows, ahead].reshape(-1, 1, 1)
-        own.index_add_(0, rows, (followers[rows] == came) * reached[rows])
+    for ahead in range(events.shape[1]):
+        rows = reached[:, ahead].nonzero().squeeze(1)
+        came = events[rows, ahead].reshape(-1, 1, 1)
+        own.index_add_(0, rows, (followers[rows] == came) * reach[rows, :, ahead : ahead + 1])
     return own

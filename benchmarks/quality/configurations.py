@@ -25,7 +25,7 @@ DENSE = FitConfig(
 )
 """Every event is a moment: all places of a stretch are learned from at once."""
 
-SESSIONS = replace(DENSE, epochs=4, patience=2, drop_long=0.0, drop_recent=0.0, drop_ids=0.0)
+SESSIONS = replace(DENSE, epochs=6, patience=2, weight_decay=0.3, drop_long=0.0, drop_recent=0.0, drop_ids=0.0)
 
 CONFIGURATIONS: dict[str, Config] = {
     "ml-1m": Config(
@@ -42,11 +42,10 @@ CONFIGURATIONS: dict[str, Config] = {
         fit=replace(DENSE, half_life_days=365.0),
     ),
     "diginetica": Config(
-        model=ModelConfig(long=False, dropout=0.3, content=False, time=False, transitions=True), fit=SESSIONS
+        model=ModelConfig(long=False, dropout=0.3, content=False, time=False, transitions=True),
+        fit=replace(SESSIONS, epochs=5, batch_examples=2048),
     ),
-    "retailrocket": Config(
-        model=ModelConfig(long=False, dropout=0.3, content=False, time=False, transitions=True), fit=SESSIONS
-    ),
+    "retailrocket": Config(model=ModelConfig(long=False, dropout=0.3, content=False, time=False), fit=SESSIONS),
     "online-retail": Config(model=ModelConfig(overlap=True), fit=FitConfig(epochs=5, patience=2, max_minutes=60.0)),
 }
 
