@@ -31,7 +31,9 @@ def encode(inputs: Sequence[Array]) -> bytes:
     """The bytes of the arrays of `SHOPPER_INPUTS`, in their order."""
     assert len(inputs) == len(SHOPPER_INPUTS)
     interest_dim = next(array.size for tensor, array in zip(SHOPPER_INPUTS, inputs, strict=True) if -1 in tensor.dims)
-    arrays = (array.astype(_DTYPES[tensor.dtype]) for tensor, array in zip(SHOPPER_INPUTS, inputs, strict=True))
+    arrays = (
+        array.astype(_DTYPES[tensor.dtype], copy=False) for tensor, array in zip(SHOPPER_INPUTS, inputs, strict=True)
+    )
     content = b"".join(array.tobytes() for array in arrays)
     return _HEADER.pack(_schema(), interest_dim) + zlib.compress(content, level=1)
 

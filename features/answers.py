@@ -15,7 +15,7 @@ from features.answer_features import encode
 from features.database.models import Answer
 from features.erasure.tombstones import Tombstones
 from features.schema import shopper_key
-from features.shopper import Context, ShopperEvent, ShopperQuery
+from features.shopper import NO_CONTEXT, Context, ShopperEvent, ShopperQuery
 from features.transform import Array
 
 DELETED_AT_ONCE: Final = 1_000
@@ -79,10 +79,11 @@ class RecentRequest:
 def answer_row(answer: NewAnswer) -> dict[str, Any]:
     """The row of the table."""
     query = answer.query
+    context = {} if query.context == NO_CONTEXT else asdict(query.context)
     request = {
         "user_id": query.user_id,
         "session_id": query.session_id,
-        "context": {name: value for name, value in asdict(query.context).items() if value},
+        "context": {name: value for name, value in context.items() if value},
         "recent_events": [[e.event_id, e.item_id, int(e.event_type), e.time_ms] for e in query.recent_events],
         "stored": answer.stored,
     }

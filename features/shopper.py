@@ -6,7 +6,8 @@ The gateway makes it of the online rows that it has just read, the skew check of
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from features.schema import RECENT_EVENTS, SEQUENCE_TYPES, EventType
 
 _SEQUENCE_TYPES = frozenset(int(kind) for kind in SEQUENCE_TYPES)
+_PURCHASE = int(EventType.PURCHASE)  # an enumeration's member takes longer to find and to compare
 
 
 class ShopperEvent(NamedTuple):
@@ -37,6 +39,9 @@ class Context:
     page_item_id: str = ""
 
 
+NO_CONTEXT = Context()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShopperQuery:
     """For whom and when: what every call about a shopper has."""
@@ -44,7 +49,7 @@ class ShopperQuery:
     user_id: str
     session_id: str
     now_ms: int
-    context: Context = field(default_factory=Context)
+    context: Context = NO_CONTEXT
     recent_events: tuple[ShopperEvent, ...] = ()
 
     @property
@@ -72,6 +77,9 @@ class Profile:
     country: str | None = None
 
 
+NO_PROFILE = Profile()
+
+
 @dataclass(frozen=True, slots=True)
 class LongInterest:
     """A release's vector of one shopper, float32 (D,), and the newest event that it has seen."""
@@ -88,7 +96,7 @@ class ShopperFeatures:
     """Ascending by time."""
     purchases: tuple[Purchase, ...] = ()
     basket_count: int = 0
-    profile: Profile = field(default_factory=Profile)
+    profile: Profile = NO_PROFILE
     interest: LongInterest | None = None
 
 
@@ -138,24 +146,18 @@ class Shopper:
 
 def merge(features: Sequence[ShopperFeatures], query: ShopperQuery) -> Shopper:
     """Joins the rows of person and session by time with what the request brought along."""
-    merged: dict[str, ShopperEvent] = {}
-    for row in features:
-        merged.update((event.event_id, event) for event in row.recent)
-    for event in query.recent_events:
-        if event.event_type in _SEQUENCE_TYPES:
-            merged.setdefault(event.event_id, event)
-    events = sorted(merged.values(), key=lambda event: event.time_ms)
+    events = _events(features, query)
     if query.context.page_item_id:
         events.append(ShopperEvent("", query.context.page_item_id, EventType.VIEW, query.now_ms))
     dropped, events = events[:-RECENT_EVENTS], events[-RECENT_EVENTS:]
     purchases = _purchases(features)
     bought = {purchase.item_id: purchase.last_ms for purchase in purchases}
     for event in events:
-        if event.event_type == EventType.PURCHASE:
+        if event.event_type == _PURCHASE:
             bought[event.item_id] = max(event.time_ms, bought.get(event.item_id, event.time_ms))
     interest = next((row.interest for row in features if row.interest is not None), None)  # the person's, if any
     stale = interest is not None and _is_stale(interest, features, dropped)
-    profile = next((row.profile for row in features if row.profile != Profile()), Profile())
+    profile = next((row.profile for row in features if row.profile != NO_PROFILE), NO_PROFILE)
     context = query.context
     return Shopper(
         now_ms=query.now_ms,
@@ -170,6 +172,18 @@ def merge(features: Sequence[ShopperFeatures], query: ShopperQuery) -> Shopper:
         interest_stale=stale,
         bought_ms=bought,
     )
+
+
+def _events(features: Sequence[ShopperFeatures], query: ShopperQuery) -> list[ShopperEvent]:
+    """By time, each once."""
+    rows = [row.recent for row in features if row.recent]
+    if len(rows) == 1 and not query.recent_events:
+        return list(rows[0])
+    merged = {event.event_id: event for row in rows for event in row}
+    for event in query.recent_events:
+        if event.event_type in _SEQUENCE_TYPES:
+            merged.setdefault(event.event_id, event)
+    return sorted(merged.values(), key=attrgetter("time_ms"))
 
 
 def _is_stale(interest: LongInterest, features: Sequence[ShopperFeatures], dropped: Sequence[ShopperEvent]) -> bool:

@@ -118,11 +118,14 @@ class Gateway:
             self._limit, target_s=own.target_delay_ms / 1000, switching=lambda: self._releases.switching
         )
         self._triton = Triton(
-            settings.triton_address, settings.model_repository, call_timeout_s=own.model_budget_ms / 1000
+            settings.triton_address,
+            settings.model_repository,
+            call_timeout_s=own.model_budget_ms / 1000,
+            under_way=self._recommending,
         )
         index = CatalogueIndex()
         breakers = Breakers()
-        self._features = FeatureReader(settings, own.feature_budget_ms / 1000)
+        self._features = FeatureReader(settings, own.feature_budget_ms / 1000, self._recommending)
         self._catalogue = CatalogueFollower(self._engine, index, self._triton, self._threads)
         self._rules = PlacementRules(self._engine, index, self._threads)
         self._popular = PopularItems(self._engine, index, self._threads)
@@ -275,6 +278,9 @@ class Gateway:
         self._engine.dispose()
         self._probe_folder.cleanup()
         LOG.info("stopped")
+
+    def _recommending(self) -> int:
+        return self._admission.under_way
 
     def _live_release(self) -> int:
         return self._releases.current.number if self._releases.current else 0

@@ -13,7 +13,7 @@ from features.shopper import ShopperEvent, ShopperQuery
 from server.catalogue.catalogue_index import CatalogueIndex, Rows
 from server.deadline import Deadline
 from server.errors import ModelUnavailable
-from server.hydrate.fusion_request import FusionRequest, no_candidates
+from server.hydrate.fusion_request import NO_CANDIDATES, FusionRequest
 from server.infer.triton import FusionAnswer
 from server.queries import Change, Interest, Interests
 from server.releases.loaded_release import LoadedRelease
@@ -99,7 +99,7 @@ async def interests_of(shop: Shop, query: ShopperQuery, deadline: Deadline) -> I
     returning = None if release is None else return_chance(shopper, release)
     if release is not None and shopper.known:
         requests = [
-            FusionRequest(seen, release, index, allowed=b"\0", candidates=no_candidates())
+            FusionRequest(seen, release, index, allowed=b"\0", candidates=NO_CANDIDATES)
             for seen in (shopper, shopper.seen_by_model(long_term=True, recent=False))
         ]
         try:

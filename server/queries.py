@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 
 from features.catalogue import CatalogueItem
@@ -37,6 +37,9 @@ class ItemFilter:
     exclude_shown_today: bool = False
 
 
+NO_FILTER = ItemFilter()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caps:
     """How many items of one kind a page may have; 0 is no cap. Items without a category or a brand are not capped."""
@@ -47,6 +50,9 @@ class Caps:
     max_per_brand: int = 0
 
 
+NO_CAPS = Caps()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecommendQuery:
     """One call of Recommend."""
@@ -54,9 +60,9 @@ class RecommendQuery:
     shopper: ShopperQuery
     placement: str = ""
     page_size: int = DEFAULT_PAGE_SIZE
-    filter: ItemFilter = field(default_factory=ItemFilter)
+    filter: ItemFilter = NO_FILTER
     diversity: float = 0.0
-    caps: Caps = field(default_factory=Caps)
+    caps: Caps = NO_CAPS
     explain: bool = False
 
 

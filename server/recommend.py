@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from server.deadline import Deadline
 from server.errors import ModelUnavailable
 from server.hydrate.fusion_request import FusionRequest
 from server.infer.triton import FusionAnswer
-from server.queries import Caps, Reason, Recommendation, RecommendQuery, Strand
+from server.queries import NO_CAPS, NO_FILTER, Reason, Recommendation, RecommendQuery, Strand
 from server.releases.loaded_release import LoadedRelease
 from server.releases.shadow_queue import Copy
 from server.select.allowed_rows import allowed_rows
@@ -39,8 +39,6 @@ from server.stages import SELECT, Stage
 LOG = logging.getLogger(__name__)
 
 Floats = npt.NDArray[np.float32]
-
-NO_CAPS = Caps()
 
 
 async def recommend(shop: Shop, query: RecommendQuery, deadline: Deadline) -> Recommendation:
@@ -199,8 +197,8 @@ class _Page:
     ) -> Recommendation:
         shopper = self._shopper
         page = lay_out(ranked.rows.size, [position for position, _ in self._pins], self._query.page_size)
-        pinned = [is_pin for is_pin, _ in page]
-        shown = [self._pins[place][1] if is_pin else int(ranked.rows[place]) for is_pin, place in page]
+        rows, scores = ranked.rows.tolist(), ranked.scores.tolist()
+        shown = [self._pins[place][1] if is_pin else rows[place] for is_pin, place in page]
         item_ids = [self._shop.index.item_ids[row] for row in shown]
         explained = dict(enumerate(reasons))
         explored = None if ranked.explored is None else page.index((False, ranked.explored))
@@ -216,9 +214,9 @@ class _Page:
         )
         return Recommendation(
             item_ids=item_ids,
-            scores=[0.0 if is_pin else float(ranked.scores[place]) for is_pin, place in page],
+            scores=[0.0 if is_pin else scores[place] for is_pin, place in page],
             reasons=[None if is_pin else explained.get(place) for is_pin, place in page],
-            pinned=pinned,
+            pinned=[is_pin for is_pin, _ in page],
             explored=explored,
             tier=tier,
             release=answer.release,
@@ -241,7 +239,7 @@ class _Page:
 
 def _options(query: RecommendQuery) -> dict[str, Any]:
     """What the request asked for beyond shopper and placement, fields that were not set left out."""
-    named = ((field.name, getattr(query.filter, field.name)) for field in fields(query.filter))
-    chosen = {name: value for name, value in named if value not in (None, False, ())}
-    caps = {name: value for name, value in asdict(query.caps).items() if value}
+    filters = {} if query.filter == NO_FILTER else asdict(query.filter)
+    chosen = {name: value for name, value in filters.items() if value not in (None, False, ())}
+    caps = {} if query.caps == NO_CAPS else {name: value for name, value in asdict(query.caps).items() if value}
     return {"filter": chosen, "page_size": query.page_size, "diversity": query.diversity, **caps}

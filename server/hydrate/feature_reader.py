@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from features.schema import RECENT_VIEW, interest_view
@@ -30,13 +30,14 @@ SHARE = 0.5
 class FeatureReader:
     """Reads the online store; one object a process."""
 
-    def __init__(self, settings: Settings, budget_s: float) -> None:
+    def __init__(self, settings: Settings, budget_s: float, under_way: Callable[[], int] = lambda: 0) -> None:
+        """`under_way`: as in `Coalescer`."""
         self._online = OnlineFeatures(settings, give_up_s=2 * budget_s)
         self._budget_s = budget_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="feast-reads")
         self._registry_thread = ThreadPoolExecutor(1, thread_name_prefix="feast-registry")
         self._pipe: Coalescer[Request, list[ShopperFeatures]] = Coalescer(
-            self._read, line="features", max_batch=MAX_SHOPPERS // 2
+            self._read, line="features", max_batch=MAX_SHOPPERS // 2, under_way=under_way
         )
         self._breaker = Breaker("feature-store")
         self.opened = asyncio.Event()

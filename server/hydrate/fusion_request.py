@@ -106,6 +106,5 @@ def candidates_of(rows: Rows, release: LoadedRelease) -> npt.NDArray[np.int32]:
     return asked
 
 
-def no_candidates() -> npt.NDArray[np.int32]:
-    """The tensor `candidates` where nothing is to be scored."""
-    return np.full(1, PADDING, np.int32)
+NO_CANDIDATES: npt.NDArray[np.int32] = np.full(1, PADDING, np.int32)
+"""The tensor `candidates` where nothing is to be scored."""

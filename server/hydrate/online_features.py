@@ -20,7 +20,7 @@ from feast.protos.feast.types.Value_pb2 import Value
 from features.online_values import read_values
 from features.schema import PROFILE_VIEW, PURCHASES_VIEW, RECENT_VIEW, interest_view
 from features.settings import Settings
-from features.shopper import LongInterest, Profile, Purchase, ShopperEvent, ShopperFeatures
+from features.shopper import NO_PROFILE, LongInterest, Profile, Purchase, ShopperEvent, ShopperFeatures
 from features.store import give_up_soon, open_store
 
 MAX_SHOPPERS = 256
@@ -30,7 +30,6 @@ RECENT = ("event_ids", "item_ids", "event_types", "event_times_ms")
 PURCHASES = ("item_ids", "counts", "first_times_ms", "last_times_ms", "basket_count")
 PROFILE = ("age", "gender", "country")
 INTEREST = ("vector", "encoded_through_ms")
-UNKNOWN = Profile()
 BASE = ((RECENT_VIEW, RECENT), (PURCHASES_VIEW, PURCHASES), (PROFILE_VIEW, PROFILE))
 
 Row = Sequence[bytes | None]
@@ -116,31 +115,29 @@ def _features(recent: Row, purchases: Row, profile: Row, interest: Row) -> Shopp
     event_ids, event_items, event_types, event_times = recent
     item_ids, counts, first_times, last_times, basket_count = purchases
     vector, encoded_through_ms = interest
+    events = zip(_texts(event_ids), _texts(event_items), _ints(event_types), _longs(event_times), strict=False)
+    bought = zip(_texts(item_ids), _ints(counts), _longs(first_times), _longs(last_times), strict=False)
     return ShopperFeatures(
-        recent=tuple(map(ShopperEvent, _texts(event_ids), _texts(event_items), _ints(event_types), _longs(event_times)))
-        if event_ids
-        else (),
-        purchases=tuple(map(Purchase, _texts(item_ids), _ints(counts), _longs(first_times), _longs(last_times)))
-        if item_ids
-        else (),
+        recent=tuple(map(ShopperEvent._make, events)),
+        purchases=tuple(map(Purchase._make, bought)),
         basket_count=int(_scalar(basket_count) or 0),
-        profile=Profile(*map(_scalar, profile)) if any(profile) else UNKNOWN,
+        profile=Profile(*map(_scalar, profile)) if any(profile) else NO_PROFILE,
         interest=LongInterest(np.array(numbers, np.float32), int(_scalar(encoded_through_ms) or 0))
-        if vector and len(numbers := Value.FromString(vector).float_list_val.val)
+        if vector and len(numbers := Value.FromString(vector).float_list_val.val[:])
         else None,
     )
 
 
 def _texts(value: bytes | None) -> Sequence[str]:
-    return Value.FromString(value or b"").string_list_val.val
+    return Value.FromString(value).string_list_val.val[:] if value else ()
 
 
 def _ints(value: bytes | None) -> Sequence[int]:
-    return Value.FromString(value or b"").int32_list_val.val
+    return Value.FromString(value).int32_list_val.val[:] if value else ()
 
 
 def _longs(value: bytes | None) -> Sequence[int]:
-    return Value.FromString(value or b"").int64_list_val.val
+    return Value.FromString(value).int64_list_val.val[:] if value else ()
 
 
 def _scalar(value: bytes | None) -> Any:

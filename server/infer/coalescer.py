@@ -1,4 +1,8 @@
-"""Requests that arrive while a call is under way go together in the next one; an idle pipe makes nobody wait."""
+"""Requests that arrive while a call is under way go together in the next one; an idle pipe makes nobody wait.
+
+A call of sixteen costs little more than a call of one. So where others are being worked on that may come here too, a
+free pipe waits for them, at most as long as its calls take: who is alone never waits.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,13 @@ from opentelemetry.trace import Span
 from server.metrics import BATCH_SECONDS, BATCH_SIZE, WAIT_SECONDS
 from server.tracing import batch_span, current_span
 
+MOST_PATIENCE_S = 0.01
+LEAST_PATIENCE_S = 0.001
+"""The event loop's timers know no less."""
+HURRY_S = 4 * MOST_PATIENCE_S
+"""Who has less time than this does not wait for others."""
+SMOOTHING = 0.1
+
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
 
@@ -25,6 +36,7 @@ class Coalescer(Generic[Request, Answer]):
         line: its name in the metrics.
         max_batch: requests in one call.
         in_flight: calls under way at once.
+        under_way: how many requests are being worked on, here and elsewhere; 0 where nobody is waited for.
     """
 
     def __init__(
@@ -34,11 +46,15 @@ class Coalescer(Generic[Request, Answer]):
         line: str,
         max_batch: int,
         in_flight: int = 1,
+        under_way: Callable[[], int] = lambda: 0,
     ) -> None:
         self._run = run
         self._max_batch = max_batch
         self._free = in_flight
         self._line = line
+        self._under_way = under_way
+        self._usual_s = 0.0
+        self._patience: asyncio.TimerHandle | None = None
         self._waiting: OrderedDict[asyncio.Future[Answer], tuple[Request, float, Span | None]] = OrderedDict()
         self._calls: set[asyncio.Task[None]] = set()
         self._wait_seconds = WAIT_SECONDS.labels(line)
@@ -54,6 +70,8 @@ class Coalescer(Generic[Request, Answer]):
         if timeout_s <= 0:
             raise asyncio.TimeoutError
         answer = self.send(request)
+        if timeout_s < HURRY_S:
+            self._send()
         expiry = asyncio.get_running_loop().call_later(timeout_s, _expire, answer)  # wait_for costs a task
         try:
             return await answer
@@ -79,6 +97,22 @@ class Coalescer(Generic[Request, Answer]):
         self._waiting.pop(answer, None)
 
     def _start(self) -> None:
+        """Begins a call, or waits for those who may come."""
+        here = len(self._waiting)
+        if not here or not self._free:
+            return
+        if here < self._max_batch and here < self._under_way():
+            patience_s = min(self._usual_s, MOST_PATIENCE_S)
+            if patience_s >= LEAST_PATIENCE_S:
+                if self._patience is None:
+                    self._patience = asyncio.get_running_loop().call_later(patience_s, self._send)
+                return
+        self._send()
+
+    def _send(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
         while self._free and self._waiting:
             now_s = time.perf_counter()
             batch: list[tuple[Request, asyncio.Future[Answer]]] = []
@@ -113,7 +147,9 @@ class Coalescer(Generic[Request, Answer]):
                     future.set_exception(error)
             return
         finally:
-            self._batch_seconds.observe(time.perf_counter() - began_s)
+            took_s = time.perf_counter() - began_s
+            self._batch_seconds.observe(took_s)
+            self._usual_s += SMOOTHING * (took_s - self._usual_s)
             self._free += 1
             self._start()
         for number, ((_, future), answer) in enumerate(zip(batch, answers, strict=True)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -59,7 +59,10 @@ class FusionAnswer:
 class Triton:
     """One channel to one Triton."""
 
-    def __init__(self, address: str, model_repository: Path, *, call_timeout_s: float) -> None:
+    def __init__(
+        self, address: str, model_repository: Path, *, call_timeout_s: float, under_way: Callable[[], int] = lambda: 0
+    ) -> None:
+        """`under_way`: as in `Coalescer`."""
         options = [
             ("grpc.max_send_message_length", -1),
             ("grpc.max_receive_message_length", -1),
@@ -71,6 +74,7 @@ class Triton:
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._repository = model_repository
         self._call_timeout_s = call_timeout_s
+        self._under_way = under_way
         self._pipes: dict[tuple[int, int, int], Coalescer[FusionRequest, FusionAnswer]] = {}
         self._max_batch = MAX_BATCH
 
@@ -116,7 +120,9 @@ class Triton:
         if pipe is None:
             if len(self._pipes) > 64:  # shapes of releases that are gone
                 self._pipes.clear()
-            pipe = self._pipes[key] = Coalescer(self.fuse_batch, line="model", max_batch=self._max_batch)
+            pipe = self._pipes[key] = Coalescer(
+                self.fuse_batch, line="model", max_batch=self._max_batch, under_way=self._under_way
+            )
         return pipe
 
     async def fuse_batch(self, requests: Sequence[FusionRequest]) -> list[FusionAnswer]:

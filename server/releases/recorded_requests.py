@@ -22,7 +22,7 @@ from server.catalogue.catalogue_index import CatalogueIndex
 from server.deadline import Deadline
 from server.errors import FeaturesUnavailable
 from server.hydrate.feature_reader import FeatureReader
-from server.hydrate.fusion_request import FusionRequest, candidates_of, no_candidates
+from server.hydrate.fusion_request import NO_CANDIDATES, FusionRequest, candidates_of
 from server.releases.loaded_release import LoadedRelease
 
 LOG = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class RecordedRequests:
             release,
             self._index,
             allowed=b"\0" if ranked else _every_item(release),
-            candidates=candidates_of(self._index.rows(ranked), release) if ranked else no_candidates(),
+            candidates=candidates_of(self._index.rows(ranked), release) if ranked else NO_CANDIDATES,
         )
 
 

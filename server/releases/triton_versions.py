@@ -12,7 +12,7 @@ from features.schema import CONTENT_TOKENS, FUSION_MODEL, ITEM_TOWER_MODEL
 from features.shopper import ShopperQuery, merge
 from server.catalogue.catalogue_index import CatalogueIndex
 from server.errors import ModelUnavailable
-from server.hydrate.fusion_request import FusionRequest, no_candidates
+from server.hydrate.fusion_request import NO_CANDIDATES, FusionRequest
 from server.infer.triton import Triton
 from server.releases.election import Election
 from server.releases.loaded_release import LoadedRelease
@@ -84,7 +84,7 @@ class TritonVersions:
             ModelUnavailable: one failed.
         """
         nobody = merge([], ShopperQuery(user_id="", session_id="", now_ms=time.time_ns() // 1_000_000))
-        request = FusionRequest(nobody, release, self._index, allowed=b"\0", candidates=no_candidates())
+        request = FusionRequest(nobody, release, self._index, allowed=b"\0", candidates=NO_CANDIDATES)
         for batch in batches:
             await self._triton.fuse_batch([request] * batch)
             await self._triton.item_vectors(release.number, np.zeros((batch, CONTENT_TOKENS), np.int32))

@@ -13,12 +13,14 @@ import numpy as np
 
 from features.shopper import Shopper
 from server.catalogue.catalogue_index import CatalogueIndex, Mask, Rows
-from server.hydrate.fusion_request import FusionRequest, no_candidates
+from server.hydrate.fusion_request import NO_CANDIDATES, FusionRequest
 from server.infer.triton import FusionAnswer
 from server.releases.loaded_release import LoadedRelease
 from server.select.filter_masks import SharedMask
 from server.select.filters import without
 from server.select.selection import Floats, best_rows, in_one_order, more_is_known
+
+NOTHING: Rows = np.zeros(0, np.int32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class AllowedRows:
     def requests(self, shopper: Shopper, release: LoadedRelease, index: CatalogueIndex) -> list[FusionRequest]:
         """One for each part, all of one shape."""
         return [
-            FusionRequest(shopper, release, index, allowed=bits, candidates=no_candidates())
+            FusionRequest(shopper, release, index, allowed=bits, candidates=NO_CANDIDATES)
             for bits in self.bits(release)
         ]
 
@@ -56,8 +58,10 @@ class AllowedRows:
         rows, scores, boosts = in_one_order(
             [(part.boost, *best_rows(answer, release, without(part.mask, self.left_out))) for part, answer in parts]
         )
+        if len(parts) == 1:
+            return rows, scores, boosts
         least = max((float(a.top_scores[-1]) + part.boost for part, a in parts if more_is_known(a)), default=-np.inf)
-        count = int((scores + boosts >= np.float32(least)).sum()) if len(parts) > 1 else rows.size
+        count = int((scores + boosts >= np.float32(least)).sum())
         return rows[:count], scores[:count], boosts[:count]
 
     def but(self, rows: Rows) -> AllowedRows:
@@ -84,4 +88,4 @@ class AllowedRows:
 
 def allowed_rows(shared: SharedMask, left_out: Sequence[tuple[str, Rows]]) -> AllowedRows:
     """Of a shared mask and what single fields leave out."""
-    return AllowedRows(shared, np.concatenate([np.zeros(0, np.int32), *(rows for _, rows in left_out)]))
+    return AllowedRows(shared, np.concatenate([rows for _, rows in left_out]) if left_out else NOTHING)

@@ -67,6 +67,8 @@ def excluded(
 
 def without(mask: Mask, rows: Rows) -> Mask:
     """The mask without some rows; itself where there are none."""
+    if not rows.size:  # the usual case: three passes of numpy less
+        return mask
     rows = rows[(rows >= 0) & (rows < mask.size)]
     if not rows.size:
         return mask

@@ -20,10 +20,11 @@ def best_rows(answer: FusionAnswer, release: LoadedRelease, mask: Mask) -> tuple
     Where the model knows more items than it returned, the list ends with the last that it did.
     Rows that came into the catalogue after the mask was made are not allowed.
     """
-    items = answer.top_items[answer.top_items >= 0]
-    rows, scores = release.rows[items], answer.top_scores[answer.top_items >= 0]
+    known = int((answer.top_items >= 0).sum())  # padding comes last
+    rows, scores = release.rows[answer.top_items[:known]], answer.top_scores[:known]
     keep = mask[rows]
-    rows, scores = rows[keep], scores[keep]
+    if not keep.all():
+        rows, scores = rows[keep], scores[keep]
     new = release.new
     if new.rows.size:
         shown = new.rows < mask.size
@@ -43,12 +44,13 @@ def in_one_order(parts: Sequence[tuple[float, Rows, Floats]]) -> tuple[Rows, Flo
 
     Whoever is among the best k of all is among the best k of its part, so the best k of each are enough.
     """
+    if len(parts) == 1:
+        boost, rows, scores = parts[0]
+        return rows, scores, np.full(rows.size, boost, np.float32)
     rows, scores = (np.concatenate([part[place] for part in parts]) for place in (1, 2))
     boosts = np.concatenate([np.full(part[1].size, part[0], np.float32) for part in parts])
-    if len(parts) > 1:
-        order = np.argsort(-(scores + boosts), kind="stable")
-        rows, scores, boosts = rows[order], scores[order], boosts[order]
-    return rows, scores, boosts
+    order = np.argsort(-(scores + boosts), kind="stable")
+    return rows[order], scores[order], boosts[order]
 
 
 def last_score(scores: Floats, answer: FusionAnswer, release: LoadedRelease) -> float:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 import logging
 import math
+import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, Protocol, TypeVar
-from uuid import uuid4
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -160,7 +160,7 @@ def _request_id(context: Context) -> str:
     for key, value in context.invocation_metadata() or ():
         if key == "x-request-id" and isinstance(value, str):
             return value[:MAX_REQUEST_ID_CHARS]
-    return uuid4().hex[:16]
+    return os.urandom(8).hex()
 
 
 def _status(error: GatewayError) -> status_pb2.Status:

@@ -41,11 +41,11 @@ class RecommendationService(recommendation_pb2_grpc.RecommendationServiceService
             fields = Fields()
             query = RecommendQuery(
                 shopper=shopper_query(
-                    fields, request.user_id, request.session_id, request.recent_events, request.context
+                    fields, request.user_id, request.session_id, request.recent_events, _context(request)
                 ),
                 placement=fields.text("placement", request.placement, MAX_NAME_CHARS),
                 page_size=page_size(fields, request.page_size),
-                filter=item_filter(fields.within("filter"), request.filter),
+                filter=item_filter(fields, request),
                 diversity=fields.number("diversity", request.diversity, 0.0, 1.0),
                 caps=caps(fields, request),
                 explain=request.explain,
@@ -61,7 +61,7 @@ class RecommendationService(recommendation_pb2_grpc.RecommendationServiceService
     async def Rank(self, request: pb.RankRequest, deadline: Deadline) -> pb.RankResponse:
         """Scores for the given items."""
         fields = Fields()
-        asked = shopper_query(fields, request.user_id, request.session_id, request.recent_events, request.context)
+        asked = shopper_query(fields, request.user_id, request.session_id, request.recent_events, _context(request))
         items: list[CatalogueItem] = []
         if fields.count("items", request.items, MAX_CONTENT_ITEMS):
             items = [catalogue_item(fields.within(f"items[{at}]"), item) for at, item in enumerate(request.items)]
@@ -99,7 +99,7 @@ class RecommendationService(recommendation_pb2_grpc.RecommendationServiceService
         fields = Fields()
         fields.text("item_id", request.item_id, required=True)
         size = page_size(fields, request.page_size)
-        kept = item_filter(fields.within("filter"), request.filter)
+        kept = item_filter(fields, request)
         if kept.exclude_purchased:
             fields.refuse("filter.exclude_purchased", "is not allowed here: SimilarItems knows no shopper")
         if kept.exclude_shown_today:
@@ -136,12 +136,12 @@ class RecommendationService(recommendation_pb2_grpc.RecommendationServiceService
         )
 
 
+def _context(request: pb.RecommendRequest | pb.RankRequest) -> pb.Context | None:
+    return request.context if request.HasField("context") else None
+
+
 def _response(answer: Recommendation) -> pb.RecommendResponse:
     response = pb.RecommendResponse(
-        results=[
-            pb.RecommendResponse.Result(item_id=item_id, score=score, pinned=pinned)
-            for item_id, score, pinned in zip(answer.item_ids, answer.scores, answer.pinned, strict=True)
-        ],
         attribution_token=answer.attribution_token,
         release=answer.release,
         tier=f"TIER_{answer.tier.name}",
@@ -153,9 +153,9 @@ def _response(answer: Recommendation) -> pb.RecommendResponse:
         ],
         long_term_stale=answer.long_term_stale,
     )
-    if answer.explored is not None:
-        response.results[answer.explored].explored = True
-    for result, reason in zip(response.results, answer.reasons, strict=True):
+    results = zip(answer.item_ids, answer.scores, answer.pinned, answer.reasons, strict=True)
+    for place, (item_id, score, pinned, reason) in enumerate(results):
+        result = response.results.add(item_id=item_id, score=score, pinned=pinned, explored=place == answer.explored)
         if reason is not None:
             result.reason.CopyFrom(
                 pb.RecommendResponse.Reason(strand=f"STRAND_{reason.strand.name}", because_item_ids=reason.because)

@@ -18,8 +18,8 @@ from features.schema import (
     RECENT_EVENTS,
     EventType,
 )
-from features.shopper import Context, ShopperEvent, ShopperQuery
-from server.queries import Caps, ItemFilter
+from features.shopper import NO_CONTEXT, Context, ShopperEvent, ShopperQuery
+from server.queries import NO_FILTER, Caps, ItemFilter
 from server.services.fields import Fields
 
 MAX_PRICE = 1_000_000_000.0
@@ -56,7 +56,7 @@ def shopper_query(
         user_id=user_id,
         session_id=session_id,
         now_ms=moment_ms,
-        context=_context(fields.within("context"), context) if context is not None else Context(),
+        context=NO_CONTEXT if context is None else _context(fields.within("context"), context),
         recent_events=tuple(events),
     )
 
@@ -112,8 +112,13 @@ def caps(fields: Fields, message: recommendation_pb2.RecommendRequest) -> Caps:
     )
 
 
-def item_filter(fields: Fields, message: recommendation_pb2.Filter) -> ItemFilter:
-    """What may be shown."""
+def item_filter(
+    fields: Fields, request: recommendation_pb2.RecommendRequest | recommendation_pb2.SimilarItemsRequest
+) -> ItemFilter:
+    """What may be shown, by a request's field `filter`."""
+    if not request.HasField("filter"):
+        return NO_FILTER
+    fields, message = fields.within("filter"), request.filter
     least, most = price_range(fields, message)
     for kind in ("categories", "brands"):
         kept = {value.strip("/") for value in getattr(message, f"keep_{kind}")}

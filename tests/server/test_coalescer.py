@@ -44,6 +44,57 @@ async def test_an_idle_pipe_makes_nobody_wait_and_a_busy_one_gathers() -> None:
     assert pipe.batches == [[0], [1, 2, 3], [4, 5]]
 
 
+async def taught(pipe: Pipe, under_way: list[int], usual_s: float = 0.5) -> Coalescer[int, int]:
+    """A free pipe that waits for others, whose calls have taken so long so far."""
+    coalescer = Coalescer(pipe.run, line="test", max_batch=3, under_way=lambda: under_way[0])
+    first = asyncio.ensure_future(coalescer.submit(0, 5))
+    await until(pipe, 1)
+    asyncio.get_running_loop().call_later(usual_s, pipe.gate.set)
+    await first
+    pipe.batches.clear()
+    return coalescer
+
+
+async def test_a_free_pipe_waits_until_all_who_are_under_way_are_here() -> None:
+    pipe, under_way = Pipe(), [1]
+    coalescer = await taught(pipe, under_way)
+    under_way[0] = 2
+    first = asyncio.ensure_future(coalescer.submit(1, 5))
+    await asyncio.sleep(0)
+    assert pipe.batches == []
+    assert await asyncio.gather(first, coalescer.submit(2, 5)) == [2, 4]
+    assert pipe.batches == [[1, 2]]
+
+
+async def test_nobody_waits_long_for_one_who_does_not_come() -> None:
+    pipe, under_way = Pipe(), [1]
+    coalescer = await taught(pipe, under_way)
+    under_way[0] = 2
+    assert await coalescer.submit(1, 5) == 2
+    assert pipe.batches == [[1]]
+
+
+async def test_who_is_in_a_hurry_waits_for_nobody() -> None:
+    pipe, under_way = Pipe(), [1]
+    coalescer = await taught(pipe, under_way)
+    under_way[0] = 2
+    hurried = asyncio.ensure_future(coalescer.submit(1, 0.03))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert pipe.batches == [[1]]
+    await asyncio.gather(hurried, return_exceptions=True)  # a busy machine may be too slow for it
+
+
+async def test_who_is_alone_does_not_wait() -> None:
+    pipe, under_way = Pipe(), [1]
+    coalescer = await taught(pipe, under_way)
+    only = asyncio.ensure_future(coalescer.submit(1, 5))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert pipe.batches == [[1]]
+    assert await only == 2
+
+
 async def test_several_calls_may_be_in_flight() -> None:
     pipe = Pipe()
     coalescer = Coalescer(pipe.run, line="test", max_batch=3, in_flight=2)

@@ -21,7 +21,7 @@ from features.schema import FUSION_MODEL, MODULE_FILE
 from features.settings import Settings
 from features.shopper import Shopper, ShopperQuery, merge
 from server.catalogue.catalogue_index import CatalogueIndex
-from server.hydrate.fusion_request import FusionRequest, no_candidates, stacked_inputs
+from server.hydrate.fusion_request import NO_CANDIDATES, FusionRequest, stacked_inputs
 from server.hydrate.online_features import OnlineFeatures
 from server.infer.triton import FusionAnswer
 from server.releases.loaded_release import LoadedRelease, catalogue_rows
@@ -82,8 +82,7 @@ class Recommender:
         """A page for each shopper, by one call of the model."""
         release, index = self._release, self._index
         requests = [
-            FusionRequest(shopper, release, index, allowed=EVERY_ITEM, candidates=no_candidates())
-            for shopper in shoppers
+            FusionRequest(shopper, release, index, allowed=EVERY_ITEM, candidates=NO_CANDIDATES) for shopper in shoppers
         ]
         with torch.inference_mode():
             outputs = self._module(*map(torch.from_numpy, stacked_inputs(requests)))
