@@ -66,16 +66,16 @@ class TritonVersions:
             await self._hold_all(wanted)
 
     async def renew(self, number: int, *, beside: Iterable[int]) -> None:
-        """Loads a release anew that is said to be ready and does not answer; what Triton holds beside it goes on.
+        """Loads a release anew that does not answer; what Triton holds beside it goes on, what it lost comes back too.
 
         Raises:
             ModelUnavailable: Triton refuses.
         """
         if self.drives:
             LOG.warning("release=%d is held and does not answer, loading it anew", number)
-            others = [other for other in set(beside) - {number} if await self.serves(other)]
-            await self._hold_all(others)  # a load does nothing for a version that is there
-            await self._hold_all({number, *others})
+            others = set(beside) - {number}
+            await self._hold_all([other for other in others if await self.serves(other)])
+            await self._hold_all({number, *others})  # a load does nothing for a version that is there
 
     async def probe(self, release: LoadedRelease, batches: Iterable[int]) -> None:
         """Real inferences at each batch size, both models.
