@@ -248,11 +248,11 @@ def _groups(
 
 
 def _coming(known: Known, shoppers: Longs, ends: Longs, learn: npt.NDArray[np.bool_]) -> Tensor:
-    """Items of the next `COMING` events, (B, C), -1 for those that are not learned from."""
+    """Items of the next events, (B, up to `COMING`), -1 for those that are not learned from."""
     left = known.log.starts[shoppers + 1] - ends
-    rows = ends[:, None] + np.arange(min(COMING, int(left.max(initial=0))))
-    there = rows < known.log.starts[shoppers + 1][:, None]
-    rows = np.where(there, rows, 0)
+    ahead = np.arange(min(COMING, int(left.max(initial=0))))
+    there = ahead < left[:, None]
+    rows = np.where(there, ends[:, None] + ahead, 0)
     return long_tensor(np.where(there & learn[known.source[rows]], known.log.items[rows], -1))
 
 
