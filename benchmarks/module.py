@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import sys
 import time
+import timeit
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,7 +41,7 @@ ITEMS = (10_000, 100_000, 1_000_000)
 BATCHES = (1, 16, 64, 512, 4_096)
 SEED_ITEMS = 1_000
 """Of the release whose table is blown up."""
-LEAST_S, LEAST_RUNS = 0.3, 5
+ROUNDS = 3
 COPIED_BYTES = 64 << 20
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 console = Console(highlight=False)
@@ -172,24 +173,22 @@ def copy_bytes_per_s(place: torch.device) -> float:
 
 
 def quickest_s(run: Callable[[], object], place: torch.device) -> float:
-    """Seconds of the quickest run, after the two in which TorchScript compiles.
+    """Seconds of a run in the quickest round, after the two runs in which TorchScript compiles.
 
     One thread of a processor is timed by the time that it has the processor: what else the machine does only adds.
+    That clock ticks as coarsely as ten milliseconds on some machines, so a round is as many runs as take 0.2 s.
     """
-    clock = time.thread_time if place.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
 
-    def once() -> float:
-        began_s = clock()
+    def once() -> None:
         run()
         if place.type == "cuda":
             torch.cuda.synchronize()
-        return clock() - began_s
 
     once(), once()
-    taken: list[float] = []
-    while len(taken) < LEAST_RUNS or sum(taken) < LEAST_S:
-        taken.append(once())
-    return min(taken)
+    one_thread = place.type == "cpu" and torch.get_num_threads() == 1
+    timer = timeit.Timer(once, timer=time.thread_time if one_thread else time.perf_counter)
+    runs, seconds = timer.autorange()
+    return min(seconds, *timer.repeat(ROUNDS - 1, runs)) / runs
 
 
 def show(speeds: list[Speed], name: str, copied: float) -> None:
