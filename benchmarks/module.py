@@ -184,7 +184,8 @@ def quickest_s(run: Callable[[], object], place: torch.device) -> float:
         if place.type == "cuda":
             torch.cuda.synchronize()
 
-    once(), once()
+    once()
+    once()
     one_thread = place.type == "cpu" and torch.get_num_threads() == 1
     timer = timeit.Timer(once, timer=time.thread_time if one_thread else time.perf_counter)
     runs, seconds = timer.autorange()
