@@ -65,6 +65,9 @@ _SHOPPERS_A_QUERY = 500
 _SHOPPER, _SESSION = (list(INSERTED).index(name) for name in ("shopper", "session_id"))
 _TYPES = ", ".join(str(int(kind)) for kind in SEQUENCE_TYPES)
 # Both walk the index events_by_shopper backwards and stop at the limit, however many events a shopper has.
+_LAST_POSITION = select(func.max(Event.position))
+"""Made once: a worker asks forty times a second."""
+
 _RECENT_SQLITE = f"""
 SELECT s.value, e.event_id, e.item_id, e.event_type, e.event_time_ms, e.position
 FROM json_each(:shoppers) AS s CROSS JOIN events AS e ON e.position IN (
@@ -179,7 +182,7 @@ class EventLog:
     def last_position(self) -> int:
         """The position of the newest event, 0 in an empty log."""
         with self._engine.connect() as connection:
-            return connection.scalar(select(func.max(Event.position))) or 0
+            return connection.scalar(_LAST_POSITION) or 0
 
     def recent_of(self, shoppers: Sequence[str], limit: int) -> pl.DataFrame:
         """The newest `limit` events of `SEQUENCE_TYPES` of each shopper; columns `RECENT_COLUMNS`.

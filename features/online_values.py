@@ -38,11 +38,16 @@ def read_values(store: FeatureStore, wanted: Wanted, shoppers: Sequence[str]) ->
         hashes = online._generate_redis_keys_for_entities(store.config, keys)
         found: Any = online._read_hash_fields(store.config, [(key, fields) for key in hashes])
         return list(found)
-    encoded = [serialize_entity_key(_entity(shopper), ENTITY_KEY_VERSION) for shopper in shoppers]
+    encoded = [entity_key(shopper) for shopper in shoppers]
     statement = _statement(store.config.project, wanted, len(encoded))
     # One row a shopper: sqlite3 lets go of the interpreter at each row, and gets it back when the others let it.
     rows: list[Sequence[bytes | None]] = online._get_conn(store.config).execute(statement, encoded).fetchall()
     return rows
+
+
+def entity_key(shopper: str) -> bytes:
+    """A shopper's key as the SQLite store has it."""
+    return serialize_entity_key(_entity(shopper), ENTITY_KEY_VERSION)
 
 
 def _statement(project: str, wanted: Wanted, shoppers: int) -> str:

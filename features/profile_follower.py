@@ -6,7 +6,7 @@ import time
 from typing import Any, Final
 
 import polars as pl
-from sqlalchemy import Engine, tuple_
+from sqlalchemy import Engine, bindparam, select, tuple_
 
 from features import store
 from features.counters import advance_counter, read_counter
@@ -18,6 +18,12 @@ from features.shares import DividedShares, SoleShares
 BATCH_USERS: Final = 1_000
 USERS_OVERLAP_MS: Final = 10_000
 """A profile may become visible this much later than the time it carries (a slow commit, another machine's clock)."""
+
+_ANY_AFTER: Final = (
+    select(User.user_id)
+    .where(tuple_(User.updated_time_ms, User.user_id) > tuple_(bindparam("time_ms"), bindparam("user_id")))
+    .limit(1)
+)
 
 
 class ProfileFollower:
@@ -35,6 +41,8 @@ class ProfileFollower:
 
     def follow(self) -> int:
         """Writes the profiles among the next `BATCH_USERS` changes; returns how many it wrote."""
+        if self._settled and not self._any():
+            return 0
         time_ms, user_id = self._after
         condition = tuple_(User.updated_time_ms, User.user_id) > tuple_(time_ms, user_id)
         with self._shares.writing():
@@ -59,9 +67,19 @@ class ProfileFollower:
             advance_counter(self._engine, USERS_COUNTER, self._through_ms)
             self._saved_ms = self._through_ms
 
+    @property
+    def _settled(self) -> bool:
+        """Whether the overlap was read so late that nothing can still turn up in it."""
+        return self._overlap_read_ms - self._through_ms >= USERS_OVERLAP_MS
+
+    def _any(self) -> bool:
+        time_ms, user_id = self._after
+        with self._engine.connect() as connection:
+            return connection.scalar(_ANY_AFTER, {"time_ms": time_ms, "user_id": user_id}) is not None
+
     def _end(self, users: pl.DataFrame) -> None:
-        """Goes back over the overlap, until one reading began so late that nothing can still turn up in it."""
-        if self._overlap_read_ms - self._through_ms < USERS_OVERLAP_MS:
+        """Goes back over the overlap until that is settled."""
+        if not self._settled:
             self._overlap_read_ms = int(time.time() * 1000)
             since_ms = self._through_ms - USERS_OVERLAP_MS
             self._after = (since_ms, "")

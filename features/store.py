@@ -82,6 +82,25 @@ def open_store(settings: Settings) -> FeatureStore:
     return store
 
 
+def online_file(settings: Settings) -> int | None:
+    """The inode of the online store's file, None where it has none (Redis).
+
+    Who holds a file open goes on reading and writing it when another has taken its place: compare, and open again.
+
+    Raises:
+        StoreError: the file is gone.
+    """
+    if settings.online_store != "sqlite":
+        return None
+    path = settings.home / "online.db"
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        raise StoreError(
+            f"{path} is gone; put it back, or fill another: `python -m features build`, then `… materialize`"
+        ) from None
+
+
 @contextmanager
 def opened(settings: Settings) -> Iterator[FeatureStore]:
     """`open_store`, closed at the end."""

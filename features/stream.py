@@ -25,6 +25,7 @@ from features.profile_follower import ProfileFollower
 from features.settings import Settings
 from features.shares import join
 from features.shopper_rows import RowsToWrite
+from features.stream_positions import stream_position
 
 POLL_S: Final = 0.005
 IDLE_POLL_S: Final = 0.025
@@ -114,15 +115,19 @@ class Worker:
 
         Raises:
             LockTaken: the shop has one worker at a time, and another is it.
+            StoreError: the online store's file is gone, and with it the rows of what is done.
         """
         self._settings = settings
         self._shares = join(settings)
         try:
-            store.apply(settings)
             # A statement is a transaction, and no round trip asks or ends anything: half of a pass was waiting.
             engine = open_database(settings.log_url, pre_ping=False)
             self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+            if stream_position(self._engine):
+                store.online_file(settings)
+            store.apply(settings)
             self._store = store.open_store(settings)
+            self._file = store.online_file(settings)
         except BaseException:
             self._shares.close()
             raise
@@ -159,6 +164,8 @@ class Worker:
                 self.share()
                 shared_s = now_s
             if now_s - beat_s >= HEARTBEAT_S:
+                if store.online_file(self._settings) != self._file:
+                    raise store.StoreError("the online store is another file now")
                 self.write_heartbeat()
                 beat_s = now_s
             if now_s - began_s >= SETTLED_S:

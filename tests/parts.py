@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -45,6 +46,24 @@ class Part:
         """It hangs no longer."""
         self.process.send_signal(signal.SIGCONT)
 
+    @contextmanager
+    def slowed(self, held_s: float, between_s: float) -> Iterator[None]:
+        """It and all below it are held for so long, again and again, and go on for so long in between."""
+        end = threading.Event()
+
+        def pulse() -> None:
+            while not end.wait(between_s):
+                with held(self.family()):
+                    end.wait(held_s)
+
+        pulsing = threading.Thread(target=pulse)
+        pulsing.start()
+        try:
+            yield
+        finally:
+            end.set()
+            pulsing.join()
+
     def family(self) -> list[psutil.Process]:
         """It and all below it."""
         with suppress(psutil.NoSuchProcess):
@@ -55,6 +74,20 @@ class Part:
     def stubs(self) -> list[psutil.Process]:
         """The processes that run Triton's models, where it is Triton."""
         return [child for child in self.family()[1:] if STUB in child.name() or STUB[:15] in child.name()]
+
+
+@contextmanager
+def held(processes: Sequence[psutil.Process]) -> Iterator[None]:
+    """They hang; those that end meanwhile do not matter."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.suspend()
+    try:
+        yield
+    finally:
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
 
 
 @contextmanager

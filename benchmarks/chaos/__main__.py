@@ -7,16 +7,18 @@ which retries a broken connection as gRPC's clients do, asks and writes events a
 for two seconds, delayed, cut off, and get no room on the disk; all faults in a random order, then again. What ends is
 started again at once, as its supervisor would. Exits with 1 where fewer than 99.9% of the calls of Recommend were
 answered in time, anything was INTERNAL, the full tier did not come back, or a gateway or /dev/shm has grown. The
-figures are kept as JSON in benchmarks/results/.
+figures are kept as JSON in benchmarks/results/, beside them the logs where the full tier stayed away.
 """
 
 from __future__ import annotations
 
 import random
+import shutil
 import sys
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Annotated
 
 import psutil
@@ -89,7 +91,10 @@ def main(
 ) -> None:
     """Faults, then counts."""
     with suffering_shop() as shop:
-        outcome = suffer(shop, minutes * 60, rate, random.Random(seed))
+        try:
+            outcome = suffer(shop, minutes * 60, rate, random.Random(seed))
+        except AssertionError as error:
+            sys.exit(f"{error}; logs: {keep_logs(shop)}")
     table = Table("fault", "s until full answers again")
     for name, seconds in outcome.back_s.items():
         table.add_row(name, f"{seconds:.1f}")
@@ -108,19 +113,22 @@ def suffer(shop: Shop, seconds: float, rate: float, draw: random.Random) -> Outc
     back_s: dict[str, float] = {}
     coming = faults()
     with Storefront(shop.settings.gateway_address, rate) as storefront:
-        wait_until_full(shop, storefront, time.monotonic())
+        wait_until_full(shop, storefront, time.monotonic(), after="the start")
         before = {name: Held.by(part.process.pid) for name, part in shop.parts.items() if part in shop.gateways}
         regions = shop.shared_memory()
         end_s = time.monotonic() + seconds
-        while time.monotonic() < end_s:
-            draw.shuffle(coming)
-            for fault in coming:
-                if time.monotonic() >= end_s:
-                    break
-                with contextmanager(fault.hold)(shop):
-                    time.sleep(fault.lasts_s)
-                took_s = wait_until_full(shop, storefront, time.monotonic())
-                back_s[fault.name] = max(took_s, back_s.get(fault.name, 0.0))
+        with console.status("") as status:
+            while time.monotonic() < end_s:
+                draw.shuffle(coming)
+                for fault in coming:
+                    left_s = end_s - time.monotonic()
+                    if left_s <= 0:
+                        break
+                    status.update(f"{fault.name}, {left_s:.0f} s to go")
+                    with contextmanager(fault.hold)(shop):
+                        time.sleep(fault.lasts_s)
+                    took_s = wait_until_full(shop, storefront, time.monotonic(), after=fault.name)
+                    back_s[fault.name] = max(took_s, back_s.get(fault.name, 0.0))
     grown = growth(shop, before)
     if (more := shop.shared_memory() - regions) > 0:
         grown["/dev/shm"] = more
@@ -133,15 +141,30 @@ def suffer(shop: Shop, seconds: float, rate: float, draw: random.Random) -> Outc
     )
 
 
-def wait_until_full(shop: Shop, storefront: Storefront, since_s: float) -> float:
-    """Seconds from `since_s` to the first of the answers that are all in full."""
+def wait_until_full(shop: Shop, storefront: Storefront, since_s: float, *, after: str) -> float:
+    """Seconds from `since_s` to the first of the answers that are all in full.
+
+    Raises:
+        AssertionError: they stayed away; the message names what they stayed away after.
+    """
 
     def full() -> bool:
         shop.revive()
         return time.monotonic() - max(storefront.full_since_s, since_s) >= QUIET_S
 
-    eventually(full, within_s=BACK_S, every_s=0.05, what="full answers again")
+    eventually(full, within_s=BACK_S, every_s=0.05, what=f"full answers after {after}")
     return max(0.0, storefront.full_since_s - since_s)
+
+
+def keep_logs(shop: Shop) -> Path:
+    """Copies the logs of all parts before the shop is gone, and returns the folder."""
+    kept = record.RESULTS / "chaos-logs"
+    shutil.rmtree(kept, ignore_errors=True)
+    kept.mkdir(parents=True)
+    for folder in (shop.settings.home.parent, shop.settings.logs):
+        for log in folder.glob("*.log"):
+            shutil.copy(log, kept)
+    return kept
 
 
 def growth(shop: Shop, before: dict[str, Held]) -> dict[str, int]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 
 import psutil
@@ -14,7 +13,7 @@ import psycopg
 import redis
 
 from benchmarks.chaos.shop import Shop
-from tests.parts import Part
+from tests.parts import Part, held
 
 LASTS_S = 2.0
 BRIEFLY_S = 0.4
@@ -61,23 +60,13 @@ def _killed(part: Part) -> Iterator[None]:
 
 
 def _stopped(part: Part) -> Iterator[None]:
-    with _held(part.family()):
+    with held(part.family()):
         yield
 
 
 def _delayed(part: Part) -> Iterator[None]:
-    end = threading.Event()
-
-    def pulse() -> None:
-        while not end.wait(DELAY_S):
-            with _held(part.family()):
-                end.wait(DELAY_S)
-
-    pulsing = threading.Thread(target=pulse)
-    pulsing.start()
-    yield
-    end.set()
-    pulsing.join()
+    with part.slowed(DELAY_S, DELAY_S):
+        yield
 
 
 def _full_disk(part: Part) -> Iterator[None]:
@@ -95,7 +84,7 @@ def _stubs_killed(shop: Shop) -> Iterator[None]:
 
 
 def _stubs_stopped(shop: Shop) -> Iterator[None]:
-    with _held(shop.parts["triton"].stubs()):
+    with held(shop.parts["triton"].stubs()):
         yield
 
 
@@ -111,19 +100,6 @@ def _postgresql_drops(shop: Shop) -> Iterator[None]:
     with psycopg.connect(shop.settings.database_url, autocommit=True) as connection:
         connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
     yield
-
-
-@contextmanager
-def _held(processes: list[psutil.Process]) -> Iterator[None]:
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            process.suspend()
-    try:
-        yield
-    finally:
-        for process in processes:
-            with suppress(psutil.NoSuchProcess):
-                process.resume()
 
 
 def _limit_files(part: Part, limit: str) -> None:

@@ -35,7 +35,10 @@ RETRY = {
 
 
 class Storefront:
-    """Asks at a steady rate, each time for another shopper, and writes an event with every fifth call."""
+    """Asks at a steady rate, each time for another shopper, and writes an event with every fifth call.
+
+    The events are of visitors who are not asked for: after fifty of them a shopper's long-term vector counts as stale.
+    """
 
     def __init__(self, address: str, rate: float) -> None:
         self.codes: Counter[str] = Counter()
@@ -74,7 +77,7 @@ class Storefront:
             while not self._end.wait(1 / self._rate):
                 calls.submit(self._ask, recommend[number % CHANNELS], f"user-{number % SHOPPERS}")
                 if number % 5 == 0:
-                    calls.submit(self._write, write[number // 5 % CHANNELS], f"user-{number % SHOPPERS}")
+                    calls.submit(self._write, write[number // 5 % CHANNELS], f"visitor-{number}")
                 number += 1
 
     def _ask(self, recommend: grpc.UnaryUnaryMultiCallable, user_id: str) -> None:  # type: ignore[type-arg]

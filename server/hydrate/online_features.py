@@ -21,7 +21,7 @@ from features.online_values import read_values
 from features.schema import PROFILE_VIEW, PURCHASES_VIEW, RECENT_VIEW, interest_view
 from features.settings import Settings
 from features.shopper import NO_PROFILE, LongInterest, Profile, Purchase, ShopperEvent, ShopperFeatures
-from features.store import give_up_soon, open_store
+from features.store import close, give_up_soon, online_file, open_store
 
 MAX_SHOPPERS = 256
 """Entities in one read; SQLite takes at most 32,766 parameters, and long reads hold up the next."""
@@ -47,6 +47,7 @@ class OnlineFeatures:
         self._settings = settings
         self._give_up_s = give_up_s
         self._store: FeatureStore | None = None
+        self._file: int | None = None
         self._registry: FeatureStore | None = None
         self.views: dict[str, FeatureView] = {}
         """Of the registry, when it was last read."""
@@ -67,14 +68,17 @@ class OnlineFeatures:
         store = open_store(self._settings)
         give_up_soon(store, self._give_up_s)
         self._rows(store, ((RECENT_VIEW, RECENT),), ["nobody"])
-        self._store = store
+        self._store, self._file = store, online_file(self._settings)
 
     def read(self, requests: Sequence[Request]) -> list[list[ShopperFeatures]]:
         """The features of each key of each request, in order; a key that the store does not know is empty.
 
         Raises:
-            sqlite3.Error, RedisError: the store does not answer.
+            sqlite3.Error, RedisError, StoreError: the store does not answer.
         """
+        if self._store is not None and online_file(self._settings) != self._file:
+            close(self._store)
+            self.open()
         store = self._store
         if store is None:
             return [[ShopperFeatures() for _ in keys] for keys, _ in requests]

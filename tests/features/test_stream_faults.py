@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import resource
+import shutil
 import signal
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -46,6 +47,24 @@ def test_a_locked_online_store_is_waited_for_and_said_once(
         eventually(lambda: "following the log again" in caplog.text, within_s=60, what="the end of the outage")
         eventually(lambda: stream_position(engine) == 40, within_s=30, what="the end of the log")
     assert caplog.text.count("cannot follow the log") == caplog.text.count("following the log again") == 1
+    assert list(differences(settings)) == []
+
+
+@pytest.mark.timeout(120)
+def test_an_online_store_whose_file_is_gone_is_waited_for(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = fill(settings, random_events(20, seed=1))
+    with following(settings):
+        eventually(lambda: stream_position(engine) == 20, within_s=30, what="the end of the log")
+        files = list(settings.home.glob("online.db*"))
+        for file in files:
+            file.rename(tmp_path / file.name)
+        eventually(lambda: "online.db is gone" in caplog.text, within_s=30, what="the error in the log")
+        EventLog(engine).append(random_events(20, seed=2, first=20), now_ms())
+        for file in files:
+            shutil.copy(tmp_path / file.name, file)
+        eventually(lambda: stream_position(engine) == 40, within_s=30, what="the end of the log")
     assert list(differences(settings)) == []
 
 

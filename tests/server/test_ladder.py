@@ -6,12 +6,15 @@ tier is back, in the same process. On an idle machine that is one second and fiv
 
 from __future__ import annotations
 
+import shutil
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import grpc
 import psutil
@@ -19,6 +22,7 @@ import pytest
 import redis
 import tritonclient.grpc as triton_client
 
+from benchmarks.random_release import random_model
 from braid.v1 import recommendation_pb2 as rec
 from braid.v1.release_pb2 import GetReleaseRequest
 from deploy.embedded.triton import clear_leftovers
@@ -29,11 +33,14 @@ from features.settings import Settings
 from features.store import apply
 from tests.conditions import eventually
 from tests.conftest import NewSettings
-from tests.parts import Part, stoppable
+from tests.parts import Part, held, stoppable
+from tests.postgres import answers, new_cluster
 from tests.processes import environment, free_ports, required_binary
 from tests.server.client import RunningGateway, gateway
 from tests.server.conftest import copy_of
 from tests.server.prebuilt import copy_release
+from tests.server.shop import fill, items
+from training.publish import publish
 
 DEADLINE_S = 1.0
 EVERY_S = 0.05
@@ -159,6 +166,20 @@ def with_redis(
         yield (parts.enter_context(gateway(settings)), part), port
 
 
+@pytest.fixture(scope="module")
+def with_postgresql(new_settings: NewSettings) -> Iterator[Shop]:
+    """A gateway whose database is a PostgreSQL of its own, and that."""
+    with TemporaryDirectory(prefix="braid-postgres-") as folder, ExitStack() as parts:
+        cluster = new_cluster(Path(folder), durable=True)
+        database = parts.enter_context(stoppable(Part(parts, cluster.command, cluster.log)))
+        eventually(lambda: answers(cluster.url), within_s=60, what="PostgreSQL's first answer")
+        settings = new_settings(database_url=cluster.url)
+        fill(settings)
+        publish(settings, random_model(items()), why="a test", note=lambda _: None, although_worse="random weights")
+        triton_of(parts, settings)
+        yield parts.enter_context(gateway(settings)), database
+
+
 def listening(triton: Part, settings: Settings) -> None:
     """Started again where it has ended, and listening."""
     triton.revive()
@@ -187,6 +208,12 @@ def test_triton_hangs(with_triton: Shop) -> None:
     endure(shop, triton, triton.stop, triton.go_on, BELOW)
 
 
+def test_triton_is_slow(with_triton: Shop) -> None:
+    shop, triton = with_triton
+    slow = ExitStack()
+    endure(shop, triton, lambda: slow.enter_context(triton.slowed(0.7, 0.02)), slow.close, BELOW | {FULL})
+
+
 def test_the_models_processes_hang_behind_a_ready_face(with_triton: Shop) -> None:
     shop, triton = with_triton
     stubs = triton.stubs()
@@ -210,6 +237,21 @@ def test_the_models_processes_are_killed_behind_a_ready_face(with_triton: Shop) 
         lambda: listening(triton, shop.settings),
         BELOW | {FULL},  # the gateway has them loaded again by itself
     )
+
+
+def test_the_feature_stores_file_is_gone_and_another_takes_its_place(with_triton: Shop, tmp_path: Path) -> None:
+    shop, triton = with_triton
+    files = list(shop.settings.home.glob("online.db*"))
+
+    def gone() -> None:
+        for file in files:
+            file.rename(tmp_path / file.name)
+
+    def another() -> None:
+        for file in files:
+            shutil.copy(tmp_path / file.name, file)
+
+    endure(shop, triton, gone, another, BELOW)
 
 
 def test_a_release_that_hangs_keeps_no_new_gateway_from_the_one_that_is_live(
@@ -241,7 +283,7 @@ def test_a_spare_that_hangs_is_loaded_anew(trained_shop: Settings, new_settings:
         triton = triton_of(parts, settings)
         with gateway(settings) as shop:
             table.load(2, "test", "a spare")
-            eventually(lambda: held(shop, 2), within_s=60, what="the spare")
+            eventually(lambda: holds(shop, 2), within_s=60, what="the spare")
             shop.process.kill()
             shop.process.wait()
         hung = [stub for stub in triton.stubs() if f"/{FUSION_MODEL}/2/" in " ".join(stub.cmdline())]
@@ -253,16 +295,27 @@ def test_a_spare_that_hangs_is_loaded_anew(trained_shop: Settings, new_settings:
 
             def back() -> bool:
                 triton.revive()  # it may end by itself when such a process has hung
-                return held(shop, 2)
+                return holds(shop, 2)
 
             eventually(back, within_s=90, what="the spare")
             assert "release=2 is held and does not answer, loading it anew" in shop.log
             assert shop.client.recommend("user-3").release == 1
 
 
-def held(shop: RunningGateway, release: int) -> bool:
+def holds(shop: RunningGateway, release: int) -> bool:
     """Whether the gateway could answer from a release now."""
     return shop.client.releases.GetRelease(GetReleaseRequest(release=release)).release.loaded
+
+
+def test_the_database_hangs(with_postgresql: Shop) -> None:
+    shop, database = with_postgresql
+    hanging = ExitStack()
+    endure(shop, database, lambda: hanging.enter_context(held(database.family())), hanging.close, {FULL})
+
+
+def test_the_database_is_killed(with_postgresql: Shop) -> None:
+    shop, database = with_postgresql
+    endure(shop, database, database.kill, database.start, {FULL})
 
 
 def test_the_feature_store_hangs(with_redis: tuple[Shop, int]) -> None:
