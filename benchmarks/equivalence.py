@@ -12,14 +12,14 @@ from rich.progress import Progress
 from sqlalchemy import Engine, select
 
 from features import schema, store
-from features.build import write_events, write_shopper_rows
 from features.database.engine import open_database
 from features.database.models import SignIn
-from features.event_log import EventLog
-from features.rows import profile_rows
+from features.log.event_log import EventLog
+from features.offline.build import write_events, write_shopper_rows
+from features.online.rows import profile_rows
 from features.schema import shopper_key
 from features.settings import Settings
-from features.users import Users
+from features.shop.users import Users
 
 VIEWS = (schema.RECENT_VIEW, schema.PURCHASES_VIEW, schema.PROFILE_VIEW)
 _SHOPPERS_A_READ = 500

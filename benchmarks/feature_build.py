@@ -27,13 +27,13 @@ from sqlalchemy import Engine, delete
 from benchmarks import record
 from benchmarks.live_shop import PROFILES, live_shop
 from benchmarks.random_release import made_up_items, random_model
-from features.catalogue import Catalogue
 from features.database.engine import open_database
 from features.database.models import Counter
-from features.event_log import EventLog, NewEvent
-from features.interest_encoder import Encoders
-from features.materialize import materialize, materialized_counter
+from features.log.event_log import EventLog, NewEvent
+from features.online.interest_encoder import Encoders
+from features.online.materialize import materialize, materialized_counter
 from features.settings import ROOT, Settings
+from features.shop.catalogue import Catalogue
 from tests.processes import environment
 from training.publish import publish
 

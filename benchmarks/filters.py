@@ -33,7 +33,7 @@ from benchmarks.random_release import HIGHEST_PRICE, fill_and_publish, made_up_i
 from braid.v1 import event_pb2, placement_pb2, placement_pb2_grpc, recommendation_pb2_grpc
 from braid.v1 import recommendation_pb2 as pb
 from features import store
-from features.catalogue import CatalogueItem
+from features.shop.catalogue import CatalogueItem
 
 TARGET_RATIO = 1.5
 EVENTS = 20

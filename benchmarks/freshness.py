@@ -32,11 +32,11 @@ from benchmarks.live_shop import PROFILES, LiveShop, live_shop
 from braid.v1 import event_pb2 as events_pb
 from braid.v1 import event_pb2_grpc, recommendation_pb2_grpc
 from braid.v1 import recommendation_pb2 as pb
-from features.build import build
-from features.catalogue import Catalogue, CatalogueItem
 from features.database.engine import open_database
-from features.event_log import EventLog, NewEvent
+from features.log.event_log import EventLog, NewEvent
+from features.offline.build import build
 from features.settings import Settings
+from features.shop.catalogue import Catalogue, CatalogueItem
 from tests.conditions import eventually
 
 TARGET_P99_MS = 150.0

@@ -35,7 +35,7 @@ from braid.v1 import recommendation_pb2 as pb
 from braid.v1 import recommendation_pb2_grpc
 from deploy.embedded import stack
 from features import schema
-from features.release import ReleaseFiles, read_release
+from features.releases.release import ReleaseFiles, read_release
 from features.settings import ROOT, Settings, load_settings
 from tests.processes import free_ports
 

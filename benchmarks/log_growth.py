@@ -33,13 +33,13 @@ from benchmarks.live_shop import PROFILES, LiveShop, live_shop
 from braid.v1 import event_pb2 as events_pb
 from braid.v1 import event_pb2_grpc, recommendation_pb2_grpc
 from braid.v1 import recommendation_pb2 as pb
-from features.counters import advance_counter
+from features.database.counters import advance_counter
 from features.database.engine import open_database
 from features.erasure.tombstones import Tombstones
-from features.event_log import EventLog
 from features.importing.loading import load_events
+from features.log.event_log import EventLog
 from features.settings import Settings
-from features.stream_positions import STREAM_COUNTER, stream_position
+from features.stream.stream_positions import STREAM_COUNTER, stream_position
 from tests.conditions import eventually
 
 FIRST_SIZE = 10_000

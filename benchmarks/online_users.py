@@ -36,8 +36,8 @@ from benchmarks.live_shop import LiveShop, fresh_shop, gateway_on
 from benchmarks.offered_load import OK, Target, put_load
 from benchmarks.random_release import fill_and_publish
 from features import schema, store
-from features.online_values import entity_key
-from features.rows import INTEREST_ROWS, PROFILE_ROWS, PURCHASE_ROWS, RECENT_ROWS
+from features.online.online_values import entity_key
+from features.online.rows import INTEREST_ROWS, PROFILE_ROWS, PURCHASE_ROWS, RECENT_ROWS
 from features.settings import Settings
 from tests.processes import free_ports
 from training.config import Config

@@ -39,10 +39,10 @@ from benchmarks.offered_load import OK, Call, LoadError, LoadProcess, Plan, Targ
 from benchmarks.random_release import fill_and_publish
 from braid.v1 import recommendation_pb2 as pb
 from braid.v1 import recommendation_pb2_grpc
-from features.build import build
 from features.database.engine import open_database
-from features.event_log import EventLog, NewEvent
-from features.releases import ReleaseTable
+from features.log.event_log import EventLog, NewEvent
+from features.offline.build import build
+from features.releases.release_table import ReleaseTable
 from features.schema import EventType
 from features.settings import Settings
 

@@ -12,12 +12,12 @@ import numpy as np
 import polars as pl
 import torch
 
-from features.catalogue import Catalogue, CatalogueItem
-from features.codes import CodeVocabularies
-from features.content import CATALOGUE_COLUMNS, content_codes, fit_vocabulary
 from features.database.engine import open_database
-from features.probabilities import Probabilities
+from features.inputs.codes import CodeVocabularies
+from features.inputs.content import CATALOGUE_COLUMNS, content_codes, fit_vocabulary
+from features.inputs.probabilities import Probabilities
 from features.settings import Settings
+from features.shop.catalogue import Catalogue, CatalogueItem
 from training.config import Config
 from training.fusion import FusionModel
 from training.item_tower import ItemTower

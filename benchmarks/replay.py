@@ -34,8 +34,8 @@ from benchmarks.live_shop import PROFILES, LiveShop, live_shop
 from braid.v1 import event_pb2 as pb
 from braid.v1 import event_pb2_grpc
 from features.database.engine import open_database
-from features.event_log import EventLog
-from features.stream_positions import stream_position
+from features.log.event_log import EventLog
+from features.stream.stream_positions import stream_position
 from tests.conditions import eventually
 
 FILE = "user_behavior.csv.gz"

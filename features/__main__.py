@@ -20,10 +20,10 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy.exc import OperationalError
 
-from features.answer_report import Dimension
+from features.answers.answer_report import Dimension
 from features.database.engine import DatabaseError, open_database
 from features.importing.errors import ImportFailed
-from features.release import ReleaseError
+from features.releases.release import ReleaseError
 from features.settings import load_settings
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -82,7 +82,7 @@ def import_command(
 @app.command()
 def build() -> None:
     """Builds the offline features and the current online rows from the log."""
-    from features.build import build as build_features
+    from features.offline.build import build as build_features
 
     with clear_errors():
         build_features(load_settings())
@@ -100,7 +100,7 @@ def apply() -> None:
 @app.command()
 def stream() -> None:
     """Follows the log and keeps the online rows current until SIGTERM or SIGINT."""
-    from features.stream import run
+    from features.stream.worker import run
 
     with clear_errors():
         run(load_settings(), _stop_signal())
@@ -114,8 +114,8 @@ def materialize(
     ] = None,
 ) -> None:
     """Encodes the histories of shoppers with new events and writes their long-term vectors online."""
-    from features.materialize import materialize as materialize_vectors
-    from features.materialize import materialize_every
+    from features.online.materialize import materialize as materialize_vectors
+    from features.online.materialize import materialize_every
 
     with clear_errors():
         if every is None:
@@ -149,8 +149,8 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
 ) -> None:
     """How answers did: impressions, click-through, conversion and coverage by release, placement, tier and slot."""
-    from features.answer_report import DIMENSIONS
-    from features.answer_report import report as answer_report
+    from features.answers.answer_report import DIMENSIONS
+    from features.answers.answer_report import report as answer_report
 
     end = until.replace(tzinfo=timezone.utc) if until else datetime.now(timezone.utc)
     start = since.replace(tzinfo=timezone.utc) if since else end - timedelta(days=7)
@@ -184,7 +184,7 @@ def skew(
     tolerance: Annotated[float, typer.Option(min=0, help="Largest difference that is none, relative above 1.")] = 1e-4,
 ) -> None:
     """Makes recorded answers again from the offline features; exit code 1 where the model saw something else."""
-    from features.skew import skew as find_skew
+    from features.answers.skew import skew as find_skew
 
     console = Console(highlight=False)
     with clear_errors():

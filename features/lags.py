@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine, select
 
-from features.counters import read_counter
+from features.database.counters import read_counter
 from features.database.models import Event
-from features.materialize import materialized_counter
-from features.stream_positions import stream_position
+from features.online.materialize import materialized_counter
+from features.stream.stream_positions import stream_position
 
 
 @dataclass(frozen=True, slots=True)

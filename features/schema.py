@@ -80,7 +80,7 @@ OWN_FEATURES: Final[tuple[str, ...]] = (
     "log_mean_gap_days",
     "gap_ratio",
 )
-"""F columns for each own item: see `features.transform.own_item_features`."""
+"""F columns for each own item: see `features.inputs.transform.own_item_features`."""
 
 OUTCOME_HOURS: Final = 24
 """A probability of `Rank` is that of an event of the type asked for with the item within so many hours."""
@@ -108,7 +108,7 @@ OUTCOME_FEATURES: Final[tuple[str, ...]] = (
     "log_baskets",
     "log_events",
 )
-"""Columns for each item to score: see `features.outcome_features`."""
+"""Columns for each item to score: see `features.inputs.outcome_features`."""
 
 RETURN_DAYS: Final = 30
 """`return_probability` is that of another visit within so many days."""
@@ -135,7 +135,7 @@ RETURN_FEATURES: Final[tuple[str, ...]] = (
     "log_away_days_by_log_visits",
     "log_away_by_gap_squared",
 )
-"""Columns for a shopper: see `features.return_features`."""
+"""Columns for a shopper: see `features.inputs.return_features`."""
 
 CONTENT_TOKENS: Final = 12
 """W: content tokens of an item (category path, brand, price bucket, words, attributes)."""

@@ -6,14 +6,14 @@ from datetime import datetime, timezone
 
 from sqlalchemy import func, select
 
-from features.counters import read_counter
+from features.database.counters import read_counter
 from features.database.engine import open_database
 from features.database.models import Event, Item, User
-from features.event_log import EventLog
-from features.materialize import materialized_counter
-from features.releases import ReleaseTable
+from features.log.event_log import EventLog
+from features.online.materialize import materialized_counter
+from features.releases.release_table import ReleaseTable
 from features.settings import Settings
-from features.stream_positions import stream_position
+from features.stream.stream_positions import stream_position
 
 
 def status(settings: Settings) -> dict[str, str]:

@@ -36,7 +36,7 @@ from redis.retry import Retry
 from features import definitions, schema
 from features.database.engine import DatabaseError
 from features.locks import locked
-from features.rows import ROWS
+from features.online.rows import ROWS
 from features.settings import Settings
 
 WRITE_ROWS = 250

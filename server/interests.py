@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from features.inputs.shopper import ShopperEvent, ShopperQuery
 from features.schema import RECENT_EVENTS, EventType, Tier
-from features.shopper import ShopperEvent, ShopperQuery
 from server.catalogue.catalogue_index import CatalogueIndex, Rows
 from server.deadline import Deadline
 from server.errors import ModelUnavailable

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
-from features.catalogue import CatalogueItem
+from features.inputs.shopper import ShopperQuery
 from features.schema import DEFAULT_PAGE_SIZE, EventType, Tier
-from features.shopper import ShopperQuery
+from features.shop.catalogue import CatalogueItem
 
 
 class Strand(IntEnum):

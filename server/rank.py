@@ -7,9 +7,9 @@ import logging
 import numpy as np
 import numpy.typing as npt
 
-from features.answers import RANKED
+from features.answers.answers import RANKED
+from features.inputs.shopper import Shopper
 from features.schema import Tier
-from features.shopper import Shopper
 from server.catalogue.catalogue_index import Rows
 from server.deadline import Deadline
 from server.errors import ModelUnavailable

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from features.answers import EXPLORED
-from features.item_statistics import segments
+from features.answers.answers import EXPLORED
+from features.inputs.shopper import Shopper
+from features.offline.item_statistics import segments
 from features.schema import Tier
-from features.shopper import Shopper
 from server.catalogue.catalogue_index import Mask, Rows
 from server.deadline import Deadline
 from server.errors import ModelUnavailable

@@ -10,7 +10,7 @@ from concurrent.futures import Executor
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from features.shadow_statistics import Disagreement, Key, add_disagreements
+from features.traffic.shadow_statistics import Disagreement, Key, add_disagreements
 from server.deadline import Deadline
 from server.errors import GatewayError
 from server.metrics import SHADOW_COPIES, SHADOW_OVERLAP, SHADOW_SECONDS

@@ -11,9 +11,9 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from features.answers import NewAnswer, Trial
+from features.answers.answers import NewAnswer, Trial
+from features.inputs.shopper import Shopper, ShopperFeatures, ShopperQuery, merge
 from features.schema import OWN_ITEMS, Tier
-from features.shopper import Shopper, ShopperFeatures, ShopperQuery, merge
 from server.catalogue.catalogue_index import CatalogueIndex
 from server.deadline import Deadline
 from server.errors import FeaturesUnavailable

@@ -1,6 +1,6 @@
 """What had arrived by each moment: a history holds no event that a request of that moment could not have seen.
 
-An event counts from when it was known (`features.point_in_time`), and within its own session from its arrival.
+An event counts from when it was known (`features.offline.point_in_time`), and within its own session from its arrival.
 Mostly what is missing is a moment's last few events, and its history just ends before them. Where events are missing
 further back, as after a late backfill, the history is copied without them, as one more shopper of the log; moments
 that miss the same events share a copy. Where every event arrived at once, nothing is changed.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from features.outcome_features import Acts
+from features.inputs.outcome_features import Acts
 from features.schema import RECENT_EVENTS
 from training.arrivals import known_then
 from training.dataset import Log

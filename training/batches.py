@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from features.codes import context_codes
-from features.history import PurchaseHistory
+from features.inputs.codes import context_codes
+from features.inputs.transform import Floats, pad_sequence
+from features.offline.history import PurchaseHistory
 from features.schema import HISTORY_EVENTS, RECENT_EVENTS
-from features.transform import Floats, pad_sequence
 from training.arrivals import Known, known_then
 from training.dataset import Log
 from training.fusion import SESSION_S, FusionModel

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from features.codes import CodeVocabularies, fit_codes, shopper_codes
+from features.inputs.codes import CodeVocabularies, fit_codes, shopper_codes
 from features.schema import SEQUENCE_TYPES, UNKNOWN, EventType
 from training.moments import Ints, Longs, Moments, purchase_moments
 
@@ -27,7 +27,7 @@ class Arrivals:
 
     arrival_ms: Longs
     known_ms: Longs
-    """As its shopper's: `features.point_in_time`."""
+    """As its shopper's: `features.offline.point_in_time`."""
     sessions: Longs
 
 
@@ -35,9 +35,9 @@ class Arrivals:
 class Log:
     """Every sequence event, sorted by shopper and time.
 
-    catalogue: frame of items, row i is item i. purchases: events as `features.history.PurchaseHistory` reads them, with
-    the shopper's row as `shopper`. items, types, times_ms, visits: (n,). starts: (S + 1,) rows of each shopper.
-    codes: int32 (S, 3), `schema.SHOPPER_CODES`.
+    catalogue: frame of items, row i is item i. purchases: events as `features.offline.history.PurchaseHistory` reads
+    them, with the shopper's row as `shopper`. items, types, times_ms, visits: (n,). starts: (S + 1,) rows of each
+    shopper. codes: int32 (S, 3), `schema.SHOPPER_CODES`.
     """
 
     catalogue: pl.DataFrame

@@ -1,4 +1,6 @@
-"""Long-term vectors of many shoppers, by the encoder of one release: `features.interest_encoder` runs it as a process.
+"""Long-term vectors of many shoppers, by the encoder of one release.
+
+`features.online.interest_encoder` runs it as a process:
 
     echo '["in.parquet", "out.parquet"]' | python -m training.encode model_repository/fusion/3
 
@@ -18,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from features.release import ReleaseError, read_manifest, verify_file
+from features.releases.release import ReleaseError, read_manifest, verify_file
 from features.schema import ENCODER_FILE, HISTORY_EVENTS, ITEMS_FILE, UNKNOWN
 from training.export import load_module
 

@@ -20,7 +20,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from features.content import ContentVocabulary, content_codes, fit_vocabulary
+from features.inputs.content import ContentVocabulary, content_codes, fit_vocabulary
 from training.batches import Asked, Batch, BatchMaker
 from training.config import Config
 from training.cooccurrence import cooccurrence_vectors

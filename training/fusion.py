@@ -7,7 +7,7 @@ say exactly: this very item, bought so often and so long ago, or looked at a min
 import torch
 from torch import Tensor, nn
 
-from features.codes import AGE_CODES, HOUR_CODES, WEEKDAY_CODES, CodeVocabularies
+from features.inputs.codes import AGE_CODES, HOUR_CODES, WEEKDAY_CODES, CodeVocabularies
 from features.schema import CONTEXT_CODES, EVENT_TYPE_CODES, OWN_FEATURES, SHOPPER_CODES
 from training.config import ModelConfig
 from training.encoders import TIME_BUCKETS, Encoder, time_bucket

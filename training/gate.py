@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from features.release import ReleaseError, read_release
+from features.releases.release import ReleaseError, read_release
 from features.schema import FUSION_INPUTS, FUSION_OUTPUTS, MODULE_FILE, TOP_ITEMS
 from training.export import REFUSED_SCORE, FusionServing, TowerServing, load_module
 from training.samples import random_inputs

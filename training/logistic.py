@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from features.probabilities import Logistic
+from features.inputs.probabilities import Logistic
 
 RIDGE = 1.0
 """Pull of each standardised weight to 0, as of so many examples."""

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from features.outcome_features import outcome_features, relative_scores
-from features.probabilities import Logistic
+from features.inputs.outcome_features import outcome_features, relative_scores
+from features.inputs.probabilities import Logistic
+from features.inputs.transform import Floats
 from features.schema import OUTCOME_HOURS, SEQUENCE_TYPES, TOP_ITEMS, EventType
-from features.transform import Floats
 from training.asked import acts_before, asked_moments
 from training.dataset import Log
 from training.evaluate import CHUNK

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from features.history import PurchaseHistory
+from features.inputs.transform import Floats, Ints, own_item_features, pad_own_items
+from features.offline.history import PurchaseHistory
 from features.schema import UNKNOWN
-from features.transform import Floats, Ints, own_item_features, pad_own_items
 from training.arrivals import Known
 from training.item_trend import ItemTrend
 from training.moments import Longs

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from features.outcome_features import relative_popularity
-from features.probabilities import Probabilities
+from features.inputs.outcome_features import relative_popularity
+from features.inputs.probabilities import Probabilities
 from training.baselines import BASELINES, measure_baselines
 from training.config import Config
 from training.dataset import Log, read_log

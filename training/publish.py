@@ -21,11 +21,11 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
 from features.database.engine import DatabaseError, open_database
-from features.housekeeping import remove_old_releases
 from features.locks import LockTaken, locked
-from features.materialize import materialize
-from features.release import RELEASE_FILES, Manifest, ReleaseError, file_sha256, write_vocabulary
-from features.releases import ReleaseTable, who
+from features.online.materialize import materialize
+from features.releases.housekeeping import remove_old_releases
+from features.releases.release import RELEASE_FILES, Manifest, ReleaseError, file_sha256, write_vocabulary
+from features.releases.release_table import ReleaseTable, who
 from features.schema import (
     ENCODER_FILE,
     FUSION_MODEL,

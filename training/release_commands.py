@@ -9,8 +9,8 @@ import typer
 from rich.table import Table
 
 from features.database.engine import open_database
-from features.release import read_release
-from features.releases import ReleaseTable, who
+from features.releases.release import read_release
+from features.releases.release_table import ReleaseTable, who
 from features.schema import FUSION_MODEL
 from features.settings import load_settings
 from training.terminal import clear_errors, console
@@ -85,7 +85,7 @@ def retire_release(release: int, why: Why = "retired") -> None:
 @release_app.command("clean")
 def clean_releases() -> None:
     """Removes releases that are no longer needed, with their files, views and vectors; each publish does it as well."""
-    from features.housekeeping import remove_old_releases
+    from features.releases.housekeeping import remove_old_releases
 
     with clear_errors():
         removed = remove_old_releases(load_settings(), note=lambda line: console.print(line))

@@ -15,9 +15,9 @@ import numpy as np
 import polars as pl
 
 from features.database.engine import open_database
-from features.materialize import active_shoppers
-from features.release import ReleaseError
-from features.releases import ReleaseTable
+from features.online.materialize import active_shoppers
+from features.releases.release import ReleaseError
+from features.releases.release_table import ReleaseTable
 from features.schema import FUSION_MODEL
 from features.settings import Settings
 from features.store import count_interests, opened

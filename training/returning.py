@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from features.probabilities import Logistic
-from features.return_features import return_features
+from features.inputs.probabilities import Logistic
+from features.inputs.return_features import return_features
+from features.inputs.transform import Floats
 from features.schema import RETURN_DAYS, RETURN_FEATURES
-from features.transform import Floats
 from training.asked import acts_before, asked_moments
 from training.dataset import Log
 from training.logistic import base_rate, fit_logistic

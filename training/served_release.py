@@ -9,7 +9,7 @@ import numpy.typing as npt
 import polars as pl
 import torch
 
-from features.release import read_release
+from features.releases.release import read_release
 from features.schema import ENCODER_FILE, FUSION_INPUTS, FUSION_OUTPUTS, MODULE_FILE
 from training.batches import Batch, BatchMaker
 from training.config import Config

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from features.transform import Floats
+from features.inputs.transform import Floats
 from training.dataset import Log
 from training.moments import Longs
 

@@ -9,8 +9,8 @@ import typer
 from rich.console import Console
 
 from features.database.engine import DatabaseError
-from features.release import ReleaseError
-from features.traffic import TrafficNotPossible
+from features.releases.release import ReleaseError
+from features.traffic.split import TrafficNotPossible
 from training.dataset import DataError
 
 console = Console()

@@ -9,12 +9,12 @@ import typer
 from rich.table import Table
 
 from features.database.engine import open_database
-from features.experiment_report import experiment_report
-from features.releases import who
+from features.releases.release_table import who
 from features.settings import load_settings
-from features.shadow_statistics import disagreements
-from features.traffic import Arm, CanaryPlan, Split, Wanted
-from features.traffic_table import TrafficTable
+from features.traffic.experiment_report import experiment_report
+from features.traffic.shadow_statistics import disagreements
+from features.traffic.split import Arm, CanaryPlan, Split, Wanted
+from features.traffic.traffic_table import TrafficTable
 from training.terminal import clear_errors, console
 
 Experiment = Annotated[str, typer.Argument(help="Name; another name deals the shoppers anew.", show_default=False)]

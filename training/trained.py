@@ -17,10 +17,16 @@ import numpy.typing as npt
 import polars as pl
 import torch
 
-from features.codes import CodeVocabularies
-from features.content import ContentVocabulary, content_codes
-from features.probabilities import Probabilities
-from features.release import ReleaseError, content_matrix, read_probabilities, read_vocabulary, write_vocabulary
+from features.inputs.codes import CodeVocabularies
+from features.inputs.content import ContentVocabulary, content_codes
+from features.inputs.probabilities import Probabilities
+from features.releases.release import (
+    ReleaseError,
+    content_matrix,
+    read_probabilities,
+    read_vocabulary,
+    write_vocabulary,
+)
 from features.schema import PROBABILITIES_FILE, WEIGHTS_FILE
 from training.config import Config
 from training.dataset import DataError
@@ -32,7 +38,8 @@ from training.item_tower import ItemTower
 class TrainedModel:
     """A fitted model with its catalogue and vocabularies.
 
-    items: columns of `features.release.ITEM_COLUMNS` but `bias`. samples: as `training.samples.serving_inputs` makes.
+    items: columns of `features.releases.release.ITEM_COLUMNS` but `bias`. samples: as
+    `training.samples.serving_inputs` makes.
     report: data_window, metrics, baselines, history.
     """
 

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 
-from features.build import build
 from features.database.engine import open_database
+from features.inputs.probabilities import Probabilities
 from features.locks import LockTaken, locked
-from features.probabilities import Probabilities
-from features.releases import ReleaseTable
+from features.offline.build import build
+from features.releases.release_table import ReleaseTable
 from features.schema import FUSION_MODEL
 from features.settings import Settings
 from training.dataset import DataError, Log, read_log

@@ -16,10 +16,10 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from features.codes import CodeVocabularies
-from features.content import ContentVocabulary, fit_vocabulary
-from features.probabilities import Probabilities
-from features.release import read_release
+from features.inputs.codes import CodeVocabularies
+from features.inputs.content import ContentVocabulary, fit_vocabulary
+from features.inputs.probabilities import Probabilities
+from features.releases.release import read_release
 from features.schema import UNKNOWN, WEIGHTS_FILE
 from training.config import Config
 from training.dataset import DataError, Log
@@ -40,7 +40,7 @@ AFRESH = ("tower", "repeat", "transitions")
 class Released:
     """A release as a start.
 
-    items: as `features.release.ITEM_COLUMNS`. learned_to_ms: events from here on are new to it.
+    items: as `features.releases.release.ITEM_COLUMNS`. learned_to_ms: events from here on are new to it.
     """
 
     number: int

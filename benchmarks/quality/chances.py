@@ -33,7 +33,7 @@ from benchmarks.quality.folders import CACHE, SIMULATED
 from benchmarks.quality.plots import save
 from benchmarks.quality.shop import simulate_shop
 from benchmarks.table import Table
-from features.outcome_features import relative_popularity
+from features.inputs.outcome_features import relative_popularity
 from features.schema import WEIGHTS_FILE, EventType
 from features.settings import ROOT
 from training.asked import asked_moments

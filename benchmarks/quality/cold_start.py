@@ -4,9 +4,9 @@
 
 A share of the shoppers is held out: nothing of them is learned. Of their visits in the test's time that begin with at
 least five events, the first events are shown, as of somebody who has just come; what was bought in that visit is asked
-for, over all items. What is popular is counted anew every midnight, by `features.item_statistics` and the gateway's
-`server.select.popularity`, in the whole shop and in the shopper's segment (country, time of day), from the same
-shoppers. The bootstrap draws shoppers. Segments need a shop's users, so `--data` takes a shop's offline folder or
+for, over all items. What is popular is counted anew every midnight, by `features.offline.item_statistics` and the
+gateway's `server.select.popularity`, in the whole shop and in the shopper's segment (country, time of day), from the
+same shoppers. The bootstrap draws shoppers. Segments need a shop's users, so `--data` takes a shop's offline folder or
 `simulated`. The fitted model is kept. Writes cold_start.md, cold_start.json and cold_start.png beside the others.
 """
 
@@ -38,7 +38,7 @@ from benchmarks.quality.task import Task
 from benchmarks.quality.variants import FUSED
 from benchmarks.record import machine
 from benchmarks.table import Table
-from features.item_statistics import item_statistics, segments
+from features.offline.item_statistics import item_statistics, segments
 from server.select.popularity import Popularity, Segment
 from training.config import Config
 from training.dataset import DataError

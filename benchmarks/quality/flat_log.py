@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from features.codes import CodeVocabularies
-from features.content import CATALOGUE_COLUMNS
+from features.inputs.codes import CodeVocabularies
+from features.inputs.content import CATALOGUE_COLUMNS
 from features.schema import SHOPPER_CODES, EventType
 from training.dataset import Log, sort_keys
 from training.evaluate import TestSet, seen_items

@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.record import write
-from features.sequential_test import evidence_path
-from features.traffic import point_of
+from features.traffic.sequential_test import evidence_path
+from features.traffic.split import point_of
 
 ALPHA = 0.05
 FIRST_NAIVE_LOOK = 50

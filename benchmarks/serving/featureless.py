@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import server.__main__
-from features.shopper import ShopperFeatures
+from features.inputs.shopper import ShopperFeatures
 from server.deadline import Deadline
 from server.hydrate.feature_reader import FeatureReader
 

@@ -17,7 +17,7 @@ from benchmarks.offered_load import RECOMMEND, Target
 from braid.v1 import event_pb2, recommendation_pb2_grpc
 from braid.v1 import recommendation_pb2 as pb
 from features import schema, store
-from features.release import ReleaseFiles, read_release
+from features.releases.release import ReleaseFiles, read_release
 from features.schema import shopper_key
 from features.settings import Settings
 

@@ -148,7 +148,7 @@ class User(Base):
 
 
 class PlacementRule(Base):
-    """What the shop's people decided about a placement: `features.placement_rules`."""
+    """What the shop's people decided about a placement: `features.shop.placement_rules`."""
 
     __tablename__ = "placement_rules"
 
@@ -198,7 +198,7 @@ class Release(Base):
 
     release: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     state: Mapped[str] = mapped_column(String(16))
-    """`features.releases.State`. At most one is live."""
+    """`features.releases.release_table.State`. At most one is live."""
     kept: Mapped[bool] = mapped_column(default=False)
     """Somebody asked that it be held ready beside the live one."""
     manifest: Mapped[dict[str, Any]] = mapped_column(JSON)
@@ -220,7 +220,7 @@ class ReleaseChange(Base):
 
 
 class TrafficSplit(Base):
-    """Which releases answer at a placement, in what shares: `features.traffic.Split`."""
+    """Which releases answer at a placement, in what shares: `features.traffic.split.Split`."""
 
     __tablename__ = "traffic_splits"
 

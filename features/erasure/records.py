@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 from sqlalchemy import Connection, Engine, delete, select, update
 from sqlalchemy.orm import DeclarativeBase
 
-from features.counters import add_to_counter, advance_counter, read_counter
+from features.database.counters import add_to_counter, advance_counter, read_counter
 from features.database.engine import insert_into
 from features.database.models import Answer, Event, SignIn, User
 from features.erasure.tombstones import Tombstones

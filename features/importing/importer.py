@@ -23,7 +23,6 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.text import Text
 from sqlalchemy import Engine
 
-from features.catalogue import Catalogue
 from features.database.engine import open_database
 from features.erasure.tombstones import Tombstones
 from features.importing import events
@@ -37,7 +36,8 @@ from features.importing.storing import Row, Stored, store_items, store_users
 from features.locks import locked
 from features.schema import MAX_ID_CHARS
 from features.settings import Settings
-from features.users import Users
+from features.shop.catalogue import Catalogue
+from features.shop.users import Users
 
 Result = TypeVar("Result")
 _POLL_S = 0.1

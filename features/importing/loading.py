@@ -2,7 +2,7 @@
 
 An event whose id is in the log already is passed over, so an import that is run again changes nothing; so is one of a
 person who was erased, which each batch looks up in its own transaction. Sessions are joined to who signs in as they are
-for events that are appended (`features.sign_ins`), batch by batch.
+for events that are appended (`features.log.sign_ins`), batch by batch.
 
 SQLite's ADBC driver carries a SQLite of its own. Two of them in one process must not have the same file open (closing
 one drops the other's locks), so the engine is disposed of first and the file opened again only afterwards.
@@ -25,8 +25,8 @@ from sqlalchemy import Engine, Table, text
 from features.database.engine import create_indexes
 from features.database.models import Event
 from features.erasure.tombstones import HOLD_LOCK, KEY_CHECK, Tombstones
-from features.event_log import WRITER_LOCK
-from features.sign_ins import INDEX_PLANS, sign_in
+from features.log.event_log import WRITER_LOCK
+from features.log.sign_ins import INDEX_PLANS, sign_in
 
 _SQLITE_PRAGMAS = (
     "busy_timeout = 60000",

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, TypeVar
 
-from features.catalogue import Catalogue, CatalogueItem
 from features.importing.mapping import ItemsMapping, UsersMapping
 from features.schema import MAX_ATTRIBUTES, MAX_CATEGORY_LEVELS, MAX_ID_CHARS, MAX_TEXT_CHARS
-from features.users import UserProfile, Users
+from features.shop.catalogue import Catalogue, CatalogueItem
+from features.shop.users import UserProfile, Users
 
 _BATCH = 10_000
 _MAX_PRICE = 1_000_000_000

@@ -17,7 +17,7 @@ from typing import Final
 
 from sqlalchemy import Engine, insert, select, update
 
-from features.counters import add_to_counter, changed_since
+from features.database.counters import add_to_counter, changed_since
 from features.database.models import ApiKey
 from server.access.scopes import Scope
 

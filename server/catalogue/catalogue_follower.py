@@ -13,7 +13,7 @@ import polars as pl
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from features.catalogue import Catalogue, CatalogueItem
+from features.shop.catalogue import Catalogue, CatalogueItem
 from server.catalogue.catalogue_index import CatalogueIndex, Rows
 from server.errors import ModelUnavailable
 from server.infer.triton import Triton

@@ -12,8 +12,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
-from features.catalogue import CatalogueItem
 from features.schema import MAX_CATEGORY_LEVELS
+from features.shop.catalogue import CatalogueItem
 
 Mask = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int32]

@@ -8,9 +8,9 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from features.inputs.shopper import ShopperFeatures
 from features.schema import RECENT_VIEW, interest_view
 from features.settings import Settings
-from features.shopper import ShopperFeatures
 from server.deadline import SLOW_S, Deadline
 from server.errors import FeaturesUnavailable
 from server.hydrate.online_features import MAX_SHOPPERS, OnlineFeatures, Request

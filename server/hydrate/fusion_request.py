@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from features.fusion_inputs import shopper_inputs
+from features.inputs.fusion_inputs import shopper_inputs
+from features.inputs.shopper import Shopper
+from features.inputs.transform import Array
 from features.schema import OWN_ITEMS, PADDING, UNKNOWN
-from features.shopper import Shopper
-from features.transform import Array
 from server.catalogue.catalogue_index import CatalogueIndex, Rows
 from server.releases.loaded_release import LoadedRelease
 

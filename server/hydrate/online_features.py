@@ -17,10 +17,10 @@ import features.lean_feast  # noqa: F401  (before feast)
 from feast import FeatureStore, FeatureView
 from feast.protos.feast.types.Value_pb2 import Value
 
-from features.online_values import read_values
+from features.inputs.shopper import NO_PROFILE, LongInterest, Profile, Purchase, ShopperEvent, ShopperFeatures
+from features.online.online_values import read_values
 from features.schema import PROFILE_VIEW, PURCHASES_VIEW, RECENT_VIEW, interest_view
 from features.settings import Settings
-from features.shopper import NO_PROFILE, LongInterest, Profile, Purchase, ShopperEvent, ShopperFeatures
 from features.store import close, give_up_soon, online_file, open_store
 
 MAX_SHOPPERS = 256

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Engine
 
-from features.answers import DELETED_AT_ONCE, NewAnswer, answer_row, append_answers, delete_answers_before
+from features.answers.answers import DELETED_AT_ONCE, NewAnswer, answer_row, append_answers, delete_answers_before
 from features.erasure.tombstones import Tombstones
 from server.metrics import ANSWERS_DROPPED, ANSWERS_RECORDED
 

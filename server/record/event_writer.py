@@ -14,7 +14,7 @@ from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from features.database.engine import DatabaseError
 from features.erasure.tombstones import Tombstones
-from features.event_log import EventLog, NewEvent, Outcome
+from features.log.event_log import EventLog, NewEvent, Outcome
 from features.outage import Outage
 from server.deadline import Deadline
 from server.errors import DeadlinePassed, Overloaded, Unavailable

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from features.catalogue import Catalogue, CatalogueItem
 from features.erasure.tombstones import Tombstones
-from features.placement_rules import Rule, RuleTable, TooManyRules
-from features.users import ErasedUsers, UserProfile, Users
+from features.shop.catalogue import Catalogue, CatalogueItem
+from features.shop.placement_rules import Rule, RuleTable, TooManyRules
+from features.shop.users import ErasedUsers, UserProfile, Users
 from server.catalogue.catalogue_follower import CatalogueFollower
 from server.deadline import Deadline
 from server.errors import InvalidRequest, Violation

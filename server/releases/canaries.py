@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 from sqlalchemy import Engine
 
-from features.canary import Verdict, judge
-from features.experiment import SETTLED_MS, FirstClickCount, arm_figures, first_clicks
-from features.traffic import Split
-from features.traffic_table import TrafficTable
+from features.traffic.canary import Verdict, judge
+from features.traffic.experiment import SETTLED_MS, FirstClickCount, arm_figures, first_clicks
+from features.traffic.split import Split
+from features.traffic.traffic_table import TrafficTable
 from server.following import refresh_for_ever
 from server.releases.election import Election
 

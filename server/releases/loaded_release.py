@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from features.catalogue import CatalogueItem
-from features.content import CATALOGUE_COLUMNS, content_codes
-from features.outcome_features import relative_popularity
-from features.release import ReleaseFiles
+from features.inputs.content import CATALOGUE_COLUMNS, content_codes
+from features.inputs.outcome_features import relative_popularity
+from features.releases.release import ReleaseFiles
 from features.schema import CONTENT_TOKENS, UNKNOWN
+from features.shop.catalogue import CatalogueItem
 from server.catalogue.catalogue_index import CatalogueIndex, Mask, Rows
 
 MOST_BYTES = 8 << 20

@@ -16,8 +16,8 @@ import numpy as np
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from features.answers import RecentRequest, recent_requests
-from features.shopper import merge
+from features.answers.answers import RecentRequest, recent_requests
+from features.inputs.shopper import merge
 from server.catalogue.catalogue_index import CatalogueIndex
 from server.deadline import Deadline
 from server.errors import FeaturesUnavailable

@@ -9,8 +9,8 @@ from typing import TypeVar
 
 from sqlalchemy import Engine
 
-from features.release import ReleaseError, read_release
-from features.releases import Change, NoSuchRelease, ReleaseRow, ReleaseTable
+from features.releases.release import ReleaseError, read_release
+from features.releases.release_table import Change, NoSuchRelease, ReleaseRow, ReleaseTable
 from features.schema import FUSION_MODEL
 from server.deadline import Deadline
 from server.errors import DeadlinePassed, NotFound, NotPossible

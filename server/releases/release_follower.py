@@ -19,8 +19,8 @@ from pathlib import Path
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from features.release import ReleaseError, ReleaseFiles, read_release
-from features.releases import ReleaseTable, Standing
+from features.releases.release import ReleaseError, ReleaseFiles, read_release
+from features.releases.release_table import ReleaseTable, Standing
 from features.schema import FUSION_MODEL, interest_view
 from server.catalogue.catalogue_follower import CatalogueFollower
 from server.errors import ModelUnavailable

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine
 
-from features.answers import Trial
-from features.shopper import ShopperQuery
-from features.traffic import Split
-from features.traffic_table import TrafficTable
+from features.answers.answers import Trial
+from features.inputs.shopper import ShopperQuery
+from features.traffic.split import Split
+from features.traffic.traffic_table import TrafficTable
 from server.following import FollowedTable
 from server.releases.loaded_release import LoadedRelease
 from server.releases.release_follower import ReleaseFollower

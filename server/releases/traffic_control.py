@@ -8,9 +8,9 @@ from collections.abc import Callable
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from features.release import ReleaseError
-from features.traffic import Split, TrafficError, TrafficNotPossible, Wanted
-from features.traffic_table import NotedChange, TrafficTable
+from features.releases.release import ReleaseError
+from features.traffic.split import Split, TrafficError, TrafficNotPossible, Wanted
+from features.traffic.traffic_table import NotedChange, TrafficTable
 from server.deadline import Deadline
 from server.errors import InvalidRequest, NotFound, NotPossible, Violation
 from server.record.database_work import DatabaseWork

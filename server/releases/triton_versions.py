@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from features.inputs.shopper import ShopperQuery, merge
 from features.schema import CONTENT_TOKENS, FUSION_MODEL, ITEM_TOWER_MODEL
-from features.shopper import ShopperQuery, merge
 from server.catalogue.catalogue_index import CatalogueIndex
 from server.errors import ModelUnavailable
 from server.hydrate.fusion_request import NO_CANDIDATES, FusionRequest

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from features.shopper import Shopper
+from features.inputs.shopper import Shopper
 from server.catalogue.catalogue_index import CatalogueIndex, Mask, Rows
 from server.hydrate.fusion_request import NO_CANDIDATES, FusionRequest
 from server.infer.triton import FusionAnswer

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from features.outcome_features import Acts, outcome_features, relative_scores
-from features.return_features import return_features
+from features.inputs.outcome_features import Acts, outcome_features, relative_scores
+from features.inputs.return_features import return_features
+from features.inputs.shopper import Shopper
+from features.inputs.transform import Floats
 from features.schema import OWN_ITEMS, EventType
-from features.shopper import Shopper
-from features.transform import Floats
 from server.catalogue.catalogue_index import CatalogueIndex, Rows
 from server.infer.triton import FusionAnswer
 from server.releases.loaded_release import LoadedRelease

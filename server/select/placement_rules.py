@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Engine
 
-from features.placement_rules import FOREVER_MS, ItemSelector, Rule, Rules, RuleTable
+from features.shop.placement_rules import FOREVER_MS, ItemSelector, Rule, Rules, RuleTable
 from server.catalogue.catalogue_index import CatalogueIndex, Mask
 from server.following import FollowedTable
 from server.queries import ItemFilter

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from sqlalchemy import Engine, func, select
 
 from features.database.models import ItemStatistic
-from features.item_statistics import TIME_OF_DAY
+from features.offline.item_statistics import TIME_OF_DAY
 from server.catalogue.catalogue_index import CatalogueIndex, Mask, Rows
 from server.following import refresh_for_ever
 
@@ -62,7 +62,7 @@ class Popularity:
     order: Rows
     """The rows that have any, most first."""
     segments: Mapping[str, Segment]
-    """By the names of `features.item_statistics.segments`."""
+    """By the names of `features.offline.item_statistics.segments`."""
     events: npt.NDArray[np.int64]
     """Views, clicks, carts and purchases of each row, of any age."""
     stamp: tuple[int, int, int]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from features.shopper import Shopper
+from features.inputs.shopper import Shopper
 from server.catalogue.catalogue_index import CatalogueIndex, Rows
 from server.deadline import Deadline
 from server.hydrate.fusion_request import FusionRequest, candidates_of

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from braid.v1 import catalog_pb2 as pb
 from braid.v1 import catalog_pb2_grpc
-from features.catalogue import CatalogueItem
 from features.schema import MAX_ATTRIBUTES, MAX_BATCH_ITEMS, MAX_TEXT_CHARS
+from features.shop.catalogue import CatalogueItem
 from server.deadline import Deadline
 from server.errors import NotFound
 from server.record.shop_records import ShopRecords

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from braid.v1 import event_pb2 as pb
-from features.event_log import NewEvent, Outcome
+from features.log.event_log import NewEvent, Outcome
 from features.schema import MAX_BATCH_EVENTS, MAX_ID_CHARS
 from server.metrics import EVENTS
 from server.services.fields import Fields

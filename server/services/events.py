@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from braid.v1 import event_pb2 as pb
 from braid.v1 import event_pb2_grpc
-from features.event_log import Outcome
+from features.log.event_log import Outcome
 from server.deadline import Deadline
 from server.errors import Unavailable
 from server.record.eraser import Eraser

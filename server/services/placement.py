@@ -6,7 +6,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from braid.v1 import placement_pb2 as pb
 from braid.v1 import placement_pb2_grpc
-from features.placement_rules import ItemSelector, Rule
 from features.schema import (
     MAX_BATCH_RULES,
     MAX_BOOST,
@@ -16,6 +15,7 @@ from features.schema import (
     MAX_RULES,
     MAX_TEXT_CHARS,
 )
+from features.shop.placement_rules import ItemSelector, Rule
 from server.deadline import Deadline
 from server.record.shop_records import ShopRecords
 from server.services.calls import Limit, answers

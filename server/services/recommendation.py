@@ -8,8 +8,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from braid.v1 import recommendation_pb2 as pb
 from braid.v1 import recommendation_pb2_grpc
-from features.catalogue import CatalogueItem
 from features.schema import MAX_CANDIDATES, SEQUENCE_TYPES, EventType
+from features.shop.catalogue import CatalogueItem
 from server.deadline import Deadline
 from server.interests import changes, interests_of
 from server.queries import Change, Interest, RankQuery, Recommendation, RecommendQuery

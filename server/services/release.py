@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from braid.v1 import release_pb2 as pb
 from braid.v1 import release_pb2_grpc
-from features.releases import Change
+from features.releases.release_table import Change
 from features.schema import MAX_TEXT_CHARS
 from server.deadline import Deadline
 from server.releases.release_control import ReleaseControl, ReleaseReport

@@ -6,7 +6,8 @@ import time
 from collections.abc import Sequence
 
 from braid.v1 import event_pb2, placement_pb2, recommendation_pb2
-from features.event_log import NewEvent
+from features.inputs.shopper import NO_CONTEXT, Context, ShopperEvent, ShopperQuery
+from features.log.event_log import NewEvent
 from features.schema import (
     DEFAULT_PAGE_SIZE,
     MAX_CATEGORY_LEVELS,
@@ -18,7 +19,6 @@ from features.schema import (
     RECENT_EVENTS,
     EventType,
 )
-from features.shopper import NO_CONTEXT, Context, ShopperEvent, ShopperQuery
 from server.queries import NO_FILTER, Caps, ItemFilter
 from server.services.fields import Fields
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from braid.v1 import user_pb2 as pb
 from braid.v1 import user_pb2_grpc
 from features.schema import MAX_ATTRIBUTES, MAX_BATCH_USERS
-from features.users import UserProfile
+from features.shop.users import UserProfile
 from server.deadline import Deadline
 from server.errors import NotFound
 from server.record.shop_records import ShopRecords

@@ -14,12 +14,12 @@ import redis
 from sqlalchemy import Engine, insert, text
 
 from features import schema, store
-from features.build import build
 from features.database.models import Answer
-from features.event_log import EventLog, NewEvent
-from features.rows import INTEREST_ROWS
+from features.log.event_log import EventLog, NewEvent
+from features.offline.build import build
+from features.online.rows import INTEREST_ROWS
 from features.settings import Settings
-from features.users import UserProfile, Users
+from features.shop.users import UserProfile, Users
 from tests.conditions import eventually
 from tests.features.shops import START_MS, fill, now_ms, random_events, read_rows, write_generated
 from tests.processes import required_binary, running

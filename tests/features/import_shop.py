@@ -11,13 +11,13 @@ from xml.sax.saxutils import escape
 import polars as pl
 import yaml
 
-from features.catalogue import Catalogue
 from features.database.engine import open_database
-from features.event_log import EVENT_COLUMNS, EventLog
 from features.importing.importer import import_files
 from features.importing.report import Report, Section
+from features.log.event_log import EVENT_COLUMNS, EventLog
 from features.settings import Settings
-from features.users import Users
+from features.shop.catalogue import Catalogue
+from features.shop.users import Users
 
 PLAIN = {
     "events": {

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Engine
 
-from features.catalogue import Catalogue, CatalogueItem
 from features.database.engine import open_database
 from features.erasure.tombstones import Tombstones
-from features.event_log import EventLog, NewEvent
+from features.log.event_log import EventLog, NewEvent
 from features.schema import EventType
 from features.settings import Settings
+from features.shop.catalogue import Catalogue, CatalogueItem
 from features.store import FeatureStore, opened
 
 START_MS = 1_700_000_000_000

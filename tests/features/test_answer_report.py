@@ -10,13 +10,13 @@ from sqlalchemy import Engine
 from typer.testing import CliRunner
 
 from features.__main__ import app
-from features.answer_report import Line, Rate, report
-from features.answers import EXPLORED, NewAnswer, answer_row, append_answers
-from features.catalogue import Catalogue, CatalogueItem
+from features.answers.answer_report import Line, Rate, report
+from features.answers.answers import EXPLORED, NewAnswer, answer_row, append_answers
 from features.database.engine import open_database
-from features.event_log import EventLog, NewEvent
+from features.inputs.shopper import ShopperQuery
+from features.log.event_log import EventLog, NewEvent
 from features.schema import EventType
-from features.shopper import ShopperQuery
+from features.shop.catalogue import Catalogue, CatalogueItem
 from tests.features.shops import NOBODY_ERASED
 
 T_MS = 1_790_000_000_000

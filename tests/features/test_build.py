@@ -12,12 +12,11 @@ import polars as pl
 import pytest
 from sqlalchemy import text
 
-from features import online as online_rows
 from features import schema, store
-from features.build import OFFLINE_EVENTS, build, whole_shoppers
-from features.event_log import EventLog, NewEvent
-from features.history import PurchaseHistory
-from features.item_statistics import (
+from features.log.event_log import EventLog, NewEvent
+from features.offline.build import OFFLINE_EVENTS, build, whole_shoppers
+from features.offline.history import PurchaseHistory
+from features.offline.item_statistics import (
     POPULARITY_HALF_LIFE_DAYS,
     POPULARITY_WEIGHTS,
     SEGMENT_EVENTS,
@@ -25,11 +24,12 @@ from features.item_statistics import (
     item_statistics,
     segments,
 )
-from features.rows import newest_events, purchase_rows, purchases, recent_rows
+from features.online import current_rows
+from features.online.rows import newest_events, purchase_rows, purchases, recent_rows
 from features.schema import EventType
 from features.settings import Settings
-from features.stream_positions import stream_position
-from features.users import UserProfile, Users
+from features.shop.users import UserProfile, Users
+from features.stream.stream_positions import stream_position
 from tests.features.shops import HOUR_MS, START_MS, fill, now_ms, online, random_events
 
 DAY_MS = 24 * HOUR_MS
@@ -83,7 +83,7 @@ def test_a_build_leaves_rows_with_newer_events_to_the_stream(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = fill(settings, random_events(60, seed=3))
-    written = online_rows.write_online
+    written = current_rows.write_online
 
     def meanwhile(*arguments: object) -> None:
         late = NewEvent(
@@ -92,7 +92,7 @@ def test_a_build_leaves_rows_with_newer_events_to_the_stream(
         EventLog(engine).append([late], now_ms())
         written(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(online_rows, "write_online", meanwhile)
+    monkeypatch.setattr(current_rows, "write_online", meanwhile)
     build(settings)
     assert online(settings, schema.RECENT_VIEW, ["u:0", "s:1"])["u:0"] is None
     assert online(settings, schema.RECENT_VIEW, ["s:1"])["s:1"] is not None
@@ -139,7 +139,7 @@ def test_purchases_before_a_moment_do_not_depend_on_the_chunks(monkeypatch: pyte
     log = _frame(random_events(200, seed=6))
     shoppers, moments = log["shopper"].to_numpy(), log["event_time_ms"].to_numpy()
     whole = PurchaseHistory.of(log).at(shoppers, moments)
-    monkeypatch.setattr("features.history.CHUNK_PAIRS", 3)
+    monkeypatch.setattr("features.offline.history.CHUNK_PAIRS", 3)
     assert PurchaseHistory.of(log).at(shoppers, moments).equals(whole)
 
 

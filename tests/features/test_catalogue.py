@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from features.catalogue import FRAME_COLUMNS, Catalogue, CatalogueItem
 from features.database.engine import open_database
+from features.shop.catalogue import FRAME_COLUMNS, Catalogue, CatalogueItem
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.outcome_features import Acts, outcome_features, relative_popularity, relative_scores
-from features.probabilities import Logistic, Probabilities
-from features.release import ReleaseError, read_probabilities
-from features.return_features import return_features
+from features.inputs.outcome_features import Acts, outcome_features, relative_popularity, relative_scores
+from features.inputs.probabilities import Logistic, Probabilities
+from features.inputs.return_features import return_features
+from features.releases.release import ReleaseError, read_probabilities
 from features.schema import OUTCOME_FEATURES, RETURN_FEATURES, EventType
 
 VIEW, CART, PURCHASE = EventType.VIEW, EventType.CART, EventType.PURCHASE

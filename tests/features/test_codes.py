@@ -4,7 +4,7 @@ from datetime import datetime, timezone
 
 import numpy as np
 
-from features.codes import CodeVocabularies, context_codes, fit_codes, shopper_codes
+from features.inputs.codes import CodeVocabularies, context_codes, fit_codes, shopper_codes
 
 NONE = CodeVocabularies(gender={}, country={}, device={})
 

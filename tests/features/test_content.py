@@ -10,7 +10,7 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.content import CATALOGUE_COLUMNS, ContentVocabulary, content_codes, fit_vocabulary
+from features.inputs.content import CATALOGUE_COLUMNS, ContentVocabulary, content_codes, fit_vocabulary
 from features.schema import CONTENT_TOKENS
 
 names = st.sampled_from(["Red", "red", "Lamp", "Sofa", "Ω", "long oak table", "Stuhl & Co", ""])

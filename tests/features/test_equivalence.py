@@ -9,14 +9,15 @@ import pytest
 import redis
 
 from benchmarks.equivalence import differences
-from features import online as online_rows
-from features import schema, stream
-from features.build import build
-from features.event_log import EventLog, NewEvent
+from features import schema
+from features.log.event_log import EventLog, NewEvent
+from features.offline.build import build
+from features.online import current_rows
 from features.settings import Settings
-from features.shares import share_of
-from features.stream_positions import stream_position
-from features.users import UserProfile, Users
+from features.shop.users import UserProfile, Users
+from features.stream import worker as stream_worker
+from features.stream.shares import share_of
+from features.stream.stream_positions import stream_position
 from tests.conditions import eventually
 from tests.features.shops import HOUR_MS, START_MS, fill, now_ms, online, random_events, sign_in
 from tests.features.workers import workers
@@ -77,16 +78,16 @@ def test_a_difference_is_found(settings: Settings) -> None:
 
 
 @pytest.fixture
-def worker(settings: Settings) -> Iterator[stream.Worker]:
+def worker(settings: Settings) -> Iterator[stream_worker.Worker]:
     """A worker that takes one step when it is told to."""
     fill(settings, [])
-    worker = stream.Worker(settings)
+    worker = stream_worker.Worker(settings)
     worker.share()
     yield worker
     worker.close()
 
 
-def test_a_session_that_signs_in_brings_its_events_along(settings: Settings, worker: stream.Worker) -> None:
+def test_a_session_that_signs_in_brings_its_events_along(settings: Settings, worker: stream_worker.Worker) -> None:
     engine = fill(settings, [seen("before", 1, session_id="S"), bought("lamp", 2, session_id="S")])
     worker.log.follow()
     assert online(settings, schema.PURCHASES_VIEW, ["s:S"])["s:S"] is not None
@@ -101,7 +102,7 @@ def test_a_session_that_signs_in_brings_its_events_along(settings: Settings, wor
     assert list(differences(settings)) == []
 
 
-def test_a_session_keeps_what_it_did_after_it_signed_in(settings: Settings, worker: stream.Worker) -> None:
+def test_a_session_keeps_what_it_did_after_it_signed_in(settings: Settings, worker: stream_worker.Worker) -> None:
     engine = fill(settings, [bought("lamp", 1, session_id="S"), seen("after", 9, session_id="S")])
     worker.log.follow()
     sign_in(engine, "S", "U", at(3))
@@ -113,7 +114,7 @@ def test_a_session_keeps_what_it_did_after_it_signed_in(settings: Settings, work
 
 
 def test_a_build_removes_the_rows_of_a_session_that_signed_in_before_it(
-    settings: Settings, worker: stream.Worker
+    settings: Settings, worker: stream_worker.Worker
 ) -> None:
     engine = fill(settings, [seen("before", 1, session_id="S"), seen("other", 1, session_id="T")])
     worker.log.follow()
@@ -125,22 +126,22 @@ def test_a_build_removes_the_rows_of_a_session_that_signed_in_before_it(
 
 
 def test_a_build_leaves_a_session_that_signs_in_meanwhile_to_the_stream(
-    settings: Settings, worker: stream.Worker, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, worker: stream_worker.Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = fill(settings, [seen("before", 1, session_id="S")])
-    written = online_rows.write_online
+    written = current_rows.write_online
 
     def meanwhile(*arguments: object) -> None:
         sign_in(engine, "S", "U", at(3))
         worker.log.follow()
         written(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(online_rows, "write_online", meanwhile)
+    monkeypatch.setattr(current_rows, "write_online", meanwhile)
     build(settings)
     assert list(differences(settings)) == []
 
 
-def test_late_events_take_their_place_in_time(settings: Settings, worker: stream.Worker) -> None:
+def test_late_events_take_their_place_in_time(settings: Settings, worker: stream_worker.Worker) -> None:
     engine = fill(settings, [])
     for hour in (5, 3, 4, 1, 1):
         EventLog(engine).append([seen(f"item {hour}", hour, session_id="S")], now_ms())

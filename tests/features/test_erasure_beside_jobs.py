@@ -13,17 +13,18 @@ import polars as pl
 import pytest
 from sqlalchemy import text
 
-from features import build as building
-from features import materialize as materializing
-from features import schema, stream
+from features import schema
 from features.database.engine import open_database
 from features.erasure import erase as erasing
 from features.erasure import postgresql_bytes, sqlite_bytes
 from features.erasure.erase import ErasureIncomplete, erase
-from features.event_log import EventLog
-from features.interest_encoder import InterestEncoder
 from features.locks import locked
+from features.log.event_log import EventLog
+from features.offline import build as building
+from features.online import materialize as materializing
+from features.online.interest_encoder import InterestEncoder
 from features.settings import Settings
+from features.stream import worker as stream_worker
 from tests.conditions import eventually
 from tests.features.erasable import (
     IDS,
@@ -70,7 +71,7 @@ def assert_gone(settings: Settings) -> None:
 def test_a_build_under_way_publishes_nothing_of_the_person(
     shop: Settings, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    write, publish = building.write_shopper_rows, building.online.write_online
+    write, publish = building.write_shopper_rows, building.current_rows.write_online
 
     def work(*arguments: Any) -> None:
         write(*arguments)
@@ -84,7 +85,7 @@ def test_a_build_under_way_publishes_nothing_of_the_person(
     if when == "while it works":
         monkeypatch.setattr(building, "write_shopper_rows", work)
     else:
-        monkeypatch.setattr(building.online, "write_online", then_online)
+        monkeypatch.setattr(building.current_rows, "write_online", then_online)
     building.build(shop)
     events = pl.read_parquet(shop.offline / "events.parquet")
     assert set(events["shopper"]) == set(OTHER_KEYS)
@@ -116,7 +117,7 @@ class _Manifest:
 
 def test_a_stream_worker_that_is_behind_writes_nothing_of_the_person(shop: Settings) -> None:
     engine = open_database(shop.log_url)
-    worker = stream.Worker(shop)
+    worker = stream_worker.Worker(shop)
     worker.share()
     more = [event_of(f"more-{n}", None if n % 2 else PERSON, f"{n % 7}", hour=n) for n in range(60)]
     EventLog(engine).append(more, now_ms())

@@ -7,7 +7,7 @@ import threading
 import pytest
 from sqlalchemy import Engine, text
 
-from features.event_log import EVENT_COLUMNS, EventLog, NewEvent, lock_writers
+from features.log.event_log import EVENT_COLUMNS, EventLog, NewEvent, lock_writers
 from features.schema import OWN_ITEMS, EventType
 from tests.conditions import eventually
 

@@ -10,18 +10,18 @@ from sqlalchemy import Engine
 from typer.testing import CliRunner
 
 from features.__main__ import app
-from features.answers import NewAnswer, Trial, answer_row, append_answers
+from features.answers.answers import NewAnswer, Trial, answer_row, append_answers
 from features.database.engine import open_database
-from features.event_log import EventLog, NewEvent
-from features.experiment import FirstClickCount, arm_figures, first_clicks
-from features.experiment_report import experiment_report
-from features.releases import ReleaseTable
+from features.inputs.shopper import ShopperQuery
+from features.log.event_log import EventLog, NewEvent
+from features.releases.release_table import ReleaseTable
 from features.schema import EventType, Tier
-from features.sequential_test import FirstClicks
-from features.shadow_statistics import Disagreement, add_disagreements, disagreements
-from features.shopper import ShopperQuery
-from features.traffic import Arm, Wanted
-from features.traffic_table import TrafficTable
+from features.traffic.experiment import FirstClickCount, arm_figures, first_clicks
+from features.traffic.experiment_report import experiment_report
+from features.traffic.sequential_test import FirstClicks
+from features.traffic.shadow_statistics import Disagreement, add_disagreements, disagreements
+from features.traffic.split import Arm, Wanted
+from features.traffic.traffic_table import TrafficTable
 from tests.features.shops import NOBODY_ERASED
 from tests.features.test_releases import manifest
 

@@ -17,17 +17,17 @@ import redis
 from sqlalchemy import insert
 
 from features import store
-from features.codes import CodeVocabularies
-from features.content import ContentVocabulary
-from features.counters import advance_counter, read_counter
+from features.database.counters import advance_counter, read_counter
 from features.database.engine import open_database
 from features.database.models import Answer
-from features.housekeeping import remove_old_releases
-from features.materialize import materialized_counter
-from features.probabilities import Probabilities
-from features.release import ITEM_COLUMNS, Manifest, ReleaseError, file_sha256, read_release, write_vocabulary
-from features.releases import ReleaseTable, Standing
-from features.rows import INTEREST_ROWS
+from features.inputs.codes import CodeVocabularies
+from features.inputs.content import ContentVocabulary
+from features.inputs.probabilities import Probabilities
+from features.online.materialize import materialized_counter
+from features.online.rows import INTEREST_ROWS
+from features.releases.housekeeping import remove_old_releases
+from features.releases.release import ITEM_COLUMNS, Manifest, ReleaseError, file_sha256, read_release, write_vocabulary
+from features.releases.release_table import ReleaseTable, Standing
 from features.schema import CONTENT_TOKENS, feature_service, interest_view, offline_file, schema_hash
 from features.settings import Settings
 from tests.features.shops import write_generated

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from features.database.engine import open_database
-from features.event_log import EventLog, NewEvent
+from features.log.event_log import EventLog, NewEvent
 from features.schema import EventType
 from features.settings import Settings
 from tests.features.import_shop import PLAIN, Shop

@@ -14,19 +14,19 @@ import pytest
 import torch
 from sqlalchemy import Engine
 
-from features import materialize as job
 from features import schema, store
-from features.counters import read_counter
-from features.event_log import EventLog, NewEvent
-from features.interest_encoder import InterestEncoder
-from features.materialize import (
+from features.database.counters import read_counter
+from features.log.event_log import EventLog, NewEvent
+from features.online import materialize as job
+from features.online.interest_encoder import InterestEncoder
+from features.online.materialize import (
     MaterializeError,
     materialize,
     materialize_every,
     materialized_counter,
     write_histories,
 )
-from features.release import Manifest
+from features.releases.release import Manifest
 from features.settings import Settings
 from tests.conditions import eventually
 from tests.features.shops import HOUR_MS, START_MS, fill, now_ms, online, random_events, sign_in, write_generated

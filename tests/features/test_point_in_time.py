@@ -9,9 +9,9 @@ import pytest
 from rich.progress import Progress
 from sqlalchemy import Engine
 
-from features.build import write_events
-from features.event_log import EventLog, NewEvent
-from features.point_in_time import OfflineEvents
+from features.log.event_log import EventLog, NewEvent
+from features.offline.build import write_events
+from features.offline.point_in_time import OfflineEvents
 from features.schema import EventType
 
 T_MS = 1_790_000_000_000

@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import Engine
 
-from features.release import Manifest, ReleaseError
-from features.releases import ReleaseTable, Standing
+from features.releases.release import Manifest, ReleaseError
+from features.releases.release_table import ReleaseTable, Standing
 from features.schema import feature_service, interest_view, schema_hash
 
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from features.canary import judge
-from features.experiment import ArmFigures
-from features.sequential_test import FirstClicks, difference, evidence_path, p_value_worse
-from features.traffic import CanaryPlan, Guardrails, Split, canary_arms
+from features.traffic.canary import judge
+from features.traffic.experiment import ArmFigures
+from features.traffic.sequential_test import FirstClicks, difference, evidence_path, p_value_worse
+from features.traffic.split import CanaryPlan, Guardrails, Split, canary_arms
 
 MINUTE_MS = 60_000
 

@@ -10,12 +10,12 @@ from sqlalchemy import Engine, text
 
 from features import store
 from features.database.engine import open_database
-from features.event_log import EventLog
 from features.locks import LockTaken
-from features.log_follower import LogFollower
+from features.log.event_log import EventLog
 from features.settings import Settings
-from features.shares import EVERY_SHARE, SHARES, DividedShares, SoleShares, join, share_of
-from features.stream_positions import save_positions, share_positions, stream_position
+from features.stream.log_follower import LogFollower
+from features.stream.shares import EVERY_SHARE, SHARES, DividedShares, SoleShares, join, share_of
+from features.stream.stream_positions import save_positions, share_positions, stream_position
 from tests.features.shops import fill, random_events
 
 NewSettings = Callable[..., Settings]

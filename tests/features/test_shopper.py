@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from features.schema import RECENT_EVENTS, EventType
-from features.shopper import (
+from features.inputs.shopper import (
     Context,
     LongInterest,
     Profile,
@@ -16,6 +15,7 @@ from features.shopper import (
     ShopperQuery,
     merge,
 )
+from features.schema import RECENT_EVENTS, EventType
 
 NOW_MS = 10_000_000
 

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from features.database.engine import open_database
-from features.event_log import EventLog, NewEvent
+from features.log.event_log import EventLog, NewEvent
 from features.schema import EventType
 from features.settings import Settings
 from tests.features.import_shop import Shop

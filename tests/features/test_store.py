@@ -17,7 +17,7 @@ from feast.repo_config import load_repo_config
 from feast.repo_operations import get_repo_files
 
 from features import schema, store
-from features.rows import INTEREST_ROWS, PROFILE_ROWS, RECENT_ROWS
+from features.online.rows import INTEREST_ROWS, PROFILE_ROWS, RECENT_ROWS
 from features.settings import ROOT, Settings
 from tests.features.shops import online, write_generated
 from tests.processes import environment

@@ -14,15 +14,17 @@ import pytest
 import redis
 from sqlalchemy import Engine
 
-from features import profile_follower, schema, store, stream
-from features.counters import advance_counter, read_counter
-from features.event_log import EventLog, NewEvent
+from features import schema, store
+from features.database.counters import advance_counter, read_counter
 from features.locks import locked
-from features.rows import purchase_rows, recent_rows
+from features.log.event_log import EventLog, NewEvent
+from features.online.rows import purchase_rows, recent_rows
 from features.settings import Settings
-from features.shares import EVERY_SHARE
-from features.stream_positions import STREAM_COUNTER, stream_position
-from features.users import UserProfile, Users
+from features.shop.users import UserProfile, Users
+from features.stream import profile_follower
+from features.stream import worker as stream_worker
+from features.stream.shares import EVERY_SHARE
+from features.stream.stream_positions import STREAM_COUNTER, stream_position
 from tests.conditions import eventually
 from tests.features.shops import START_MS, fill, now_ms, online, random_events, read_rows
 from tests.features.workers import following
@@ -94,7 +96,7 @@ def test_a_killed_worker_loses_nothing(shop: Settings) -> None:
     log.append(random_events(50, seed=13, first=350), now_ms())
     with worker(shop) as process:
         eventually(lambda: caught_up(engine), within_s=90, what="the end of the log")
-        beat = stream.heartbeat_file(shop, process.pid)
+        beat = stream_worker.heartbeat_file(shop, process.pid)
         eventually(lambda: json.loads(beat.read_text())["behind"] == 0, what="the heartbeat")
         assert json.loads(beat.read_text())["position"] == 400
     assert not beat.exists()
@@ -104,7 +106,7 @@ def test_a_killed_worker_loses_nothing(shop: Settings) -> None:
 def test_repeating_what_was_done_changes_nothing(shop: Settings) -> None:
     engine = fill(shop, random_events(150, seed=21))
     store.apply(shop)
-    worker = stream.Worker(shop)
+    worker = stream_worker.Worker(shop)
     worker.share()
     while worker.log.follow():
         pass
@@ -168,7 +170,7 @@ def test_more_profiles_than_a_batch_with_one_time_are_all_written(
     monkeypatch.setattr(profile_follower, "BATCH_USERS", 4)
     wrote_ms = now_ms()
     Users(engine).upsert([UserProfile(user_id=f"{n:02}", age=30) for n in range(11)], updated_time_ms=wrote_ms)
-    worker = stream.Worker(settings)
+    worker = stream_worker.Worker(settings)
     worker.share()
     follower = worker.profiles
     assert follower is not None
@@ -184,7 +186,7 @@ def test_each_event_is_online_before_the_next_one_is_written(shop: Settings) -> 
     engine = fill(shop, [])
     log = EventLog(engine)
     with following(shop):
-        eventually(lambda: stream.heartbeat_file(shop).exists(), within_s=30, what="the worker's start")
+        eventually(lambda: stream_worker.heartbeat_file(shop).exists(), within_s=30, what="the worker's start")
         with store.opened(shop) as feast:
             for number in range(15):
                 item = f"item {number}"

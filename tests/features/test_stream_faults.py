@@ -17,11 +17,12 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from benchmarks.equivalence import differences
-from features import schema, stream
-from features.event_log import EventLog, NewEvent
+from features import schema
+from features.log.event_log import EventLog, NewEvent
+from features.online.shopper_rows import RowsToWrite
 from features.settings import Settings
-from features.shopper_rows import RowsToWrite
-from features.stream_positions import stream_position
+from features.stream import worker as stream_worker
+from features.stream.stream_positions import stream_position
 from tests import postgres
 from tests.conditions import eventually
 from tests.features.shops import START_MS, fill, now_ms, online, random_events
@@ -113,14 +114,14 @@ def test_a_disk_that_takes_no_more(settings: Settings) -> None:
 
 def heartbeat_ms(settings: Settings, pid: int) -> int:
     """When the worker last said how it is."""
-    return int(json.loads(stream.heartbeat_file(settings, pid).read_text())["time_ms"])
+    return int(json.loads(stream_worker.heartbeat_file(settings, pid).read_text())["time_ms"])
 
 
 def test_an_outage_is_said_at_its_begin_and_end_alone(caplog: pytest.LogCaptureFixture) -> None:
-    outage = stream.Retries()
+    outage = stream_worker.Retries()
     refused = OperationalError("SELECT :shopper", {"shopper": "u:secret"}, sqlite3.OperationalError("disk is full"))
     waits = [outage.wait_s(error) for error in (refused, OSError("no space"), ValueError("x"), *[refused] * 20)]
-    assert max(waits) <= stream.LONGEST_WAIT_S
+    assert max(waits) <= stream_worker.LONGEST_WAIT_S
     outage.end()
     outage.end()
     assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.INFO]
@@ -132,7 +133,7 @@ def test_a_poisoned_event_stops_nobody_else(settings: Settings, caplog: pytest.L
     engine = fill(settings, random_events(60, seed=3))
     poison = [event("poison", "u:secret", 10**17), event("poison again", "s:secret", 10**17)]
     EventLog(engine).append([*poison, event("good", "u:1", START_MS)], now_ms())
-    worker = stream.Worker(settings)
+    worker = stream_worker.Worker(settings)
     worker.share()
     assert worker.log.follow() >= 63
     assert set(worker.log.positions.values()) == {63}
@@ -150,15 +151,15 @@ def test_rows_that_an_error_interrupted_are_written_again(
 ) -> None:
     engine = fill(settings, random_events(30, seed=4))
     again: list[RowsToWrite] = []
-    write_again = stream.Worker.write_again
+    write_again = stream_worker.Worker.write_again
 
-    def watched(worker: stream.Worker, work: RowsToWrite) -> None:
+    def watched(worker: stream_worker.Worker, work: RowsToWrite) -> None:
         again.append(work)
         write_again(worker, work)
 
     def broken(*_: object) -> None:
         monkeypatch.undo()
-        monkeypatch.setattr(stream.Worker, "write_again", watched)
+        monkeypatch.setattr(stream_worker.Worker, "write_again", watched)
         raise ConnectionError("cut off")
 
     monkeypatch.setattr("features.store.write_purchases", broken)

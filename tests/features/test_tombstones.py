@@ -11,16 +11,16 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import Engine, insert, select
 
-from features.answers import NewAnswer, answer_row, append_answers
+from features.answers.answers import NewAnswer, answer_row, append_answers
 from features.database.engine import DatabaseError, open_database
 from features.database.models import Answer, Event, Tombstone
 from features.erasure.erase import erase
 from features.erasure.tombstones import KEY_FILE, ErasureKeyError, Tombstones, hold
-from features.event_log import EventLog, Outcome
 from features.importing.importer import import_files
+from features.inputs.shopper import ShopperQuery
+from features.log.event_log import EventLog, Outcome
 from features.settings import Settings, load_settings
-from features.shopper import ShopperQuery
-from features.users import ErasedUsers, UserProfile, Users
+from features.shop.users import ErasedUsers, UserProfile, Users
 from tests.features.erasable import event_of
 from tests.features.shops import now_ms
 

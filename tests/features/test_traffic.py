@@ -9,10 +9,10 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import Engine
 
-from features.release import ReleaseError
-from features.releases import ReleaseTable
+from features.releases.release import ReleaseError
+from features.releases.release_table import ReleaseTable
 from features.settings import ROOT
-from features.traffic import (
+from features.traffic.split import (
     Arm,
     CanaryPlan,
     Guardrails,
@@ -24,7 +24,7 @@ from features.traffic import (
     check,
     point_of,
 )
-from features.traffic_table import TrafficTable
+from features.traffic.traffic_table import TrafficTable
 from tests.features.test_releases import held_ready
 
 HALVES = (Arm(1, 50), Arm(2, 50))

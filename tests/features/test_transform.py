@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from features.inputs.transform import DAY_S, own_item_features, pad_own_items, pad_sequence
 from features.schema import OWN_FEATURES, PADDING
-from features.transform import DAY_S, own_item_features, pad_own_items, pad_sequence
 
 LENGTH = 4
 NOW_MS = 1_700_000_000_000

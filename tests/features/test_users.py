@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from features.database.engine import open_database
-from features.users import USER_COLUMNS, UserProfile, Users
+from features.shop.users import USER_COLUMNS, UserProfile, Users
 
 PHONE = {"device": "phone"}
 

@@ -8,18 +8,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.context import ForkServerProcess
 
-from features import stream
 from features.settings import Settings
+from features.stream import worker as stream_worker
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["features.stream"])
+_context.set_forkserver_preload(["features.stream.worker"])
 
 
 @contextmanager
 def following(settings: Settings) -> Iterator[None]:
     """A worker on a thread of this process, which starts at once."""
     stop = threading.Event()
-    thread = threading.Thread(target=stream.run, args=(settings, stop))
+    thread = threading.Thread(target=stream_worker.run, args=(settings, stop))
     thread.start()
     try:
         yield
@@ -67,7 +67,7 @@ def workers(settings: Settings, count: int) -> Iterator[Workers]:
 
 
 def _follow(settings: Settings) -> None:
-    stream.run(settings, threading.Event())
+    stream_worker.run(settings, threading.Event())
 
 
 def _kill(process: ForkServerProcess) -> None:

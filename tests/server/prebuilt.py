@@ -6,8 +6,8 @@ import json
 import shutil
 
 from features.database.engine import open_database
-from features.release import MANIFEST_FILE, Manifest
-from features.releases import ReleaseTable
+from features.releases.release import MANIFEST_FILE, Manifest
+from features.releases.release_table import ReleaseTable
 from features.schema import FUSION_MODEL, ITEM_TOWER_MODEL, feature_service, interest_view
 from features.settings import Settings
 from features.store import apply

@@ -9,14 +9,14 @@ from uuid import uuid4
 
 from sqlalchemy import update
 
-from features.build import build
-from features.catalogue import Catalogue, CatalogueItem
 from features.database.engine import open_database
 from features.database.models import Event
-from features.event_log import EventLog, NewEvent
+from features.log.event_log import EventLog, NewEvent
+from features.offline.build import build
 from features.schema import EventType
 from features.settings import ROOT, Settings
-from features.users import UserProfile, Users
+from features.shop.catalogue import Catalogue, CatalogueItem
+from features.shop.users import UserProfile, Users
 from tests.processes import environment
 
 TASTES = ("Garden", "Kitchen", "Music")

@@ -20,15 +20,15 @@ from sqlalchemy import Engine, func, select, text
 from braid.v1 import event_pb2
 from braid.v1 import recommendation_pb2 as rec
 from features import store
-from features.answer_features import OtherSchema, decode, encode
-from features.answers import NewAnswer, answer_row, append_answers, shopper_query
+from features.answers.answer_features import OtherSchema, decode, encode
+from features.answers.answers import NewAnswer, answer_row, append_answers, shopper_query
 from features.database.engine import open_database
 from features.database.models import Answer
-from features.fusion_inputs import SHOPPER_INPUTS
-from features.release import read_release
+from features.inputs.fusion_inputs import SHOPPER_INPUTS
+from features.inputs.shopper import Context, ShopperEvent, ShopperQuery
+from features.releases.release import read_release
 from features.schema import UNKNOWN, EventType
 from features.settings import ROOT
-from features.shopper import Context, ShopperEvent, ShopperQuery
 from server.record.answer_recorder import AnswerRecorder
 from tests.conditions import eventually
 from tests.conftest import NewSettings

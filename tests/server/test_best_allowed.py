@@ -17,14 +17,14 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.catalogue import CatalogueItem
-from features.codes import CodeVocabularies
-from features.content import ContentVocabulary
-from features.placement_rules import ItemSelector, Rule
-from features.probabilities import Probabilities
-from features.release import Manifest, ReleaseFiles
+from features.inputs.codes import CodeVocabularies
+from features.inputs.content import ContentVocabulary
+from features.inputs.probabilities import Probabilities
+from features.inputs.shopper import ShopperEvent, ShopperQuery, merge
+from features.releases.release import Manifest, ReleaseFiles
 from features.schema import CONTENT_TOKENS, PADDING, RECENT_EVENTS, TOP_ITEMS, EventType, schema_hash
-from features.shopper import ShopperEvent, ShopperQuery, merge
+from features.shop.catalogue import CatalogueItem
+from features.shop.placement_rules import ItemSelector, Rule
 from server.catalogue.catalogue_index import CatalogueIndex
 from server.deadline import Deadline
 from server.hydrate.fusion_request import FusionRequest

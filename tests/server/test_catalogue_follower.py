@@ -11,10 +11,10 @@ from typing import Any
 
 import polars as pl
 
-from features.catalogue import Catalogue, CatalogueItem
 from features.database.engine import open_database
-from features.release import ITEM_COLUMNS
+from features.releases.release import ITEM_COLUMNS
 from features.settings import Settings
+from features.shop.catalogue import Catalogue, CatalogueItem
 from server.catalogue.catalogue_follower import CHUNK, CatalogueFollower
 from server.catalogue.catalogue_index import CatalogueIndex
 from server.infer.triton import Triton

@@ -11,10 +11,10 @@ from sqlalchemy import select
 
 from braid.v1 import catalog_pb2, event_pb2
 from braid.v1 import recommendation_pb2 as rec
-from features.answers import EXPLORED
+from features.answers.answers import EXPLORED
 from features.database.engine import open_database
 from features.database.models import Answer
-from features.shopper import ShopperQuery
+from features.inputs.shopper import ShopperQuery
 from server.queries import RecommendQuery
 from server.select.exploration import Draw
 from tests.conditions import eventually

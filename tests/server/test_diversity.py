@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.catalogue import CatalogueItem
+from features.shop.catalogue import CatalogueItem
 from server.catalogue.catalogue_index import CatalogueIndex, Rows
 from server.queries import Caps
 from server.select.diversity import POOL, Floats, Page, spread_out

@@ -22,7 +22,7 @@ from sqlalchemy import Engine, text
 
 from braid.v1 import event_pb2 as pb
 from features.database.engine import open_database
-from features.event_log import EventLog, NewEvent, Outcome, lock_writers
+from features.log.event_log import EventLog, NewEvent, Outcome, lock_writers
 from features.settings import Settings
 from server.deadline import Deadline
 from server.errors import DeadlinePassed, Unavailable

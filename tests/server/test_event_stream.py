@@ -14,7 +14,7 @@ import pytest
 
 from braid.v1 import event_pb2 as pb
 from features.database.engine import open_database
-from features.event_log import EventLog
+from features.log.event_log import EventLog
 from features.settings import Settings
 from tests.conditions import eventually
 from tests.conftest import NewSettings

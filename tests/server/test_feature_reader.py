@@ -12,8 +12,8 @@ import polars as pl
 import pytest
 
 from features import store
+from features.inputs.shopper import LongInterest, Profile, Purchase, ShopperEvent, ShopperFeatures
 from features.settings import Settings
-from features.shopper import LongInterest, Profile, Purchase, ShopperEvent, ShopperFeatures
 from server.deadline import Deadline
 from server.errors import FeaturesUnavailable
 from server.hydrate.feature_reader import FeatureReader

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.catalogue import CatalogueItem
+from features.shop.catalogue import CatalogueItem
 from server.catalogue.catalogue_index import CatalogueIndex
 from server.queries import ItemFilter
 from server.select.filters import Sellable, allowed, excluded, removed_counts

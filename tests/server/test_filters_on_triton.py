@@ -14,7 +14,7 @@ from benchmarks.random_release import HIGHEST_PRICE, fill_and_publish, made_up_i
 from braid.v1 import catalog_pb2, event_pb2, placement_pb2
 from braid.v1 import recommendation_pb2 as rec
 from features import store
-from features.catalogue import CatalogueItem
+from features.shop.catalogue import CatalogueItem
 from tests.conditions import eventually
 from tests.conftest import NewSettings, StartTriton
 from tests.server.client import Client, gateway, ids, new_event

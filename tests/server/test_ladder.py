@@ -26,8 +26,8 @@ from benchmarks.random_release import random_model
 from braid.v1 import recommendation_pb2 as rec
 from braid.v1.release_pb2 import GetReleaseRequest
 from deploy.embedded.triton import clear_leftovers
-from features.build import build
-from features.materialize import materialize
+from features.offline.build import build
+from features.online.materialize import materialize
 from features.schema import FUSION_MODEL, ITEM_TOWER_MODEL
 from features.settings import Settings
 from features.store import apply

@@ -19,8 +19,8 @@ from grpc_status import rpc_status
 from braid.v1 import catalog_pb2, event_pb2
 from braid.v1 import recommendation_pb2 as rec
 from features.database.engine import open_database
-from features.release import MANIFEST_FILE
-from features.releases import ReleaseTable
+from features.releases.release import MANIFEST_FILE
+from features.releases.release_table import ReleaseTable
 from features.settings import ROOT, Settings
 from tests.conditions import eventually
 from tests.conftest import NewSettings
@@ -69,7 +69,7 @@ def test_sigterm_says_so_first_finishes_what_is_under_way_and_exits_cleanly(new_
         stored = event_pb2.EventStatus.CODE_STORED
         not_begun = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
         assert set(codes) <= {stored} | not_begun
-        from features.event_log import EventLog
+        from features.log.event_log import EventLog
 
         engine = open_database(under_test.settings.log_url)
         assert EventLog(engine).last_position() >= codes.count(stored)
@@ -168,7 +168,7 @@ def test_a_release_that_is_not_whole_is_refused_and_the_old_one_stays(
         manifest = json.loads((fusion / "2" / MANIFEST_FILE).read_text())
         manifest |= {"release": 2, "schema_hash": "0" * 64}
         (fusion / "2" / MANIFEST_FILE).write_text(json.dumps(manifest))
-        from features.release import Manifest
+        from features.releases.release import Manifest
 
         table.record(2, Manifest(**manifest), "test", "refused")
         table.change_state(2, "live", "test", "refused")

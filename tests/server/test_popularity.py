@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from features.item_statistics import segments
+from features.offline.item_statistics import segments
 from server.select.popularity import NOTHING, PRIOR_WEIGHT, Popularity, Segment
 
 NOON_MS = 12 * 3_600_000

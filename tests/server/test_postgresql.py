@@ -7,8 +7,8 @@ from typing import Any
 from braid.v1 import placement_pb2 as pb
 from braid.v1 import recommendation_pb2 as rec
 from features import store
-from features.catalogue import Catalogue
 from features.database.engine import open_database
+from features.shop.catalogue import Catalogue
 from tests.conditions import eventually
 from tests.conftest import NewSettings
 from tests.processes import free_ports

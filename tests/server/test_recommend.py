@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from braid.v1 import catalog_pb2, event_pb2, user_pb2
 from braid.v1 import recommendation_pb2 as rec
-from features.catalogue import CatalogueItem
+from features.shop.catalogue import CatalogueItem
 from tests.conditions import eventually
 from tests.server.client import Client, ids, new_event
 from tests.server.shop import NOW_MS, TASTES, item, items, taste_of

@@ -18,11 +18,11 @@ from sqlalchemy import select
 from braid.v1 import catalog_pb2
 from braid.v1 import recommendation_pb2 as rec
 from braid.v1 import release_pb2 as pb
-from features.answers import recent_requests
+from features.answers.answers import recent_requests
 from features.database.engine import open_database
 from features.database.models import Answer
-from features.release import MANIFEST_FILE, file_sha256
-from features.releases import ReleaseTable
+from features.releases.release import MANIFEST_FILE, file_sha256
+from features.releases.release_table import ReleaseTable
 from features.schema import FUSION_MODEL, ITEM_TOWER_MODEL, MODULE_FILE
 from features.settings import Settings
 from tests.conditions import eventually

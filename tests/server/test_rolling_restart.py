@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from braid.v1 import event_pb2, event_pb2_grpc, recommendation_pb2, recommendation_pb2_grpc
 from features.database.engine import open_database
-from features.event_log import EventLog
+from features.log.event_log import EventLog
 from features.settings import Settings
 from tests.conditions import eventually
 from tests.conftest import NewSettings

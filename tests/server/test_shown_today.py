@@ -10,10 +10,10 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from braid.v1 import recommendation_pb2 as rec
-from features.answers import NewAnswer, answer_row, append_answers
+from features.answers.answers import NewAnswer, answer_row, append_answers
 from features.database.engine import open_database
 from features.erasure.tombstones import Tombstones
-from features.shopper import ShopperQuery
+from features.inputs.shopper import ShopperQuery
 from tests.conditions import eventually
 from tests.server.client import Client, RunningGateway, assert_refused, ids
 

@@ -12,7 +12,7 @@ import pytest
 
 from braid.v1 import catalog_pb2
 from braid.v1 import recommendation_pb2 as rec
-from features.release import ReleaseFiles, read_release
+from features.releases.release import ReleaseFiles, read_release
 from features.schema import FUSION_MODEL
 from server.similar import _nearest
 from tests.conditions import eventually

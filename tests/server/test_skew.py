@@ -17,13 +17,13 @@ from typer.testing import CliRunner
 from braid.v1 import event_pb2
 from braid.v1 import recommendation_pb2 as rec
 from features.__main__ import app
-from features.build import build
+from features.answers.replay import IN_FLIGHT_MS
+from features.answers.skew import SkewError, skew
 from features.database.engine import open_database
 from features.database.models import Answer
-from features.point_in_time import READ_TIME
-from features.replay import IN_FLIGHT_MS
+from features.offline.build import build
+from features.offline.point_in_time import READ_TIME
 from features.settings import Settings
-from features.skew import SkewError, skew
 from tests.conditions import eventually
 from tests.features.shops import now_ms
 from tests.server.client import Client, RunningGateway, new_event
@@ -120,7 +120,7 @@ def test_events_of_another_type_are_named(copied: Settings) -> None:
 
 
 def test_another_transform_is_named(served: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    from features import fusion_inputs
+    from features.inputs import fusion_inputs
 
     right = fusion_inputs.own_item_features
     monkeypatch.setattr(fusion_inputs, "own_item_features", lambda *columns: right(*columns) * np.float32(1.01))

@@ -15,11 +15,11 @@ from braid.v1 import event_pb2
 from braid.v1 import recommendation_pb2 as rec
 from braid.v1 import release_pb2 as pb
 from features.database.engine import open_database
-from features.materialize import materialize
+from features.online.materialize import materialize
 from features.schema import FUSION_MODEL
 from features.settings import Settings
-from features.shadow_statistics import Disagreement, disagreements
-from features.traffic import Arm, arm_at, point_of
+from features.traffic.shadow_statistics import Disagreement, disagreements
+from features.traffic.split import Arm, arm_at, point_of
 from tests.conditions import eventually
 from tests.conftest import NewSettings, StartTriton
 from tests.processes import free_ports

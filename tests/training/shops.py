@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from features.event_log import NewEvent
+from features.log.event_log import NewEvent
 from features.schema import EventType
 
 START_MS = 1_767_225_600_000  # 2026-01-01

@@ -10,12 +10,12 @@ import polars as pl
 import pytest
 import torch
 
-from features.build import build
-from features.catalogue import Catalogue, CatalogueItem
 from features.database.engine import open_database
-from features.event_log import EventLog, NewEvent
+from features.log.event_log import EventLog, NewEvent
+from features.offline.build import build
 from features.schema import PADDING, EventType
 from features.settings import Settings
+from features.shop.catalogue import Catalogue, CatalogueItem
 from tests.training.shops import DAY_MS, MINUTE_MS, START_MS, visits, write_shop
 from training.arrivals import known_then
 from training.batches import Batch, BatchMaker

@@ -8,11 +8,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from features.catalogue import CatalogueItem
-from features.outcome_features import outcome_features
-from features.rows import newest_events, purchase_rows, purchases, recent_rows
+from features.inputs.outcome_features import outcome_features
+from features.inputs.shopper import Purchase, ShopperEvent, ShopperFeatures, ShopperQuery, merge
+from features.online.rows import newest_events, purchase_rows, purchases, recent_rows
 from features.schema import OUTCOME_FEATURES, EventType
-from features.shopper import Purchase, ShopperEvent, ShopperFeatures, ShopperQuery, merge
+from features.shop.catalogue import CatalogueItem
 from server.catalogue.catalogue_index import CatalogueIndex
 from server.releases.loaded_release import unit_length
 from server.select.chances import acts_of

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from features.codes import CodeVocabularies
+from features.inputs.codes import CodeVocabularies
 from features.schema import (
     CONTENT_TOKENS,
     FUSION_INPUTS,

@@ -17,14 +17,14 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from features import schema
-from features.catalogue import Catalogue, CatalogueItem
 from features.database.engine import open_database
-from features.event_log import EventLog
-from features.materialize import materialize
-from features.release import ReleaseError, read_release
-from features.releases import ReleaseTable
+from features.log.event_log import EventLog
+from features.online.materialize import materialize
+from features.releases.release import ReleaseError, read_release
+from features.releases.release_table import ReleaseTable
 from features.schema import feature_service, interest_view
 from features.settings import ROOT, Settings
+from features.shop.catalogue import Catalogue, CatalogueItem
 from features.store import delete_shoppers, open_store, opened
 from tests.training.shops import ITEMS, as_written, catalogue, visits, write_shop
 from training.batches import BatchMaker

@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 import torch
 
-from features.codes import shopper_codes
-from features.content import content_codes
+from features.inputs.codes import shopper_codes
+from features.inputs.content import content_codes
 from features.schema import EventType
 from tests.training.conftest import SMALL
 from tests.training.shops import DAY_MS, MINUTE_MS, START_MS, Row, catalogue, visits, write_shop

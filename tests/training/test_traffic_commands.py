@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from features.database.engine import open_database
-from features.shadow_statistics import Disagreement, add_disagreements
+from features.traffic.shadow_statistics import Disagreement, add_disagreements
 from tests.features.test_releases import held_ready
 from training.__main__ import app
 

@@ -9,14 +9,14 @@ import polars as pl
 import pytest
 import torch
 
-from features.catalogue import Catalogue, CatalogueItem
 from features.database.engine import open_database
-from features.event_log import EventLog
 from features.locks import locked
-from features.release import file_sha256
-from features.releases import ReleaseTable, Standing
+from features.log.event_log import EventLog
+from features.releases.release import file_sha256
+from features.releases.release_table import ReleaseTable, Standing
 from features.schema import EventType
 from features.settings import Settings
+from features.shop.catalogue import Catalogue, CatalogueItem
 from tests.training.shops import DAY_MS, MINUTE_MS, START_MS, Row, as_written, catalogue, visits, write_shop
 from training.dataset import DataError, read_log
 from training.publish import publish, write_candidate

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
+from features.inputs.transform import Sequence, pad_sequence
 from features.schema import HISTORY_EVENTS
-from features.transform import Sequence, pad_sequence
 from training.arrivals import known_then
 from training.baselines.baseline import Floats, Setting, keep_last
 from training.dataset import Log

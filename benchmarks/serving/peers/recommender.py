@@ -15,11 +15,11 @@ import torch
 from typing_extensions import TypedDict  # pydantic asks for it before Python 3.12
 
 from features.database.engine import open_database
-from features.release import read_release
-from features.releases import ReleaseTable
+from features.inputs.shopper import Shopper, ShopperQuery, merge
+from features.releases.release import read_release
+from features.releases.release_table import ReleaseTable
 from features.schema import FUSION_MODEL, MODULE_FILE
 from features.settings import Settings
-from features.shopper import Shopper, ShopperQuery, merge
 from server.catalogue.catalogue_index import CatalogueIndex
 from server.hydrate.fusion_request import NO_CANDIDATES, FusionRequest, stacked_inputs
 from server.hydrate.online_features import OnlineFeatures

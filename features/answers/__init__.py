@@ -1,0 +1,1 @@
+"""Recorded answers, and what can be told from them."""

@@ -1,0 +1,1 @@
+"""From features to what a model reads: one transform for training and the gateway."""

@@ -1,0 +1,1 @@
+"""Features of any moment, cut from the whole log in files."""

@@ -1,0 +1,1 @@
+"""Features of now: the rows of the online store, and the long-term vectors."""

@@ -1,0 +1,1 @@
+"""Releases: their files, their table, and which are no longer needed."""

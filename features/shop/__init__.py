@@ -1,0 +1,1 @@
+"""What the shop keeps beside events: catalogue, users, placement rules."""

@@ -1,0 +1,1 @@
+"""The worker that keeps the online rows current, event by event."""

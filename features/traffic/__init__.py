@@ -1,0 +1,1 @@
+"""Which release answers whom, and how its answers compare."""
