@@ -11,11 +11,13 @@ SLOW_S = 0.1
 """A part that lets a caller wait for as long in vain is slow, and not the caller in a hurry."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Deadline:
     """A moment on the monotonic clock, in seconds; infinity where the caller set none."""
 
     at_s: float = float("inf")
+    in_vain_s: float = 0.0
+    """Spent waiting for parts that gave nothing: a delay of theirs, that fewer calls would not shorten."""
 
     @staticmethod
     def after(seconds: float | None) -> Deadline:

@@ -24,9 +24,14 @@ class Part:
 
     def start(self) -> None:
         """Starts it, again or for the first time."""
+        self._log_begins = self._log.stat().st_size if self._log.exists() else 0
         self.process = self._parts.enter_context(
             running(self._command, self._log, env=self._env, stop_signal=signal.SIGKILL)
         )
+
+    def said(self, words: str) -> bool:
+        """Whether its log has these words since it was started last."""
+        return words.encode() in self._log.read_bytes()[self._log_begins :]
 
     def kill(self) -> None:
         """With all its children."""

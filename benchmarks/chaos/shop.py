@@ -22,6 +22,7 @@ from tests.server.shop import fill, items
 from training.publish import publish
 
 START_S = 120.0
+SERVES = '"message": "serving"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,10 @@ class Shop:
         """Starts what has ended, as a supervisor would."""
         for part in self.parts.values():
             part.revive()
+
+    def both_serve(self) -> bool:
+        """Whether each gateway has said that it serves since it was started last."""
+        return all(part.said(SERVES) for part in self.gateways)
 
     def shared_memory(self) -> int:
         """Regions in /dev/shm that are this shop's."""
@@ -85,7 +90,6 @@ def suffering_shop() -> Iterator[Shop]:
         for number in (1, 2):
             own = environment(settings, BRAID_GATEWAY_SHARE_PORT="true")
             begin(f"gateway-{number}", [sys.executable, "-m", "server"], own)
-        for number in (1, 2):
-            log = folder / f"gateway-{number}.log"
-            eventually(lambda log=log: '"serving"' in log.read_text(), within_s=START_S, what=f"{log.name}: serving")  # type: ignore[misc]
-        yield Shop(settings, found)
+        shop = Shop(settings, found)
+        eventually(shop.both_serve, within_s=START_S, what="both gateways' serving")
+        yield shop

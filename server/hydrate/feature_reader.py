@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -52,10 +53,12 @@ class FeatureReader:
         if not self._breaker.allows():
             raise FeaturesUnavailable("the feature store does not answer")
         left_s = deadline.left_s(self._budget_s, SHARE)
+        asked_s = time.monotonic()
         try:
             with Stage(FEATURES):
                 features = await self._pipe.submit((keys, release), left_s)
         except asyncio.TimeoutError:
+            deadline.in_vain_s += time.monotonic() - asked_s
             if left_s >= min(SLOW_S, self._budget_s):  # its own fault, not a hurried caller's
                 self._breaker.failed(f"no answer within {left_s:.3f} s")
             raise FeaturesUnavailable("the feature store was too slow") from None

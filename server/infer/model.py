@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -43,8 +44,8 @@ class Model:
         patient = self._patient(left_s) and not dispensable
         release = requests[0].release
         if len(requests) == 1:
-            return [await self._answer(release, lambda: self._triton.fuse(requests[0], left_s), patient)]
-        return await self._answer(release, lambda: self._triton.fuse_all(requests, left_s), patient)
+            return [await self._answer(release, lambda: self._triton.fuse(requests[0], left_s), patient, deadline)]
+        return await self._answer(release, lambda: self._triton.fuse_all(requests, left_s), patient, deadline)
 
     async def item_vectors(
         self, release: int, content: npt.NDArray[np.int32], deadline: Deadline
@@ -60,19 +61,22 @@ class Model:
                 release,
                 lambda: asyncio.wait_for(self._triton.item_vectors(release, content), left_s),
                 self._patient(left_s),
+                deadline,
             )
         except asyncio.TimeoutError:
             raise ModelUnavailable(f"no item vectors within {left_s:.3f} s", reason="slow") from None
 
-    async def _answer(self, release: int, ask: Callable[[], Awaitable[T]], patient: bool) -> T:
+    async def _answer(self, release: int, ask: Callable[[], Awaitable[T]], patient: bool, deadline: Deadline) -> T:
         """What `ask` gets; the breaker is told how it went, and of slowness where the caller was `patient`."""
         breaker = self._breakers.of(release)
         if not breaker.allows():
             raise ModelUnavailable("Triton does not answer", reason="gone")
+        asked_s = time.monotonic()
         try:
             with Stage(INFERENCE):
                 found = await ask()
         except ModelUnavailable as error:
+            deadline.in_vain_s += time.monotonic() - asked_s
             if error.reason != "slow" or patient:
                 breaker.failed(str(error))
             raise

@@ -98,7 +98,7 @@ class Admission:
         self._used = self._used or self.under_way > self.limit / 2
 
     def leave(self, method: str, seconds: float) -> None:
-        """Counts a call out that took so long."""
+        """Counts a call out that took so long, but for what it waited in vain for a part below."""
         self._calls.leave(method, seconds)
         self.under_way -= 1
         self._left += 1

@@ -104,6 +104,7 @@ class _Call:
         self._name = name
         self._limit = limit
         self._entered = False
+        self._deadline = Deadline()
         self._context = context
         self._started_s = time.perf_counter()
 
@@ -111,7 +112,7 @@ class _Call:
         self._token = REQUEST_ID.set(_request_id(self._context))
         self._span = call_span(self._name, self._context.invocation_metadata())
         try:
-            deadline = Deadline.after(self._context.time_remaining())
+            self._deadline = deadline = Deadline.after(self._context.time_remaining())
             if deadline.left_s(math.inf) <= 0:
                 raise DeadlinePassed("the deadline had passed when the call arrived; allow more time")
             self._limit.enter()
@@ -146,7 +147,7 @@ class _Call:
             if self._entered:
                 seconds = time.perf_counter() - self._started_s
                 time_call(self._name, seconds)
-                self._limit.leave(self._name, seconds)
+                self._limit.leave(self._name, seconds - self._deadline.in_vain_s)
             REQUEST_ID.reset(self._token)
 
 

@@ -55,6 +55,14 @@ def test_ingestion_measures_every_way_of_writing_and_keeps_the_figures(tmp_path:
     assert all(row["way"] in printed for row in measured)
 
 
+def test_online_users_measures_stores_of_several_sizes_in_turns() -> None:
+    sizes = ("250", "500")
+    _, figures = measure("online_users", "--seconds", "1", "--rounds", "2", *sizes, env=dict(os.environ), timeout_s=280)
+    small, large = (figures[size] for size in sizes)
+    assert small["file_bytes"] < large["file_bytes"]
+    assert all(it["cpu_ms"] > 0 and it["p50_ms"] <= it["p99_ms"] for it in small["rounds"] + large["rounds"])
+
+
 def test_overload_finds_saturation_and_shows_what_more_than_that_does(released_shop: RunningGateway) -> None:
     env = environment(released_shop.settings, COLUMNS="200")
     _, figures = measure("overload", "--seconds", "1", env=env, timeout_s=240)
