@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -47,8 +47,16 @@ class Shop:
         return all(part.said(SERVES) for part in self.gateways)
 
     def shared_memory(self) -> int:
-        """Regions in /dev/shm that are this shop's."""
-        return sum(1 for _ in Path("/dev/shm").glob(f"{shared_memory_prefix(self.settings)}*"))
+        """Regions in /dev/shm that are this shop's and that nobody has any more.
+
+        Triton itself keeps the region of a model's process that was killed, a MiB, until it ends.
+        """
+        used = ""
+        for process in self.parts["triton"].family():
+            with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+                used += Path(f"/proc/{process.pid}/maps").read_text()
+        found = Path("/dev/shm").glob(f"{shared_memory_prefix(self.settings)}*")
+        return sum(1 for region in found if region.name not in used)
 
 
 @contextmanager
