@@ -173,9 +173,7 @@ class ReleaseTable:
             _set(connection, release, state_of(connection, release), "retired", who, why)
 
     def remove_unused(self, since_ms: int, who: str, why: str) -> list[int]:
-        """Gives releases that are no longer needed the state `removed`, for good.
-
-        `features.releases.housekeeping` says which.
+        """Gives releases that are no longer needed (`housekeeping` says which) the state `removed`, for good.
 
         Args:
             since_ms: a release that changed its state or answered anybody since then stays.
