@@ -73,13 +73,18 @@ def open_store(settings: Settings) -> FeatureStore:
     Raises:
         StoreError: the online store cannot be reached.
     """
-    settings.home.mkdir(parents=True, exist_ok=True)
     _check_online_store(settings)
-    store = FeatureStore(config=repo_config(settings))
+    store = open_registry(settings)
     if settings.online_store == "sqlite":
         online: Any = store._get_provider().online_store
         online._get_conn(store.config).execute("PRAGMA secure_delete=ON")
     return store
+
+
+def open_registry(settings: Settings) -> FeatureStore:
+    """A store to read the registry by, also where the online store is gone."""
+    settings.home.mkdir(parents=True, exist_ok=True)
+    return FeatureStore(config=repo_config(settings))
 
 
 def online_file(settings: Settings) -> int | None:
@@ -88,7 +93,7 @@ def online_file(settings: Settings) -> int | None:
     Who holds a file open goes on reading and writing it when another has taken its place: compare, and open again.
 
     Raises:
-        StoreError: the file is gone.
+        StoreError: the file is not there.
     """
     if settings.online_store != "sqlite":
         return None
@@ -97,7 +102,7 @@ def online_file(settings: Settings) -> int | None:
         return path.stat().st_ino
     except FileNotFoundError:
         raise StoreError(
-            f"{path} is gone; put it back, or fill another: `python -m features build`, then `… materialize`"
+            f"{path} is not there; put it back, or fill another: `python -m features build`, then `… materialize`"
         ) from None
 
 
@@ -319,6 +324,7 @@ def _registry_file(settings: Settings) -> Path | None:
 
 def _check_online_store(settings: Settings) -> None:
     if settings.online_store != "redis":
+        online_file(settings)  # SQLite would make an empty one
         return
     try:
         with redis_client(settings) as client:

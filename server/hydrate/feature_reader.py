@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 from features.inputs.shopper import ShopperFeatures
 from features.schema import RECENT_VIEW, interest_view
@@ -69,19 +70,21 @@ class FeatureReader:
         return features
 
     async def serves(self, release: int) -> bool:
-        """Reads the registry again and says whether it has the release's view."""
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._registry_thread, self._online.read_registry)
+        """Reads the registry again and says whether it has the release's view, also while the store is gone."""
+        await self._read_registry()
         if not self._online.opened:
-            await loop.run_in_executor(self._thread, self._online.open)
+            with suppress(Exception):  # `follow` says so, and tries again
+                await self._open()
         return interest_view(release) in self._online.views
 
     async def follow(self) -> None:
         """Opens the store, and tries again until it is open and the definitions are applied."""
         quiet = False
-        while RECENT_VIEW not in self._online.views:
+        while not self._online.opened or RECENT_VIEW not in self._online.views:
             try:
-                await self.serves(0)
+                await self._read_registry()
+                if not self._online.opened:
+                    await self._open()
             except Exception as error:  # Feast raises whatever its stores raise
                 if not quiet:
                     LOG.warning("the feature store cannot be opened, serving without it: %r", error)
@@ -93,6 +96,12 @@ class FeatureReader:
         """Stops the threads; reads that wait are dropped."""
         for thread in (self._thread, self._registry_thread):
             thread.shutdown(wait=True, cancel_futures=True)
+
+    async def _read_registry(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._registry_thread, self._online.read_registry)
+
+    async def _open(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._online.open)
 
     async def _read(self, requests: Sequence[Request]) -> list[list[ShopperFeatures]]:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._online.read, requests)

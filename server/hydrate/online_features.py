@@ -21,7 +21,7 @@ from features.inputs.shopper import NO_PROFILE, LongInterest, Profile, Purchase,
 from features.online.online_values import read_values
 from features.schema import PROFILE_VIEW, PURCHASES_VIEW, RECENT_VIEW, interest_view
 from features.settings import Settings
-from features.store import close, give_up_soon, online_file, open_store
+from features.store import close, give_up_soon, online_file, open_registry, open_store
 
 MAX_SHOPPERS = 256
 """Entities in one read; SQLite takes at most 32,766 parameters, and long reads hold up the next."""
@@ -59,7 +59,7 @@ class OnlineFeatures:
 
     def read_registry(self) -> None:
         """Takes the views as they are now."""
-        self._registry = self._registry or open_store(self._settings)
+        self._registry = self._registry or open_registry(self._settings)
         self._registry.refresh_registry()  # type: ignore[no-untyped-call]
         self.views = {view.name: view for view in self._registry.list_feature_views()}
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import datetime, timezone
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -17,6 +18,7 @@ from features.settings import Settings
 from server.deadline import Deadline
 from server.errors import FeaturesUnavailable
 from server.hydrate.feature_reader import FeatureReader
+from tests.conditions import eventually_async
 from tests.conftest import NewSettings
 
 NOW = datetime(2026, 9, 1, tzinfo=timezone.utc)
@@ -100,3 +102,37 @@ async def test_a_store_that_cannot_be_opened_is_gone_on_without(new_settings: Ne
     assert await reader.read(["u:anna"], 1, Deadline()) == [ShopperFeatures()]
     follower.cancel()
     reader.close()
+
+
+@pytest.mark.parametrize("filled", ["sqlite"], indirect=True)
+async def test_a_reader_that_begins_without_the_stores_file_knows_the_releases_and_opens_it_later(
+    filled: Settings, tmp_path: Path
+) -> None:
+    files = list(filled.home.glob("online.db*"))
+    for file in files:
+        file.rename(tmp_path / file.name)
+    reader = FeatureReader(filled, 5.0)
+    assert await reader.serves(1)
+    assert await reader.read(["u:anna"], 1, Deadline()) == [ShopperFeatures()]
+    assert not (filled.home / "online.db").exists()
+    for file in files:
+        (tmp_path / file.name).rename(file)
+    follower = asyncio.ensure_future(reader.follow())
+
+    async def known() -> bool:
+        return bool((await reader.read(["u:anna"], 1, Deadline()))[0].recent)
+
+    await eventually_async(known, within_s=30, what="the shopper's row")
+    follower.cancel()
+    reader.close()
+
+
+@pytest.mark.parametrize("filled", ["sqlite"], indirect=True)
+async def test_a_file_that_takes_the_stores_place_is_read_instead(reader: FeatureReader, filled: Settings) -> None:
+    assert (await reader.read(["u:anna"], 1, Deadline()))[0].recent
+    for file in filled.home.glob("online.db*"):
+        file.unlink()
+    with pytest.raises(FeaturesUnavailable, match="is not there"):
+        await reader.read(["u:anna"], 1, Deadline())
+    store.apply(filled)
+    assert await reader.read(["u:anna"], 1, Deadline()) == [ShopperFeatures()]
