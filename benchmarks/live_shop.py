@@ -81,10 +81,15 @@ def gateway_on(
             stub = health_pb2_grpc.HealthStub(channel)
 
             def serves() -> bool:
-                assert process.poll() is None, tail(path)
                 return bool(stub.Check(health_pb2.HealthCheckRequest(), timeout=5).status == 1)
 
-            eventually(serves, within_s=START_S, every_s=0.05, what="the gateway's start")
+            eventually(
+                lambda: process.poll() is not None or serves(),
+                within_s=START_S,
+                every_s=0.05,
+                what="the gateway's start",
+            )
+            assert process.poll() is None, tail(path)
         yield process
 
 

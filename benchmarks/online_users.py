@@ -79,10 +79,14 @@ def main(
     with fresh_shop({}) as shop, ExitStack() as gateways:
         store.apply(shop.settings)
         fill_and_publish(shop.settings, ITEMS)
-        write_patterns(shop.settings)
+        write_patterns(shop.settings, ITEMS)
         homes = {size: grown(shop, size) for size in sizes}
         shop.start_triton()
-        asked = {size: gateways.enter_context(standing_still(homes[size])) for size in sizes}
+        asked: dict[int, subprocess.Popen[bytes]] = {}
+        for size in sizes:
+            if asked:  # the first has the shop's own address; Triton has taken its ports since
+                homes[size] = homes[size].model_copy(update={"gateway_address": f"127.0.0.1:{free_ports()}"})
+            asked[size] = gateways.enter_context(standing_still(homes[size]))
         found: dict[int, list[Round]] = {size: [] for size in sizes}
         for number in range(rounds):
             for size in sizes:
@@ -93,15 +97,15 @@ def main(
     console.print(str(record.write("online_users", figures)))
 
 
-def write_patterns(settings: Settings) -> None:
+def write_patterns(settings: Settings, item_count: int) -> None:
     """Rows of the shoppers that the others are copies of: full windows, own items, a profile, a vector."""
     draw = np.random.default_rng(0)
     now = datetime.now(timezone.utc)
     now_ms = int(1000 * now.timestamp())
-    shoppers = [name(number) for number in range(PATTERNS)]
+    shoppers = [schema.shopper_key(name(number), None) for number in range(PATTERNS)]
 
     def items(count: int) -> list[list[str]]:
-        return [[f"item-{item}" for item in draw.choice(ITEMS, count, replace=False)] for _ in shoppers]
+        return [[f"item-{item}" for item in draw.choice(item_count, count, replace=False)] for _ in shoppers]
 
     def same(count: int, value: int) -> list[list[int]]:
         return [[value] * count for _ in shoppers]
@@ -136,7 +140,7 @@ def write_patterns(settings: Settings) -> None:
 
 
 def name(number: int) -> str:
-    """Of a shopper."""
+    """A shopper's user id."""
     return f"user-{number}"
 
 
@@ -144,8 +148,8 @@ def grown(shop: LiveShop, size: int) -> Settings:
     """The same shop in a home of its own, with so many shoppers online."""
     home = shop.settings.home / HOMES / str(size)
     shutil.copytree(shop.settings.home, home, ignore=shutil.ignore_patterns("logs", "model_repository", HOMES))
-    settings = shop.settings.model_copy(update={"home": home, "gateway_address": f"127.0.0.1:{free_ports()}"})
-    keys = [entity_key(name(number)) for number in range(size)]
+    settings = shop.settings.model_copy(update={"home": home})
+    keys = [entity_key(schema.shopper_key(name(number), None)) for number in range(size)]
     with closing(sqlite3.connect(home / "online.db", isolation_level=None)) as online:
         tables = [row[0] for row in online.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         parts = range(PATTERNS, size, COPIED_AT_ONCE)

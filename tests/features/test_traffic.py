@@ -54,7 +54,7 @@ def test_ten_thousand_shoppers_fall_into_arms_by_their_weights_and_anew_for_anot
 
 
 def test_another_process_finds_the_same_arms() -> None:
-    program = "from features.traffic import point_of; print([point_of('e', f'u:{n}') for n in range(50)])"
+    program = "from features.traffic.split import point_of; print([point_of('e', f'u:{n}') for n in range(50)])"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str([point_of("e", f"u:{number}") for number in range(50)])
 

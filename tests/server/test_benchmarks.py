@@ -55,14 +55,6 @@ def test_ingestion_measures_every_way_of_writing_and_keeps_the_figures(tmp_path:
     assert all(row["way"] in printed for row in measured)
 
 
-def test_online_users_measures_stores_of_several_sizes_in_turns() -> None:
-    sizes = ("250", "500")
-    _, figures = measure("online_users", "--seconds", "1", "--rounds", "2", *sizes, env=dict(os.environ), timeout_s=280)
-    small, large = (figures[size] for size in sizes)
-    assert small["file_bytes"] < large["file_bytes"]
-    assert all(it["cpu_ms"] > 0 and it["p50_ms"] <= it["p99_ms"] for it in small["rounds"] + large["rounds"])
-
-
 def test_overload_finds_saturation_and_shows_what_more_than_that_does(released_shop: RunningGateway) -> None:
     env = environment(released_shop.settings, COLUMNS="200")
     _, figures = measure("overload", "--seconds", "1", env=env, timeout_s=240)
@@ -111,11 +103,11 @@ def test_peers_answer_as_the_gateway_does_alone_and_in_a_batch(measured_shop: Ru
 
 
 def test_fuzz_meets_documented_statuses_alone() -> None:
-    command = [sys.executable, "-m", "benchmarks.fuzz", "--inputs", "3000"]
+    command = [sys.executable, "-m", "benchmarks.fuzz", "--inputs", "2000"]
     env = os.environ | {"COLUMNS": "200"}
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
-    assert "3000 inputs, no undocumented status" in done.stdout
+    assert "2000 inputs, no undocumented status" in done.stdout
     assert all(
         method in done.stdout for method in ("Recommend ", "WriteEvents", "StreamEvents", "UpsertRules", "GetUser")
     )
