@@ -324,7 +324,6 @@ def _registry_file(settings: Settings) -> Path | None:
 
 def _check_online_store(settings: Settings) -> None:
     if settings.online_store != "redis":
-        online_file(settings)  # SQLite would make an empty one
         return
     try:
         with redis_client(settings) as client:

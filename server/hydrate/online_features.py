@@ -65,10 +65,11 @@ class OnlineFeatures:
 
     def open(self) -> None:
         """Opens the store, with its online store loaded: Feast imports it late."""
+        file = online_file(self._settings)  # first: SQLite would make an empty one
         store = open_store(self._settings)
         give_up_soon(store, self._give_up_s)
         self._rows(store, ((RECENT_VIEW, RECENT),), ["nobody"])
-        self._store, self._file = store, online_file(self._settings)
+        self._store, self._file = store, file
 
     def read(self, requests: Sequence[Request]) -> list[list[ShopperFeatures]]:
         """The features of each key of each request, in order; a key that the store does not know is empty.

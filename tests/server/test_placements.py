@@ -257,4 +257,5 @@ def test_events_sent_along_and_explanations_stay_the_models_own(client: Client, 
     plain = client.recommend("user-1", recent_events=visit, explain=True, page_size=20)
     put(client, boost(f"{placement}-all", placement, 3, categories=["Garden", "Kitchen", "Music"]))
     lifted = client.recommend("user-1", placement=placement, recent_events=visit, explain=True, page_size=20)
-    assert [result.reason for result in lifted.results] == [result.reason for result in plain.results]
+    # by item: two that score alike may change places as events age
+    assert {it.item_id: it.reason for it in lifted.results} == {it.item_id: it.reason for it in plain.results}

