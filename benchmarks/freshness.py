@@ -37,7 +37,6 @@ from features.log.event_log import EventLog, NewEvent
 from features.offline.build import build
 from features.settings import Settings
 from features.shop.catalogue import Catalogue, CatalogueItem
-from tests.conditions import eventually
 
 TARGET_P99_MS = 150.0
 TARGET_P50_MS = 50.0
@@ -112,7 +111,7 @@ def fill(settings: Settings) -> None:
 async def measure(shop: LiveShop, seconds: float, rate: float) -> Freshness:
     """Writes at the rate and probes meanwhile."""
     gateway, worker = shop.start_gateway(), shop.start_worker()
-    eventually(lambda: shop.ready(worker), within_s=120, what="the worker's start")
+    shop.until_it_follows(worker)
     processes = [psutil.Process(process.pid) for process in (worker, gateway)]
     async with grpc.aio.insecure_channel(shop.settings.gateway_address) as channel:
         writes = event_pb2_grpc.EventServiceStub(channel).WriteEvents

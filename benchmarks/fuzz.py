@@ -34,8 +34,7 @@ from rich.table import Table
 
 from features.settings import Settings
 from server.gateway import SERVICES
-from tests.conditions import eventually
-from tests.processes import environment, free_ports, running, tail
+from tests.processes import environment, free_ports, running, tail, until_up
 
 DOCUMENTED = frozenset(
     {
@@ -119,7 +118,7 @@ def main(
         ):
             health, asked = health_pb2_grpc.HealthStub(channel), health_pb2.HealthCheckRequest()
             serving = health_pb2.HealthCheckResponse.SERVING
-            eventually(lambda: health.Check(asked).status == serving, within_s=60, what="the gateway's start")
+            until_up(process, lambda: health.Check(asked).status == serving, log, what="the gateway")
             try:
                 counts = fuzz(channel, inputs, first)
             except Unexpected as error:

@@ -74,7 +74,7 @@ def run(shop: LiveShop, kills: int, workers: int) -> Outcome:
     draw = random.Random(kills)
     gateway, streams = shop.start_gateway(), [shop.start_worker() for _ in range(workers)]
     for worker in streams:
-        eventually(lambda worker=worker: shop.ready(worker), within_s=300, what="a worker's start")  # type: ignore[misc]
+        shop.until_it_follows(worker)
     storefront = Storefront(shop.settings.gateway_address)
     storefront.start()
     for _ in range(kills):

@@ -21,8 +21,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from benchmarks import postgres
 from features.settings import Settings
+from features.stream.worker import heartbeat_file
 from tests.conditions import eventually
-from tests.processes import environment, free_ports, required_binary, running, tail
+from tests.processes import environment, free_ports, required_binary, running, until_up
 
 Profile = Literal["sqlite", "postgresql+redis"]
 PROFILES: tuple[Profile, ...] = ("sqlite", "postgresql+redis")
@@ -47,13 +48,13 @@ class LiveShop:
         return self._start("triton", "deploy.embedded.triton")
 
     def start_worker(self) -> subprocess.Popen[bytes]:
-        """Starts a stream worker; `ready` says when it follows."""
+        """Starts a stream worker; `until_it_follows` waits for it."""
         return self._start("stream", "features", "stream")
 
-    def ready(self, worker: subprocess.Popen[bytes]) -> bool:
-        """Whether the worker follows the log."""
-        assert worker.poll() is None, tail(self.settings.logs / "stream.log")
-        return (self.settings.home / f"stream-{worker.pid}.json").exists()
+    def until_it_follows(self, worker: subprocess.Popen[bytes]) -> None:
+        """Waits until the worker follows the log."""
+        beat, log = heartbeat_file(self.settings, worker.pid), self.settings.logs / "stream.log"
+        until_up(worker, beat.exists, log, within_s=START_S, what="the stream worker")
 
     def _start(self, name: str, *module: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", *module]
@@ -83,13 +84,7 @@ def gateway_on(
             def serves() -> bool:
                 return bool(stub.Check(health_pb2.HealthCheckRequest(), timeout=5).status == 1)
 
-            eventually(
-                lambda: process.poll() is not None or serves(),
-                within_s=START_S,
-                every_s=0.05,
-                what="the gateway's start",
-            )
-            assert process.poll() is None, tail(path)
+            until_up(process, serves, path, within_s=START_S, what="the gateway")
         yield process
 
 

@@ -99,7 +99,7 @@ def grow(shop: LiveShop, size: int) -> Cost:
     engine = open_database(shop.settings.log_url)
     advance_counter(engine, STREAM_COUNTER, EventLog(engine).last_position())
     gateway, worker = shop.start_gateway(), shop.start_worker()
-    eventually(lambda: shop.ready(worker), within_s=300, what="the worker's start")
+    shop.until_it_follows(worker)
     draw = random.Random(size)
     with grpc.insecure_channel(shop.settings.gateway_address) as channel:
         write = event_pb2_grpc.EventServiceStub(channel).WriteEvents

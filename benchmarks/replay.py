@@ -101,7 +101,7 @@ def replay(shop: LiveShop, events: pl.DataFrame, speed: float, name: str) -> Rep
     """Sends everything, waits for the worker, compares."""
     shop.start_gateway()
     worker = shop.start_worker()
-    eventually(lambda: shop.ready(worker), within_s=120, what="the worker's start")
+    shop.until_it_follows(worker)
     waits_s, seconds, behind_s = uvloop.run(send(shop.settings.gateway_address, events, speed, name))
     engine = open_database(shop.settings.log_url)
     log = EventLog(engine)

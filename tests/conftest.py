@@ -24,7 +24,7 @@ from features.database.engine import open_database
 from features.settings import ROOT, Settings
 from tests import postgres
 from tests.conditions import eventually
-from tests.processes import environment, free_ports, required_binary, running, tail
+from tests.processes import environment, free_ports, required_binary, running, until_up
 
 
 def pytest_configure() -> None:
@@ -138,9 +138,7 @@ def start_triton() -> Iterator[StartTriton]:
             command = [sys.executable, "-m", "deploy.embedded.triton"]
             process = servers.enter_context(running(command, log, env=environment(settings)))
             client = servers.enter_context(triton_client.InferenceServerClient(settings.triton_address))
-
-            eventually(lambda: process.poll() is not None or client.is_server_live(), within_s=60, what="Triton up")
-            assert process.poll() is None, f"Triton did not start:\n{tail(log)}"
+            until_up(process, client.is_server_live, log, what="Triton")
             return settings.triton_address
 
         yield start

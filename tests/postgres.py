@@ -13,8 +13,7 @@ from pathlib import Path
 
 import psycopg
 
-from tests.conditions import eventually
-from tests.processes import free_ports, required_binary, running, tail
+from tests.processes import free_ports, required_binary, running, until_up
 
 FOLDERS = [str(path) for path in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
 
@@ -57,12 +56,7 @@ def new_cluster(folder: Path, *, durable: bool = False) -> Cluster:
 def serving(cluster: Cluster, *, stop_signal: signal.Signals = signal.SIGINT) -> Iterator[None]:
     """The cluster, answering; SIGQUIT ends it as a crash would."""
     with running(cluster.command, cluster.log, stop_signal=stop_signal) as process:
-        eventually(
-            lambda: process.poll() is not None or answers(cluster.url),
-            within_s=60,
-            what="PostgreSQL's first answer",
-        )
-        assert process.poll() is None, f"PostgreSQL did not start:\n{tail(cluster.log)}"
+        until_up(process, lambda: answers(cluster.url), cluster.log, what="PostgreSQL")
         yield
 
 

@@ -7,11 +7,12 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from features.settings import ROOT, Settings
+from tests.conditions import eventually
 
 
 def free_ports(count: int = 1) -> int:
@@ -72,6 +73,18 @@ def running(
             process.wait()
             raise AssertionError(f"{command[0]} ignored {stop_signal.name}; its log:\n{tail(log)}") from None
         _kill_group(process.pid)
+
+
+def until_up(
+    process: subprocess.Popen[bytes], up: Callable[[], object], log: Path, *, within_s: float = 60.0, what: str
+) -> None:
+    """Waits until a process is up; an exception of `up` counts as "not yet".
+
+    Raises:
+        AssertionError: it has ended instead, or is not up within `within_s`.
+    """
+    eventually(lambda: process.poll() is not None or up(), within_s=within_s, every_s=0.05, what=f"{what}'s start")
+    assert process.poll() is None, f"{what} ended; its log:\n{tail(log)}"
 
 
 def tail(log: Path, lines: int = 40) -> str:

@@ -27,8 +27,7 @@ from braid.v1 import (
     user_pb2_grpc,
 )
 from features.settings import Settings
-from tests.conditions import eventually
-from tests.processes import environment, running, tail
+from tests.processes import environment, running, tail, until_up
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -98,10 +97,9 @@ def gateway(
         client = caller or Client(settings.gateway_address)
 
         def answers() -> bool:
-            assert process.poll() is None, f"the gateway ended:\n{tail(log)}"
             return client.health() == SERVING if wait else client.health() in (SERVING, NOT_SERVING)
 
-        eventually(answers, within_s=60, every_s=0.05, what=f"the gateway's start; its log:\n{tail(log)}")
+        until_up(process, answers, log, what="the gateway")
         with client.channel:
             try:
                 yield RunningGateway(process, client, settings)
