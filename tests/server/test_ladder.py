@@ -313,6 +313,11 @@ def test_the_database_hangs(with_postgresql: Shop) -> None:
     endure(shop, database, lambda: hanging.enter_context(held(database.family())), hanging.close, {FULL})
 
 
+def test_the_database_is_killed(with_postgresql: Shop) -> None:
+    shop, database = with_postgresql
+    endure(shop, database, database.kill, database.start, {FULL})
+
+
 def test_the_feature_store_hangs(with_redis: tuple[Shop, int]) -> None:
     (shop, part), _ = with_redis
     endure(shop, part, part.stop, part.go_on, BELOW)

@@ -235,7 +235,9 @@ def test_reasons_name_recent_items_of_the_shopper(client: Client) -> None:
     visit = views("Garden")
     answer = client.recommend("user-1", recent_events=visit, explain=True, page_size=20)
     plain = client.recommend("user-1", recent_events=visit, page_size=20)
-    assert set(ids(answer.results)) == set(ids(plain.results))  # two that score alike may change places as events age
+    # in the same order, but for two that score alike: they may change places as events age
+    scores = {result.item_id: result.score for result in plain.results}
+    assert {result.item_id: result.score for result in answer.results} == pytest.approx(scores, abs=0.01)
     assert all(result.reason.strand != REASON.STRAND_UNSPECIFIED for result in answer.results)
     because = [item_id for result in answer.results for item_id in result.reason.because_item_ids]
     assert because and all(len(result.reason.because_item_ids) <= 3 for result in answer.results)
