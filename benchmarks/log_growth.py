@@ -33,6 +33,7 @@ from benchmarks.live_shop import PROFILES, LiveShop, live_shop
 from braid.v1 import event_pb2 as events_pb
 from braid.v1 import event_pb2_grpc, recommendation_pb2_grpc
 from braid.v1 import recommendation_pb2 as pb
+from features import store
 from features.database.counters import advance_counter
 from features.database.engine import open_database
 from features.erasure.tombstones import Tombstones
@@ -96,6 +97,7 @@ def sizes(most: int) -> list[int]:
 def grow(shop: LiveShop, size: int) -> Cost:
     """Fills the log to a size and measures."""
     fill(shop.settings, size)
+    store.apply(shop.settings)  # a worker that has a position expects its online store to be there
     engine = open_database(shop.settings.log_url)
     advance_counter(engine, STREAM_COUNTER, EventLog(engine).last_position())
     gateway, worker = shop.start_gateway(), shop.start_worker()
