@@ -152,21 +152,24 @@ def grown(shop: LiveShop, size: int) -> Settings:
     keys = [entity_key(schema.shopper_key(name(number), None)) for number in range(size)]
     with closing(sqlite3.connect(home / "online.db", isolation_level=None)) as online:
         tables = [row[0] for row in online.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        copying = [_copying(online, table) for table in tables]
         parts = range(PATTERNS, size, COPIED_AT_ONCE)
         for start in track(parts, f"{size:,} shoppers", console=console, transient=True):
             copies = [
                 (keys[number], keys[number % PATTERNS]) for number in range(start, min(size, start + COPIED_AT_ONCE))
             ]
             online.execute("BEGIN")
-            for table in tables:
-                columns = [row[1] for row in online.execute(f'PRAGMA table_info("{table}")')]
-                rest = ", ".join(column for column in columns if column != "entity_key")
-                online.executemany(
-                    f'INSERT INTO "{table}" (entity_key, {rest}) SELECT ?, {rest} FROM "{table}" WHERE entity_key = ?',
-                    copies,
-                )
+            for statement in copying:
+                online.executemany(statement, copies)
             online.execute("COMMIT")
     return settings
+
+
+def _copying(online: sqlite3.Connection, table: str) -> str:
+    """Copies a shopper's row; takes the new key and that of the pattern."""
+    columns = [row[1] for row in online.execute(f'PRAGMA table_info("{table}")')]
+    rest = ", ".join(column for column in columns if column != "entity_key")
+    return f'INSERT INTO "{table}" (entity_key, {rest}) SELECT ?, {rest} FROM "{table}" WHERE entity_key = ?'
 
 
 @contextmanager

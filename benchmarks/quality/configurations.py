@@ -48,7 +48,7 @@ CONFIGURATIONS: dict[str, Config] = {
         fit=replace(SESSIONS, epochs=5, batch_examples=2048),
     ),
     "retailrocket": Config(model=ModelConfig(long=False, dropout=0.3, content=False, time=False), fit=SESSIONS),
-    "online-retail": Config(model=ModelConfig(overlap=True), fit=FitConfig(epochs=5, patience=2, max_minutes=240.0)),
+    "online-retail": Config(model=ModelConfig(overlap=True), fit=replace(SHOP.fit, epochs=5, patience=2)),
 }
 
 

@@ -6,7 +6,7 @@ import time
 from typing import Any, Final
 
 import polars as pl
-from sqlalchemy import Engine, bindparam, select, tuple_
+from sqlalchemy import ColumnElement, Engine, bindparam, select, tuple_
 
 from features import store
 from features.database.counters import advance_counter, read_counter
@@ -19,11 +19,14 @@ BATCH_USERS: Final = 1_000
 USERS_OVERLAP_MS: Final = 10_000
 """A profile may become visible this much later than the time it carries (a slow commit, another machine's clock)."""
 
-_ANY_AFTER: Final = (
-    select(User.user_id)
-    .where(tuple_(User.updated_time_ms, User.user_id) > tuple_(bindparam("time_ms"), bindparam("user_id")))
-    .limit(1)
-)
+
+def _after(time_ms: Any, user_id: Any) -> ColumnElement[bool]:
+    """Changes beyond a place."""
+    return tuple_(User.updated_time_ms, User.user_id) > tuple_(time_ms, user_id)
+
+
+_ANY_AFTER: Final = select(User.user_id).where(_after(bindparam("time_ms"), bindparam("user_id"))).limit(1)
+"""Made once: it is asked ten times a second."""
 
 
 class ProfileFollower:
@@ -43,8 +46,7 @@ class ProfileFollower:
         """Writes the profiles among the next `BATCH_USERS` changes; returns how many it wrote."""
         if self._settled and not self._any():
             return 0
-        time_ms, user_id = self._after
-        condition = tuple_(User.updated_time_ms, User.user_id) > tuple_(time_ms, user_id)
+        condition = _after(*self._after)
         with self._shares.writing():
             users = read_users(self._engine, condition, [User.updated_time_ms, User.user_id], BATCH_USERS)
             found = {row[0]: row for row in users.rows()}

@@ -14,7 +14,7 @@ import logging
 import os
 import threading
 import time
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Final
 
@@ -119,19 +119,19 @@ class Worker:
             StoreError: the online store's file is gone, and with it the rows of what is done.
         """
         self._settings = settings
-        self._shares = join(settings)
-        try:
+        with ExitStack() as undo:
+            self._shares = join(settings)
+            undo.callback(self._shares.close)
             # A statement is a transaction, and no round trip asks or ends anything: half of a pass was waiting.
             engine = open_database(settings.log_url, pre_ping=False)
+            undo.callback(engine.dispose)
             self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
             if stream_position(self._engine):
                 store.online_file(settings)
             store.apply(settings)
             self._store = store.open_store(settings)
             self._file = store.online_file(settings)
-        except BaseException:
-            self._shares.close()
-            raise
+            undo.pop_all()
         self.log = LogFollower(self._engine, self._store, self._shares)
         self.profiles: ProfileFollower | None = None
 

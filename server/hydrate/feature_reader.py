@@ -72,9 +72,8 @@ class FeatureReader:
     async def serves(self, release: int) -> bool:
         """Reads the registry again and says whether it has the release's view, also while the store is gone."""
         await self._read_registry()
-        if not self._online.opened:
-            with suppress(Exception):  # `follow` says so, and tries again
-                await self._open()
+        with suppress(Exception):  # `follow` says so, and tries again
+            await self._open()
         return interest_view(release) in self._online.views
 
     async def follow(self) -> None:
@@ -83,8 +82,7 @@ class FeatureReader:
         while not self._online.opened or RECENT_VIEW not in self._online.views:
             try:
                 await self._read_registry()
-                if not self._online.opened:
-                    await self._open()
+                await self._open()
             except Exception as error:  # Feast raises whatever its stores raise
                 if not quiet:
                     LOG.warning("the feature store cannot be opened, serving without it: %r", error)
@@ -101,7 +99,9 @@ class FeatureReader:
         await asyncio.get_running_loop().run_in_executor(self._registry_thread, self._online.read_registry)
 
     async def _open(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._online.open)
+        """Opens the store, where it is not open."""
+        if not self._online.opened:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._online.open)
 
     async def _read(self, requests: Sequence[Request]) -> list[list[ShopperFeatures]]:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._online.read, requests)
