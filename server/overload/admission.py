@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 
 from server.errors import Overloaded
@@ -19,14 +20,17 @@ from server.metrics import ADMISSION_LIMIT, CALLS_REFUSED
 
 WINDOW_S = 0.1
 """Between two adjustments of the limit."""
+STANDING = 2
+"""Windows that a delay has to last before the limit falls: a stall of the machine, whose line drains by itself, is no
+overload. CoDel's interval, from which it takes the least delay, is as long."""
 QUICKEST_S = 10.0
 """How long the quickest call of a method is remembered, twice that at most."""
 FEWEST = 8
 """The limit never falls below: a part below that hangs delays calls without there being many."""
-FEWEST_IN_A_SWITCH = 64
+FEWEST_IN_A_SWITCH = 128
 """The same while a release is being made ready on these cores: a delay of ours, over in seconds, is better waited for
 than refused; as many are answered within about half a second."""
-AT_START = 32
+AT_START = 64
 STEEPEST = 0.2
 SMOOTHING = 0.5
 RETRY_AFTER_S = 0.5
@@ -81,6 +85,7 @@ class Admission:
         self._quickest_before_s: dict[str, float] = {}
         self._forget_s = clock() + QUICKEST_S
         self._used = False
+        self._delays_s: deque[float] = deque(maxlen=STANDING)
         self._begin_window()
 
     @property
@@ -107,7 +112,8 @@ class Admission:
 
     def adjust(self, unseen_s: float) -> None:
         """Ends a window, in which a call waited `unseen_s` before the event loop took it in."""
-        delay_s = unseen_s + self._delay_s / max(1, self._left)
+        self._delays_s.append(unseen_s + self._delay_s / max(1, self._left))
+        delay_s = min(self._delays_s)
         gradient = max(STEEPEST, min(1.0, self._target_s / delay_s if delay_s else 1.0))
         wanted = self.limit * gradient + math.sqrt(self.limit)
         if wanted < self.limit or self._used:  # what is not used says nothing about more
