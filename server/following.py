@@ -1,4 +1,7 @@
-"""Keeps something in memory as the database has it: one way for all that is read again every moment."""
+"""Keeps something in memory as the database has it: one way for all that is read again every moment.
+
+What has a counter of its changes is read when that has changed; the counters of all are read together.
+"""
 
 from __future__ import annotations
 
@@ -7,42 +10,79 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
+from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-Rows = TypeVar("Rows")
+from features.database.counters import read_counters
+
+LOG = logging.getLogger(__name__)
+
+POLL_S = 0.2
+AGAIN_S = 1.0
+"""Before a table that could not be read is read again."""
+
+Rows = TypeVar("Rows", covariant=True)
+
+
+class Counters:
+    """Tells who follows a table that its counter has changed: one look at the database for all of them."""
+
+    def __init__(self, engine: Engine, threads: Executor) -> None:
+        self._engine = engine
+        self._threads = threads
+        self._news: dict[str, asyncio.Event] = {}
+        self._counts: dict[str, int] = {}
+
+    def news_of(self, counter: str) -> asyncio.Event:
+        """Set whenever the counter has changed, and at first; the one who reads the table clears it before."""
+        return self._news.setdefault(counter, asyncio.Event())
+
+    async def follow(self) -> None:
+        """Looks for ever; a database that does not answer is logged once."""
+        await refresh_for_ever(self._look, POLL_S, LOG, "what is followed in the database stays as it is for now")
+
+    async def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        counts = await loop.run_in_executor(self._threads, read_counters, self._engine, list(self._news))
+        for counter, count in counts.items():
+            if count != self._counts.get(counter):
+                self._news[counter].set()
+        self._counts = counts
+
+
+class CountedTable(Protocol[Rows]):
+    """A table with a counter of its changes."""
+
+    @property
+    def counter(self) -> str:
+        """The counter's name."""
+
+    def changed_since(self, revision: int) -> tuple[Rows, int] | None:
+        """All rows and their revision; None where that is `revision` still."""
 
 
 class FollowedTable(ABC, Generic[Rows]):
-    """A table that is taken in as a whole whenever its revision has changed.
+    """A table that is taken in as a whole whenever its counter has changed.
 
     Args:
-        changed_since: all rows and their revision, None where that is the given one still; called in `threads`.
-        stays: what a log line says where the database does not answer.
+        table: read in `threads`.
+        name: what a log line says of it where the database does not answer.
     """
 
-    def __init__(
-        self,
-        changed_since: Callable[[int], tuple[Rows, int] | None],
-        threads: Executor,
-        *,
-        every_s: float,
-        logger: logging.Logger,
-        stays: str,
-    ) -> None:
+    def __init__(self, table: CountedTable[Rows], counters: Counters, threads: Executor, *, name: str) -> None:
         self.loaded = asyncio.Event()
         """Set once the table was read."""
-        self._changed_since = changed_since
+        self._table = table
+        self._news = counters.news_of(table.counter)
         self._threads = threads
-        self._every_s = every_s
-        self._logger = logger
-        self._stays = stays
+        self._name = name
         self._revision = -1
         self._turn = asyncio.Lock()
 
     @abstractmethod
-    def take(self, rows: Rows) -> None:
+    def take(self, rows: Rows) -> None:  # type: ignore[misc]
         """Keeps the rows in place of those of before."""
 
     async def refresh(self) -> None:
@@ -53,15 +93,27 @@ class FollowedTable(ABC, Generic[Rows]):
         """
         async with self._turn:
             loop = asyncio.get_running_loop()
-            changed = await loop.run_in_executor(self._threads, self._changed_since, self._revision)
+            changed = await loop.run_in_executor(self._threads, self._table.changed_since, self._revision)
             if changed is not None:
                 rows, self._revision = changed
                 self.take(rows)
             self.loaded.set()
 
     async def follow(self) -> None:
-        """Refreshes for ever; a database that does not answer is logged once."""
-        await refresh_for_ever(self.refresh, self._every_s, self._logger, self._stays)
+        """Refreshes whenever there is news, for ever; a database that does not answer is logged once."""
+        quiet = False
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            try:
+                await self.refresh()
+                quiet = False
+            except SQLAlchemyError as error:
+                if not quiet:
+                    LOG.warning("%s stay as they are for now: %s", self._name, error)
+                quiet = True
+                self._news.set()
+                await asyncio.sleep(AGAIN_S)
 
 
 async def refresh_for_ever(

@@ -37,6 +37,7 @@ from server.access.key_ring import KeyRing
 from server.access.tls import TlsFiles
 from server.catalogue.catalogue_follower import CatalogueFollower
 from server.catalogue.catalogue_index import CatalogueIndex
+from server.following import Counters
 from server.freshness import Freshness
 from server.health import Health
 from server.hydrate.feature_reader import FeatureReader
@@ -126,8 +127,9 @@ class Gateway:
         index = CatalogueIndex()
         breakers = Breakers()
         self._features = FeatureReader(settings, own.feature_budget_ms / 1000, self._recommending)
-        self._catalogue = CatalogueFollower(self._engine, index, self._triton, self._threads)
-        self._rules = PlacementRules(self._engine, index, self._threads)
+        self._counters = counters = Counters(self._engine, self._threads)
+        self._catalogue = CatalogueFollower(self._engine, index, self._triton, counters, self._threads)
+        self._rules = PlacementRules(self._engine, index, counters, self._threads)
         self._popular = PopularItems(self._engine, index, self._threads)
         self._election = Election(settings.home / "triton.lock")
         self._releases = ReleaseFollower(
@@ -144,7 +146,7 @@ class Gateway:
         LIVE_RELEASE.set_function(self._live_release)
         CALLS_UNDER_WAY.set_function(lambda: self._limit.under_way)
         self._canaries = Canaries(self._engine, self._election)
-        self._traffic = Traffic(self._engine, self._releases, self._threads)
+        self._traffic = Traffic(self._engine, self._releases, counters, self._threads)
         self._recorder = AnswerRecorder(
             self._engine, tombstones, max_answers=own.max_queued_answers, retention_days=own.answer_retention_days
         )
@@ -175,7 +177,7 @@ class Gateway:
         self._traffic_control = TrafficControl(self._engine, self._traffic, self._releases, budget_s=write_budget_s)
         self._health = Health(SERVICES)
         unlocked = is_loopback(settings.gateway_address) or own.allow_anonymous or own.tls_client_ca is not None
-        self._keys = KeyRing(self._engine, self._threads, open_without_keys=unlocked)
+        self._keys = KeyRing(self._engine, counters, self._threads, open_without_keys=unlocked)
         self._probe_folder = TemporaryDirectory(prefix="braid-probe-")
         self._server = _new_server(own, self._keys, self._admission)
         self._tasks: list[asyncio.Task[None]] = []
@@ -232,6 +234,7 @@ class Gateway:
         protection = "TLS" if tls and not tls.client_ca else "mutual TLS" if tls else "no TLS"
         LOG.info("listening on %s: %s, %s", address, protection, "open to all" if self._keys.open else "API keys")
         for work in (
+            self._counters.follow(),
             self._catalogue.follow(),
             self._rules.follow(),
             self._popular.follow(),

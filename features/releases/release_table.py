@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, cast, get_args
 
 from sqlalchemy import Connection, Engine, Select, exists, func, insert, or_, select, update
@@ -203,9 +203,11 @@ class ReleaseTable:
         with self._engine.connect() as connection:
             return _live(connection)
 
-    def standing(self) -> Standing:
-        """What serves, and what it would be rolled back to."""
+    def standing(self, known: Standing | None = None) -> Standing:
+        """What serves, and what it would be rolled back to; `known` itself where nothing was decided since."""
         with self._engine.connect() as connection:
+            if known is not None and known.decision == _decision(connection):
+                return known
             return read_standing(connection)
 
     def all(self) -> list[ReleaseRow]:
@@ -229,22 +231,10 @@ class ReleaseTable:
 
     def changes(self, release: int) -> list[Change]:
         """What happened to a release, oldest first."""
-        columns = (
-            ReleaseChange.release,
-            ReleaseChange.from_state,
-            ReleaseChange.to_state,
-            ReleaseChange.changed_time_ms,
-            ReleaseChange.who,
-            ReleaseChange.why,
-        )
+        columns = [ReleaseChange.__table__.c[field.name] for field in fields(Change)]
         query = select(*columns).where(ReleaseChange.release == release).order_by(ReleaseChange.change)
         with self._engine.connect() as connection:
-            return [
-                Change(
-                    release=row[0], from_state=row[1], to_state=row[2], changed_time_ms=row[3], who=row[4], why=row[5]
-                )
-                for row in connection.execute(query)
-            ]
+            return [Change(**row) for row in connection.execute(query).mappings()]
 
     def _rows(self, query: Select[tuple[int, str, dict[str, Any], int, bool]]) -> list[ReleaseRow]:
         with self._engine.connect() as connection:

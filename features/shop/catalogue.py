@@ -58,6 +58,9 @@ _NAMES = tuple(entry.name for entry in dataclasses.fields(CatalogueItem))
 class Catalogue:
     """The table `items`."""
 
+    counter: Final = _COUNTER
+    """Of its changes."""
+
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 

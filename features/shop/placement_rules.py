@@ -76,6 +76,9 @@ Rules = list[Rule]
 class RuleTable:
     """Reads and changes the table; each method is one transaction."""
 
+    counter: Final = _COUNTER
+    """Of its changes."""
+
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 

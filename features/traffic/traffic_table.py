@@ -42,6 +42,9 @@ class NotedChange:
 class TrafficTable:
     """Reads and changes the tables; each method is one transaction."""
 
+    counter: Final = _COUNTER
+    """Of its changes."""
+
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -13,11 +12,8 @@ from server.access.key_table import KeyTable, StoredKey, hash_of
 from server.access.scopes import Scope, needed
 from server.access.token_bucket import TokenBucket
 from server.errors import Overloaded, PermissionDenied, Unauthenticated
-from server.following import FollowedTable
+from server.following import Counters, FollowedTable
 
-LOG = logging.getLogger(__name__)
-
-POLL_S = 0.5
 HEADER = "authorization"
 SCHEME = "bearer "
 _HOW = f"send the metadata `{HEADER}: Bearer <key>`; `python -m server keys create` makes one"
@@ -63,14 +59,8 @@ class Caller:
 class KeyRing(FollowedTable[list[StoredKey]]):
     """Who calls, by the secret that comes with the call."""
 
-    def __init__(self, engine: Engine, threads: Executor, *, open_without_keys: bool) -> None:
-        super().__init__(
-            KeyTable(engine).changed_since,
-            threads,
-            every_s=POLL_S,
-            logger=LOG,
-            stays="the API keys stay as they are for now",
-        )
+    def __init__(self, engine: Engine, counters: Counters, threads: Executor, *, open_without_keys: bool) -> None:
+        super().__init__(KeyTable(engine), counters, threads, name="the API keys")
         self.any_key = False
         self._open_without_keys = open_without_keys
         self._callers: dict[str, Caller] = {}

@@ -48,6 +48,9 @@ def hash_of(secret: str) -> str:
 class KeyTable:
     """Reads and changes the table; each method is one transaction."""
 
+    counter: Final = _COUNTER
+    """Of its changes."""
+
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 

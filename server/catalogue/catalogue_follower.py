@@ -16,13 +16,15 @@ from sqlalchemy.exc import SQLAlchemyError
 from features.shop.catalogue import Catalogue, CatalogueItem
 from server.catalogue.catalogue_index import CatalogueIndex, Rows
 from server.errors import ModelUnavailable
+from server.following import AGAIN_S, Counters
 from server.infer.triton import Triton
 from server.metrics import CATALOGUE_READ_TIME_SECONDS
 from server.releases.loaded_release import LoadedRelease, catalogue_rows
 
 LOG = logging.getLogger(__name__)
 
-POLL_S = 0.2
+AT_LEAST_EVERY_S = 10.0
+"""Read again, without news too: `braid_catalogue_read_time_seconds` tells that the database answers."""
 CHUNK = 500
 """Items taken in at once: a few milliseconds of the event loop."""
 
@@ -33,14 +35,16 @@ T = TypeVar("T")
 class CatalogueFollower:
     """Reads what has changed, by revision; serves every release that is, or is about to be, in service."""
 
-    def __init__(self, engine: Engine, index: CatalogueIndex, triton: Triton, threads: Executor) -> None:
+    def __init__(
+        self, engine: Engine, index: CatalogueIndex, triton: Triton, counters: Counters, threads: Executor
+    ) -> None:
         self._catalogue = Catalogue(engine)
         self._index = index
         self._triton = triton
         self._threads = threads
         self._revision = 0
         self._turn = asyncio.Lock()
-        self._changed = asyncio.Event()
+        self._changed = counters.news_of(self._catalogue.counter)
         self._releases: list[LoadedRelease] = []
         self.loaded = asyncio.Event()
         """Set once the catalogue has been read to its end."""
@@ -89,12 +93,12 @@ class CatalogueFollower:
         self._releases = [other for other in self._releases if other is not release]
 
     async def follow(self) -> None:
-        """Refreshes for ever; what does not answer is logged once and asked again."""
+        """Refreshes whenever there is news, for ever; what does not answer is logged once and asked again."""
         quiet = False
         while True:
+            self._changed.clear()
             try:
                 await self.refresh()
-                self._changed.clear()
                 for release in self._releases:
                     await self._give_vectors(release)
                 quiet = False
@@ -102,9 +106,8 @@ class CatalogueFollower:
                 if not quiet:
                     LOG.warning("the catalogue in memory stays as it is for now: %s", error)
                 quiet = True
-            wait_s = 1.0 if quiet else POLL_S
             try:
-                await asyncio.wait_for(self._changed.wait(), wait_s)
+                await asyncio.wait_for(self._changed.wait(), AGAIN_S if quiet else AT_LEAST_EVERY_S)
             except asyncio.TimeoutError:
                 continue
 

@@ -145,7 +145,7 @@ class ReleaseFollower:
         return self._said.get(self._step.__name__, "")
 
     async def _step(self) -> None:
-        standing = await asyncio.get_running_loop().run_in_executor(self._threads, self._table.standing)
+        standing = await asyncio.get_running_loop().run_in_executor(self._threads, self._table.standing, self.standing)
         if standing.decision != self.standing.decision:
             self._refused.clear()
             self._failed_attempts.clear()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -12,13 +11,9 @@ from features.answers.answers import Trial
 from features.inputs.shopper import ShopperQuery
 from features.traffic.split import Split
 from features.traffic.traffic_table import TrafficTable
-from server.following import FollowedTable
+from server.following import Counters, FollowedTable
 from server.releases.loaded_release import LoadedRelease
 from server.releases.release_follower import ReleaseFollower
-
-LOG = logging.getLogger(__name__)
-
-POLL_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +32,8 @@ class Choice:
 class Traffic(FollowedTable[list[Split]]):
     """Follows the table; `choose` reads memory alone."""
 
-    def __init__(self, engine: Engine, releases: ReleaseFollower, threads: Executor) -> None:
-        super().__init__(
-            TrafficTable(engine).changed_since,
-            threads,
-            every_s=POLL_S,
-            logger=LOG,
-            stays="the splits of the traffic stay as they are for now",
-        )
+    def __init__(self, engine: Engine, releases: ReleaseFollower, counters: Counters, threads: Executor) -> None:
+        super().__init__(TrafficTable(engine), counters, threads, name="the splits of the traffic")
         self._releases = releases
         self._splits: dict[str, Split] = {}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -14,13 +13,9 @@ from sqlalchemy import Engine
 
 from features.shop.placement_rules import FOREVER_MS, ItemSelector, Rule, Rules, RuleTable
 from server.catalogue.catalogue_index import CatalogueIndex, Mask
-from server.following import FollowedTable
+from server.following import Counters, FollowedTable
 from server.queries import ItemFilter
 from server.select.filters import attribute_mask
-
-LOG = logging.getLogger(__name__)
-
-POLL_S = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,14 +40,8 @@ NO_RULES = RulesInForce(stamp=0)
 class PlacementRules(FollowedTable[Rules]):
     """Follows the table; `at` reads."""
 
-    def __init__(self, engine: Engine, index: CatalogueIndex, threads: Executor) -> None:
-        super().__init__(
-            RuleTable(engine).changed_since,
-            threads,
-            every_s=POLL_S,
-            logger=LOG,
-            stays="the placement rules stay as they are for now",
-        )
+    def __init__(self, engine: Engine, index: CatalogueIndex, counters: Counters, threads: Executor) -> None:
+        super().__init__(RuleTable(engine), counters, threads, name="the placement rules")
         self._index = index
         self._rules: dict[str, list[Rule]] = {}
         self._stamps = count(1)

@@ -70,6 +70,24 @@ def test_a_state_that_it_has_already_is_no_change(table: ReleaseTable) -> None:
     assert len(table.changes(1)) == 2
 
 
+def test_a_standing_that_is_known_is_read_again_after_each_kind_of_change(engine: Engine) -> None:
+    table = held_ready(engine)
+    standing = table.standing()
+    assert table.standing(standing) is standing
+    for change in (
+        lambda: table.load(4, "test", "to be tried"),
+        lambda: table.change_state(2, "live", "test", "better"),
+        lambda: table.change_state(3, "canary", "test", "to be tried"),
+        lambda: table.change_state(4, "retired", "test", "not needed"),
+        lambda: table.rollback("test", "worse"),
+    ):
+        before = standing
+        change()
+        standing = table.standing(before)
+        assert standing is not before
+        assert standing == table.standing()
+
+
 def test_the_manifest_comes_back(table: ReleaseTable) -> None:
     assert table.all()[1].manifest == manifest(2).to_json()
     assert table.next_number() == 3

@@ -30,6 +30,7 @@ from server.access.key_table import KeyTable
 from server.access.scopes import Scope
 from server.access.tls import TlsError, TlsFiles
 from server.errors import Unauthenticated
+from server.following import Counters
 from server.settings import GatewaySettings
 from tests.certificates import Authority, Certificate
 from tests.conditions import eventually
@@ -254,7 +255,7 @@ async def test_a_shop_that_ever_made_a_key_asks_for_keys_for_ever(settings: Sett
     engine = open_database(settings.log_url)
     table = KeyTable(engine)
     with ThreadPoolExecutor(1) as threads:
-        ring = KeyRing(engine, threads, open_without_keys=True)
+        ring = KeyRing(engine, Counters(engine, threads), threads, open_without_keys=True)
         await ring.refresh()
         assert ring.open
         key_id, secret = table.create("only", [Scope.ADMIN], calls_per_s=0, burst=0)

@@ -17,6 +17,7 @@ from features.settings import Settings
 from features.shop.catalogue import Catalogue, CatalogueItem
 from server.catalogue.catalogue_follower import CHUNK, CatalogueFollower
 from server.catalogue.catalogue_index import CatalogueIndex
+from server.following import Counters
 from server.infer.triton import Triton
 
 
@@ -26,7 +27,7 @@ async def followed(settings: Settings) -> AsyncIterator[tuple[CatalogueFollower,
     engine, index = open_database(settings.log_url), CatalogueIndex()
     triton = Triton("127.0.0.1:1", Path(), call_timeout_s=1)
     with ThreadPoolExecutor(1) as threads:
-        follower = CatalogueFollower(engine, index, triton, threads)
+        follower = CatalogueFollower(engine, index, triton, Counters(engine, threads), threads)
         await follower.refresh()
         yield follower, index
     await triton.close()

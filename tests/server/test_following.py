@@ -1,0 +1,105 @@
+"""Tables kept in memory: read again when they have changed, and only then; an outage ends by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+
+import pytest
+from sqlalchemy import Engine
+
+from features.database.counters import add_to_counter
+from features.database.engine import open_database
+from features.settings import Settings
+from server.following import Counters, FollowedTable
+
+WITHIN_S = 30
+
+
+class Numbers:
+    """A table of nothing but its counter."""
+
+    def __init__(self, engine: Engine, counter: str) -> None:
+        self.counter = counter
+        self._engine = engine
+
+    def change(self) -> None:
+        """Counts one change."""
+        with self._engine.begin() as connection:
+            add_to_counter(connection, self.counter, 1)
+
+    def changed_since(self, revision: int) -> tuple[int, int] | None:
+        """The count, as rows too."""
+        with self._engine.begin() as connection:
+            count = add_to_counter(connection, self.counter, 0)
+        return None if count == revision else (count, count)
+
+
+class Followed(FollowedTable[int]):
+    """Says what it has taken in."""
+
+    def __init__(self, table: Numbers, counters: Counters, threads: ThreadPoolExecutor) -> None:
+        super().__init__(table, counters, threads, name="the numbers")
+        self.taken: asyncio.Queue[int] = asyncio.Queue()
+        self.reads = 0
+
+    def take(self, rows: int) -> None:
+        """The count."""
+        self.taken.put_nowait(rows)
+
+    async def refresh(self) -> None:
+        """Counts how often the table is read."""
+        self.reads += 1
+        await super().refresh()
+
+    async def next(self) -> int:
+        """What is taken in next."""
+        return await asyncio.wait_for(self.taken.get(), WITHIN_S)
+
+
+@asynccontextmanager
+async def following(engine: Engine, *tables: Numbers) -> AsyncIterator[list[Followed]]:
+    """The tables, followed until the end."""
+    with ThreadPoolExecutor(1) as threads:
+        counters = Counters(engine, threads)
+        followed = [Followed(table, counters, threads) for table in tables]
+        tasks = [asyncio.ensure_future(it.follow()) for it in (counters, *followed)]
+        try:
+            yield followed
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_table_is_read_at_first_and_when_its_own_counter_has_changed(settings: Settings) -> None:
+    engine = open_database(settings.log_url)
+    busy, still = Numbers(engine, "busy"), Numbers(engine, "still")
+    async with following(engine, busy, still) as (on_busy, on_still):
+        assert [await on_busy.next(), await on_still.next()] == [0, 0]
+        for count in (1, 2, 3):
+            busy.change()
+            assert await on_busy.next() == count
+        assert on_still.reads == 1
+    engine.dispose()
+
+
+async def test_a_change_during_an_outage_is_taken_in_after_it_and_the_outage_is_logged_once(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = open_database(settings.log_url)
+    table = Numbers(engine, "numbers")
+    async with following(engine, table) as (followed,):
+        assert await followed.next() == 0
+        with engine.begin() as connection:
+            connection.exec_driver_sql("ALTER TABLE counters RENAME TO elsewhere")
+        while not caplog.records:
+            await asyncio.sleep(0.01)
+        with engine.begin() as connection:
+            connection.exec_driver_sql("ALTER TABLE elsewhere RENAME TO counters")
+        table.change()
+        assert await followed.next() == 1
+    assert len(caplog.records) == 1 and "stays as it is for now" in caplog.records[0].message
+    engine.dispose()
