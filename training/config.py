@@ -36,8 +36,8 @@ class ModelConfig:
     """Gaps between events, ages, hour and weekday."""
     repeat: bool = True
     """Terms for the very items that a shopper bought before or has just seen."""
-    transitions: bool = False
-    """A term for the items that often came after the recent ones: better lists, and a gate that hardly moves."""
+    transitions: bool = True
+    """A term for the items that often came after the recent ones."""
 
     def __post_init__(self) -> None:
         if self.heads < 1:
@@ -83,6 +83,8 @@ class FitConfig:
     """Share of shopper and context codes set to unknown."""
     drop_ids: float = 0.1
     """Share of items whose id embedding is left out of a step, so that content alone means something."""
+    drop_transitions: float = 0.3
+    """Share of examples trained without the transition term, so that the strands and their gate mean something."""
     late_materialization: float = 0.3
     """Share of examples whose long-term strand ends 1 to 7 days earlier than the last midnight."""
     label_items: int = 100
@@ -91,7 +93,7 @@ class FitConfig:
     """The largest catalogue whose every item enters every step; of a larger one a sample does."""
 
     def __post_init__(self) -> None:
-        for name in ("drop_long", "drop_recent", "drop_codes", "drop_ids", "late_materialization"):
+        for name in ("drop_long", "drop_recent", "drop_codes", "drop_ids", "drop_transitions", "late_materialization"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"{name}={getattr(self, name)}: 0 or more and below 1")
         for name in ("learning_rate", "half_life_days"):
@@ -125,6 +127,8 @@ class Config:
 
 _Part = TypeVar("_Part", ModelConfig, FitConfig)
 
+_BEFORE: dict[str, Any] = {"drop_transitions": 0.0}
+"""Fields that a configuration from before them lacks, and what it meant."""
 _ABOVE_ZERO = ("heads", "learning_rate", "half_life_days")
 
 
@@ -136,6 +140,7 @@ def _part(kind: type[_Part], values: Any, part: str) -> _Part:
         raise ValueError(f"{part}: expected an object with {', '.join(types)}")
     if unknown := sorted(given.keys() - types.keys()):
         raise ValueError(f"{part}.{unknown[0]}: unknown; expected {', '.join(types)}")
+    given = {name: value for name, value in _BEFORE.items() if name in types} | dict(given)
     for name, wanted in types.items():
         if name not in given:
             raise ValueError(f"{part}.{name}: missing")

@@ -44,16 +44,19 @@ def read_batch(
     table = torch.cat([vectors, vectors.new_zeros(1, vectors.shape[1])])  # (N + 1, D)
     long_mask = batch.long_mask * float(use_long and model.use_long)
     short_mask = batch.short_mask * float(use_recent and model.use_short)
-    seen_types, codes = batch.seen_types, batch.codes
+    seen_types = voter_types = batch.seen_types
+    codes = batch.codes
     own_mask = torch.ones_like(long_mask)
     if drops:
         own_mask = torch.maximum(batch.long_mask, _kept(count, 0.5, device))  # purchases come from a job as well
         kept = _kept(count, drops.drop_recent, device)
         short_mask = short_mask * kept
-        seen_types = seen_types * kept.long()
+        seen_types = voter_types = seen_types * kept.long()
+        if drops.drop_transitions:
+            voter_types = seen_types * _kept(count, drops.drop_transitions, device).long()
         codes = codes * (torch.rand(codes.shape, device=device) >= drops.drop_codes).long()
     elif not (use_recent and model.use_short):
-        seen_types = torch.zeros_like(seen_types)
+        seen_types = voter_types = torch.zeros_like(seen_types)
     long = _strand(model.long, table, batch.history, long_mask)
     short = _strand(model.short, table, batch.recent, short_mask)
     signals = gate_signals(
@@ -69,7 +72,16 @@ def read_batch(
     forced = None if long_weight is None else torch.full_like(long_mask, long_weight)
     interest, share = model.interest(long, long_mask, short, signals, batch.recent_age, codes, forced)
     with torch.autocast(device.type, enabled=False):  # counts differ by less than bfloat16 can tell
-        parts = (table.float(), bias.float(), batch, seen_types, own_mask, signals.float(), interest.float())
+        parts = (
+            table.float(),
+            bias.float(),
+            batch,
+            seen_types,
+            voter_types,
+            own_mask,
+            signals.float(),
+            interest.float(),
+        )
         own, followers = _extras(model, *parts)
     return Reading(
         interest=interest,
@@ -147,6 +159,7 @@ def _extras(
     bias: Tensor,
     batch: Batch,
     seen_types: Tensor,
+    voter_types: Tensor,
     own_mask: Tensor,
     signals: Tensor,
     interest: Tensor,
@@ -164,7 +177,7 @@ def _extras(
         of_seen = model.repeat.of_recent(vectors, plain, seen_types, batch.seen_ages, signals)
         own = torch.cat([bought, seen], dim=1), torch.cat([of_bought, of_seen], dim=1)
     if model.use_transitions:
-        followers = model.transitions(batch.seen_items, seen_types, batch.seen_ages, signals, batch.coming_items)
+        followers = model.transitions(batch.seen_items, voter_types, batch.seen_ages, signals, batch.coming_items)
     return own, followers
 
 

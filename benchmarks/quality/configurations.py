@@ -21,6 +21,7 @@ DENSE = FitConfig(
     learning_rate=2e-3,
     half_life_days=NO_FADING_DAYS,
     drop_codes=0.0,
+    drop_transitions=0.0,
     late_materialization=0.0,
 )
 """Every event is a moment: all places of a stretch are learned from at once."""
@@ -47,8 +48,12 @@ CONFIGURATIONS: dict[str, Config] = {
         model=ModelConfig(long=False, dropout=0.3, content=False, time=False, transitions=True),
         fit=replace(SESSIONS, epochs=5, batch_examples=2048),
     ),
-    "retailrocket": Config(model=ModelConfig(long=False, dropout=0.3, content=False, time=False), fit=SESSIONS),
-    "online-retail": Config(model=ModelConfig(overlap=True), fit=replace(SHOP.fit, epochs=5, patience=2)),
+    "retailrocket": Config(
+        model=ModelConfig(long=False, dropout=0.3, content=False, time=False, transitions=False), fit=SESSIONS
+    ),
+    "online-retail": Config(
+        model=ModelConfig(overlap=True, transitions=False), fit=replace(SHOP.fit, epochs=5, patience=2)
+    ),
 }
 
 

@@ -324,6 +324,12 @@ def test_a_configuration_file_that_is_missing_is_named(tmp_path: Path) -> None:
         read_configuration(tmp_path / "gone.json")
 
 
+def test_a_configuration_from_before_a_field_means_what_it_meant(tmp_path: Path) -> None:
+    file = tmp_path / "c.json"
+    file.write_text(without("fit", "drop_transitions"))
+    assert read_configuration(file) == Config(fit=FitConfig(drop_transitions=0.0))
+
+
 def test_a_whole_number_stands_for_a_number_in_a_configuration_file(tmp_path: Path) -> None:
     config = Config(fit=FitConfig(half_life_days=30.0))
     write_configuration(tmp_path / "c.json", config)

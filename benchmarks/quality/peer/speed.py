@@ -118,6 +118,7 @@ def config(settings: PeerSettings, *, batch: int) -> Config:
             content=False,
             time=False,
             repeat=False,
+            transitions=False,
         ),
         fit=FitConfig(
             seed=settings.seed,
