@@ -124,8 +124,7 @@ class Gateway:
             call_timeout_s=own.model_budget_ms / 1000,
             under_way=self._recommending,
         )
-        index = CatalogueIndex()
-        breakers = Breakers()
+        index, breakers = CatalogueIndex(), Breakers()
         self._features = FeatureReader(settings, own.feature_budget_ms / 1000, self._recommending)
         self._counters = counters = Counters(self._engine, self._threads)
         self._catalogue = CatalogueFollower(self._engine, index, self._triton, counters, self._threads)
