@@ -2,14 +2,14 @@
 
     python -m benchmarks.module [--device cuda] [--items 10000 --items 1000000] [--batch 1 --batch 64]
 
-The TorchScript module of a release of random weights, its item table blown up to each size, without Triton. `module` is
-all of it in fp32 but the transition term: both strands, scores of all items, the best 256. `scoring` is the product
+The TorchScript module of a release of random weights, its item table blown up to each size, without Triton. `module`
+is the whole of it in fp32, as it is served: both strands, scores of all items, the best 256. `scoring` is the product
 with the item table alone, in fp32 and in bf16. The product must read the whole table once, whatever the batch, so its
 limit for small batches is the memory: the share is the table's bytes for each second, over what a copy moves (read and
 written). With `mask` every item is allowed by its bit, as where something is filtered. On a GPU that is replayed as a
 CUDA graph as well, without launching kernel by kernel; without a mask the module asks the GPU whether there is one,
-which cannot be captured, nor can the transition term, which asks where there are followers. What would need more than
-`--most-gib` for its scores is left out. Figures go to benchmarks/results/.
+which cannot be captured. What would need more than `--most-gib` for its scores is left out. Figures go to
+benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ def main(
 
 
 def blown_up(items: int) -> FusionServing:
-    """A served module whose item table has this many rows; without the transition term, which reads no table."""
-    model = random_model(list(made_up_items(SEED_ITEMS)), transitions=False).model
+    """A served module whose item table has this many rows."""
+    model = random_model(list(made_up_items(SEED_ITEMS))).model
     serving = FusionServing(model)
     for owner, buffer, rows in (
         (serving.table, "vectors", items + 1),

@@ -18,19 +18,17 @@ from features.inputs.content import CATALOGUE_COLUMNS, content_codes, fit_vocabu
 from features.inputs.probabilities import Probabilities
 from features.settings import Settings
 from features.shop.catalogue import Catalogue, CatalogueItem
-from training.config import Config, ModelConfig
+from training.config import Config
 from training.fusion import FusionModel
 from training.item_tower import ItemTower
 from training.publish import publish
 from training.trained import TrainedModel, release_items
-from training.transitions import FOLLOWERS, Followers
 
 TOP_CATEGORIES = 10
 SUBCATEGORIES = 10
 """Of each top category."""
 BRANDS = 50
 HIGHEST_PRICE = 1000.0
-HIGHEST_COUNT = 20.0
 FILLED_AT_ONCE = 10_000
 
 
@@ -50,23 +48,20 @@ def made_up_items(count: int, seed: int = 0) -> Iterator[CatalogueItem]:
         )
 
 
-def random_model(items: list[CatalogueItem], seed: int = 0, *, transitions: bool = True) -> TrainedModel:
-    """A model of the default shape over the items, with or without the transition term, its weights and what followed
-    what drawn at random."""
+def random_model(items: list[CatalogueItem], seed: int = 0) -> TrainedModel:
+    """A model of the default shape over the items, its weights drawn at random."""
     torch.manual_seed(seed)
     columns = {name: [getattr(item, name) for item in items] for name in CATALOGUE_COLUMNS if name != "attributes"}
     frame = pl.DataFrame(
         columns | {"attributes": [[]] * len(items)},
         schema={name: CATALOGUE_COLUMNS[name] for name in (*columns, "attributes")},
     )
-    config, content = Config(model=ModelConfig(transitions=transitions)), fit_vocabulary(frame)
+    config, content = Config(), fit_vocabulary(frame)
     codes = CodeVocabularies(gender={}, country={}, device={})
     tower = ItemTower(
         torch.from_numpy(content_codes(frame, content)), torch.ones(len(items)), content.size, config.model.dim
     )
     model = FusionModel(config.model, tower, codes)
-    if transitions:
-        model.transitions.learn_from(random_followers(len(items)))
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(torch.randn_like(weight) * 0.1)
@@ -79,18 +74,6 @@ def random_model(items: list[CatalogueItem], seed: int = 0, *, transitions: bool
         samples={},
         probabilities=Probabilities(),
         report={},
-    )
-
-
-def random_followers(items: int) -> Followers:
-    """As many as are kept of each item, drawn at random."""
-    counts = torch.rand(items, FOLLOWERS).sort(dim=1, descending=True).values * HIGHEST_COUNT
-    return Followers(
-        items=torch.randint(items, (items, FOLLOWERS), dtype=torch.int32),
-        counts=counts,
-        floors=torch.zeros(items),
-        before=counts.sum(dim=1),
-        after=counts.sum(dim=1),
     )
 
 

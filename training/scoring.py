@@ -52,7 +52,7 @@ def read_batch(
         kept = _kept(count, drops.drop_recent, device)
         short_mask = short_mask * kept
         seen_types = voter_types = seen_types * kept.long()
-        if drops.drop_transitions:
+        if model.use_transitions and drops.drop_transitions:
             voter_types = seen_types * _kept(count, drops.drop_transitions, device).long()
         codes = codes * (torch.rand(codes.shape, device=device) >= drops.drop_codes).long()
     elif not (use_recent and model.use_short):

@@ -48,12 +48,8 @@ CONFIGURATIONS: dict[str, Config] = {
         model=ModelConfig(long=False, dropout=0.3, content=False, time=False, transitions=True),
         fit=replace(SESSIONS, epochs=5, batch_examples=2048),
     ),
-    "retailrocket": Config(
-        model=ModelConfig(long=False, dropout=0.3, content=False, time=False, transitions=False), fit=SESSIONS
-    ),
-    "online-retail": Config(
-        model=ModelConfig(overlap=True, transitions=False), fit=replace(SHOP.fit, epochs=5, patience=2)
-    ),
+    "retailrocket": Config(model=ModelConfig(long=False, dropout=0.3, content=False, time=False), fit=SESSIONS),
+    "online-retail": Config(model=ModelConfig(overlap=True), fit=replace(SHOP.fit, epochs=5, patience=2)),
 }
 
 

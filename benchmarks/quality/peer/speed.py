@@ -118,7 +118,6 @@ def config(settings: PeerSettings, *, batch: int) -> Config:
             content=False,
             time=False,
             repeat=False,
-            transitions=False,
         ),
         fit=FitConfig(
             seed=settings.seed,
