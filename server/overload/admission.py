@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import Callable
 
 from server.errors import Overloaded
@@ -20,9 +19,6 @@ from server.metrics import ADMISSION_LIMIT, CALLS_REFUSED
 
 WINDOW_S = 0.1
 """Between two adjustments of the limit."""
-STANDING = 2
-"""Windows that a delay has to last before the limit falls: a stall of the machine, whose line drains by itself, is no
-overload. CoDel's interval, from which it takes the least delay, is as long."""
 QUICKEST_S = 10.0
 """How long the quickest call of a method is remembered, twice that at most."""
 FEWEST = 8
@@ -85,7 +81,6 @@ class Admission:
         self._quickest_before_s: dict[str, float] = {}
         self._forget_s = clock() + QUICKEST_S
         self._used = False
-        self._delays_s: deque[float] = deque(maxlen=STANDING)
         self._begin_window()
 
     @property
@@ -112,8 +107,7 @@ class Admission:
 
     def adjust(self, unseen_s: float) -> None:
         """Ends a window, in which a call waited `unseen_s` before the event loop took it in."""
-        self._delays_s.append(unseen_s + self._delay_s / max(1, self._left))
-        delay_s = min(self._delays_s)
+        delay_s = unseen_s + self._delay_s / max(1, self._left)
         gradient = max(STEEPEST, min(1.0, self._target_s / delay_s if delay_s else 1.0))
         wanted = self.limit * gradient + math.sqrt(self.limit)
         if wanted < self.limit or self._used:  # what is not used says nothing about more
