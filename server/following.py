@@ -20,8 +20,6 @@ from features.database.counters import read_counters
 LOG = logging.getLogger(__name__)
 
 POLL_S = 0.2
-AGAIN_S = 1.0
-"""Before a table that could not be read is read again."""
 
 Rows = TypeVar("Rows", covariant=True)
 
@@ -101,19 +99,16 @@ class FollowedTable(ABC, Generic[Rows]):
 
     async def follow(self) -> None:
         """Refreshes whenever there is news, for ever; a database that does not answer is logged once."""
-        quiet = False
-        while True:
-            await self._news.wait()
-            self._news.clear()
-            try:
-                await self.refresh()
-                quiet = False
-            except SQLAlchemyError as error:
-                if not quiet:
-                    LOG.warning("%s stay as they are for now: %s", self._name, error)
-                quiet = True
-                self._news.set()
-                await asyncio.sleep(AGAIN_S)
+        await refresh_for_ever(self._take_news, POLL_S, LOG, f"{self._name} stay as they are for now")
+
+    async def _take_news(self) -> None:
+        await self._news.wait()
+        self._news.clear()
+        try:
+            await self.refresh()
+        except SQLAlchemyError:
+            self._news.set()  # it is still to be read
+            raise
 
 
 async def refresh_for_ever(

@@ -44,19 +44,18 @@ def read_batch(
     table = torch.cat([vectors, vectors.new_zeros(1, vectors.shape[1])])  # (N + 1, D)
     long_mask = batch.long_mask * float(use_long and model.use_long)
     short_mask = batch.short_mask * float(use_recent and model.use_short)
-    seen_types = voter_types = batch.seen_types
-    codes = batch.codes
-    own_mask = torch.ones_like(long_mask)
+    seen_types, codes = batch.seen_types, batch.codes
+    own_mask = voter_mask = torch.ones_like(long_mask)
     if drops:
         own_mask = torch.maximum(batch.long_mask, _kept(count, 0.5, device))  # purchases come from a job as well
         kept = _kept(count, drops.drop_recent, device)
         short_mask = short_mask * kept
-        seen_types = voter_types = seen_types * kept.long()
+        seen_types = seen_types * kept.long()
         if model.use_transitions and drops.drop_transitions:
-            voter_types = seen_types * _kept(count, drops.drop_transitions, device).long()
+            voter_mask = _kept(count, drops.drop_transitions, device)
         codes = codes * (torch.rand(codes.shape, device=device) >= drops.drop_codes).long()
     elif not (use_recent and model.use_short):
-        seen_types = voter_types = torch.zeros_like(seen_types)
+        seen_types = torch.zeros_like(seen_types)
     long = _strand(model.long, table, batch.history, long_mask)
     short = _strand(model.short, table, batch.recent, short_mask)
     signals = gate_signals(
@@ -77,8 +76,8 @@ def read_batch(
             bias.float(),
             batch,
             seen_types,
-            voter_types,
             own_mask,
+            voter_mask,
             signals.float(),
             interest.float(),
         )
@@ -159,8 +158,8 @@ def _extras(
     bias: Tensor,
     batch: Batch,
     seen_types: Tensor,
-    voter_types: Tensor,
     own_mask: Tensor,
+    voter_mask: Tensor,
     signals: Tensor,
     interest: Tensor,
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -177,7 +176,8 @@ def _extras(
         of_seen = model.repeat.of_recent(vectors, plain, seen_types, batch.seen_ages, signals)
         own = torch.cat([bought, seen], dim=1), torch.cat([of_bought, of_seen], dim=1)
     if model.use_transitions:
-        followers = model.transitions(batch.seen_items, voter_types, batch.seen_ages, signals, batch.coming_items)
+        voters = seen_types * voter_mask.long()
+        followers = model.transitions(batch.seen_items, voters, batch.seen_ages, signals, batch.coming_items)
     return own, followers
 
 

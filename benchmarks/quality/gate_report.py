@@ -1,6 +1,6 @@
 """Whether the gate means something: when the fused model leans on the long-term strand, and whether that helps.
 
-    python -m benchmarks.quality.gate_report --data <folder> [--seed 0] [--device cpu]
+    python -m benchmarks.quality.gate_report --data <folder> [--seed 0] [--device cpu] [--configuration FILE]
 
 Takes the fused model that `python -m benchmarks.quality` fitted, or fits it. For every test moment that has both
 strands: the mean weight of the long one by time since the last event, by events of the last visit and by how alike the
@@ -34,6 +34,7 @@ from benchmarks.quality.variants import FUSED
 from benchmarks.quality.worker import BenchError, result_of
 from benchmarks.table import Table
 from training.config import Config
+from training.configuration_file import read_configuration
 from training.dataset import DataError
 from training.evaluate import CHUNK, rank
 from training.fit import build_model
@@ -122,15 +123,25 @@ def main(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     protocol: Annotated[SplitBy, typer.Option(help="of Amazon Beauty")] = SplitBy.LEAVE_ONE_OUT,
+    configuration: Annotated[Path | None, typer.Option(help="as of `python -m benchmarks.quality`")] = None,
 ) -> None:
     """Reports what the gate of the fused model does."""
     console = Console(highlight=False)
     try:
         task = open_task(data, protocol)
-        job = Job(data=data, split_by=protocol, cache=CACHE, task=task.name, model=FUSED, seed=seed, device=device)
+        job = Job(
+            data=data,
+            split_by=protocol,
+            cache=CACHE,
+            task=task.name,
+            model=FUSED,
+            seed=seed,
+            device=device,
+            config=read_configuration(configuration) if configuration else None,
+        )
         result_of(job, task)
         signals, accuracy = gate_report(task, kept_model(task, job), device)
-    except (DataError, BenchError) as error:
+    except (DataError, ValueError, BenchError) as error:
         sys.exit(str(error))
     for table in report_tables(task, signals, accuracy):
         console.print(table.rich())

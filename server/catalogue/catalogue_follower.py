@@ -16,13 +16,15 @@ from sqlalchemy.exc import SQLAlchemyError
 from features.shop.catalogue import Catalogue, CatalogueItem
 from server.catalogue.catalogue_index import CatalogueIndex, Rows
 from server.errors import ModelUnavailable
-from server.following import AGAIN_S, Counters
+from server.following import Counters
 from server.infer.triton import Triton
 from server.metrics import CATALOGUE_READ_TIME_SECONDS
 from server.releases.loaded_release import LoadedRelease, catalogue_rows
 
 LOG = logging.getLogger(__name__)
 
+AGAIN_S = 1.0
+"""Before what did not answer is asked again."""
 AT_LEAST_EVERY_S = 10.0
 """Read again, without news too: `braid_catalogue_read_time_seconds` tells that the database answers."""
 CHUNK = 500
