@@ -18,6 +18,7 @@ from features.inputs.codes import context_codes
 from features.inputs.transform import Floats, pad_sequence
 from features.offline.history import PurchaseHistory
 from features.schema import HISTORY_EVENTS, RECENT_EVENTS
+from training import covisitation
 from training.arrivals import Known, known_then
 from training.dataset import Log
 from training.fusion import SESSION_S, FusionModel
@@ -42,7 +43,7 @@ class Batch:
     recent_age: Tensor  # float32 (B, 1)
     session_events: Tensor  # float32 (B, 1)
     unseen_events: Tensor  # float32 (B, 1)
-    seen_items: Tensor  # int64 (B, T), newest last; T is 0 where no repeat term asks for them
+    seen_items: Tensor  # int64 (B, T), newest last; T is 0 where no term asks for them
     seen_types: Tensor  # int64 (B, T)
     seen_ages: Tensor  # float32 (B, T)
     coming_items: Tensor | None  # int64 (B, C), learned items that came next, -1 for none; while fitting
@@ -116,7 +117,8 @@ class BatchMaker:
     @staticmethod
     def of(model: FusionModel, log: Log, *, use_long: bool = True) -> BatchMaker:
         """Makes what a model reads and no more; without `use_long`, as for shoppers whom no job has encoded."""
-        seen = RECENT_EVENTS if model.use_repeat else max(VOTERS, WINDOW) if model.use_transitions else 0
+        pairs = model.use_transitions or model.use_covisitation
+        seen = RECENT_EVENTS if model.use_repeat else max(VOTERS, WINDOW, covisitation.VOTERS) if pairs else 0
         return BatchMaker(log, own=model.use_repeat, seen=seen, overlap=model.overlap or not use_long)
 
     def ask(self, moments: Moments, trend: ItemTrend | None = None) -> Asked:

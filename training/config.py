@@ -38,6 +38,8 @@ class ModelConfig:
     """Terms for the very items that a shopper bought before or has just seen."""
     transitions: bool = False
     """A term for the items that often came after the recent ones: better lists, where new items stand lower."""
+    covisitation: bool = False
+    """Mixes in what is often looked at together with the recent items: for short visits of many strangers."""
 
     def __post_init__(self) -> None:
         if self.heads < 1:
@@ -66,6 +68,9 @@ class FitConfig:
     """Epochs without a better validation NDCG@10 before fitting stops."""
     final_epochs: int = 1
     """Epochs over training and validation moments together, after the best epoch is restored, at the last rate."""
+    refit: bool = False
+    """Instead of them, a new model over both for as many epochs as were best: as long again, and items that only
+    validation moments hold are learned like all others."""
     max_minutes: float = 4.0
     """No new epoch but the first is begun after this."""
     batch_examples: int = 64
@@ -127,7 +132,7 @@ class Config:
 
 _Part = TypeVar("_Part", ModelConfig, FitConfig)
 
-_BEFORE: dict[str, Any] = {"drop_transitions": 0.0}
+_BEFORE: dict[str, Any] = {"drop_transitions": 0.0, "refit": False, "covisitation": False}
 """Fields that a configuration from before them lacks, and what it meant."""
 _ABOVE_ZERO = ("heads", "learning_rate", "half_life_days")
 

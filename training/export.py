@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from features.schema import PADDING, TOP_ITEMS, UNKNOWN
+from training.covisitation import mixed
 from training.fusion import SESSION_S, FusionModel, gate_signals
 
 REFUSED_SCORE = -1e9
@@ -111,6 +112,9 @@ class FusionServing(nn.Module):
         if self.model.use_transitions:
             followers, raised = self.model.transitions(recent, types, recent_ages, signals, None)
             scores = scores.scatter_add(1, followers.clamp(min=0), raised)  # 0 where there is none
+        if self.model.use_covisitation:
+            companions, shares, trust = self.model.covisitation(recent, types, recent_ages, signals)
+            scores = mixed(scores, companions, shares, trust)
 
         asked = candidates.long()
         candidate_scores = scores.gather(1, asked.clamp(min=0, max=items - 1))

@@ -24,6 +24,7 @@ from features.inputs.content import ContentVocabulary, content_codes, fit_vocabu
 from training.batches import Asked, Batch, BatchMaker
 from training.config import Config
 from training.cooccurrence import cooccurrence_vectors
+from training.covisitation import Companions
 from training.dataset import Log
 from training.evaluate import Stage, measure, rank
 from training.fusion import FusionModel
@@ -40,6 +41,11 @@ POPULARITY_DAYS = 30.0
 """Half-life of the popularity from which item biases start."""
 MORE_EPOCHS = 4
 """Passes over what is new when a fitted model goes on; with one of them it follows a little more slowly."""
+TRUST_EXAMPLES = 512
+TRUST_STEPS = 240
+TRUST_EPOCHS = 60
+"""At most, where few moments make few steps."""
+TRUST_RATE = 0.02
 VALIDATION_MOMENTS = 4000
 """Moments of the tuning stage's test that an epoch is judged by."""
 
@@ -132,9 +138,14 @@ def fit(
             if watch is not None:
                 watch(run.epoch, figures.get("ndcg@10", -loss))
         run.restore_best()
+        if model.use_covisitation and len(tuning.test.moments):
+            learn_trust(model, maker, tuning.test.moments, device)
         held_out = copy.deepcopy(model).eval()
-        if final is not None and options.final_epochs and len(final.moments) > len(tuning.moments):
-            run.see(maker, final, final.moments, options.final_epochs)
+        if final is not None and len(final.moments) > len(tuning.moments):
+            if options.refit:
+                model = run.anew(final)
+            elif options.final_epochs:
+                run.see(maker, final, final.moments, options.final_epochs)
     return Fitted(
         model=model.eval(),
         held_out=held_out,
@@ -156,6 +167,42 @@ def go_on(model: FusionModel, stage: Stage, since_ms: int, config: Config, *, fo
     return model.eval()
 
 
+def learn_trust(model: FusionModel, maker: BatchMaker, moments: Moments, device: str) -> None:
+    """How the companions' votes are read and how far they are trusted, from moments that the model has not learned.
+
+    The model itself stays as it is: its probability of each target is asked once.
+    """
+    model.eval()
+    read: list[tuple[Batch, torch.Tensor, torch.Tensor]] = []
+    with torch.no_grad():
+        for batch in maker.batches(maker.ask(moments), batch_examples=TRUST_EXAMPLES):
+            there = batch.to(device)
+            reading = read_batch(model, there)
+            logits = reading.logits().float()
+            known = logits[there.target_row, there.target_item] - logits.logsumexp(dim=1)[there.target_row]
+            read.append((there, reading.signals, known))
+    epochs = min(-(-TRUST_STEPS // len(read)), TRUST_EPOCHS)
+    optimizer = torch.optim.Adam(model.covisitation.parameters(), lr=TRUST_RATE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * len(read))
+    rng = np.random.default_rng(0)
+    for _ in tqdm(range(epochs), desc="trust in companions", unit="epoch", leave=False, mininterval=0.5):
+        for at in rng.permutation(len(read)):
+            batch, signals, known = read[at]
+            items, shares, trust = model.covisitation(batch.seen_items, batch.seen_types, batch.seen_ages, signals)
+            row = batch.target_row
+            share = (shares[row] * (items[row] == batch.target_item.unsqueeze(1))).sum(dim=1)
+            of_companions = torch.nn.functional.logsigmoid(trust[row, 0]) + share.clamp(min=1e-20).log()
+            of_model = torch.nn.functional.logsigmoid(-trust[row, 0]) + known
+            found = torch.where(share > 0, torch.logaddexp(of_model, of_companions), of_model)
+            silent = (items[row] < 0).all(dim=1)  # without companions, nothing is mixed
+            counts = torch.bincount(row, minlength=len(batch.rows))
+            loss = -(torch.where(silent, known, found) / counts[row]).sum() / len(batch.rows)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+
+
 def take_note(model: FusionModel, stage: Stage) -> None:
     """What a stage lets the model know without fitting: items with events, their trends, and what followed what."""
     known = stage.log.items[(stage.log.items >= 0) & stage.learn]
@@ -165,6 +212,8 @@ def take_note(model: FusionModel, stage: Stage) -> None:
         model.repeat.trends.copy_(torch.from_numpy(ItemTrend.of(stage.moments, stage.log.item_count).newest()))
     if model.use_transitions:
         model.transitions.learn_from(Followers.of(stage.log, stage.learn))
+    if model.use_covisitation:
+        model.covisitation.learn_from(Companions.of(stage.log, stage.learn))
 
 
 def _optimizer(model: FusionModel, config: Config) -> torch.optim.Optimizer:
@@ -230,6 +279,26 @@ class _Run:
         take_note(self.model, stage)
         for _ in range(epochs):
             self.train_epoch(maker, asked, stage.learn)
+
+    def anew(self, stage: Stage) -> FusionModel:
+        """A new model of the stage, after as many epochs as were best; its trust in companions is this run's."""
+        model, _ = build_model(stage, self.config)
+        counted = dict(model.covisitation.named_buffers())
+        model.covisitation.load_state_dict(self.model.covisitation.state_dict() | counted)
+        model = model.to(self.device)
+        run = _Run(
+            model=model,
+            optimizer=_optimizer(model, self.config),
+            config=self.config,
+            folder=self.folder,
+            device=self.device,
+        )
+        maker = BatchMaker.of(model, stage.log)
+        asked = maker.ask(stage.moments, ItemTrend.of(stage.moments, stage.log.item_count))
+        best = max(self.history, key=lambda row: row.get("ndcg@10", -row["loss"]))
+        while run.epoch < best["epoch"]:
+            run.train_epoch(maker, asked, stage.learn)
+        return model
 
     def step_on(self, batch: Batch, chances: torch.Tensor | None) -> float:
         """One step of the optimizer; the loss."""

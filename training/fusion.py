@@ -1,7 +1,8 @@
 """The fusion model: how much of each strand (SLi-Rec's adaptive gate, SDM arXiv 1909.00385), and the score of an item.
 
 score = interest . item vector + item bias + repeat term + transition term. The last two stand for what a vector cannot
-say exactly: this very item, bought so often and so long ago, or looked at a minute ago; and what often came next.
+say exactly: this very item, bought so often and so long ago, or looked at a minute ago; and what often came next. What
+is looked at together is mixed in afterwards (`training.covisitation`).
 """
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from features.inputs.codes import AGE_CODES, HOUR_CODES, WEEKDAY_CODES, CodeVocabularies
 from features.schema import CONTEXT_CODES, EVENT_TYPE_CODES, OWN_FEATURES, SHOPPER_CODES
 from training.config import ModelConfig
+from training.covisitation import Companions, CovisitMixture
 from training.encoders import TIME_BUCKETS, Encoder, time_bucket
 from training.item_tower import ItemTower
 from training.item_trend import TREND_DAYS
@@ -116,6 +118,7 @@ class FusionModel(nn.Module):
         self.use_long, self.use_short = config.long, config.short
         self.overlap = config.overlap or not config.long  # without a long strand, nothing was read before
         self.use_repeat, self.use_transitions = config.repeat, config.transitions
+        self.use_covisitation = config.covisitation
         self.tower = tower
         self.long = Encoder(config, config.long_layers)
         self.short = Encoder(config, config.short_layers)
@@ -140,6 +143,9 @@ class FusionModel(nn.Module):
         names = (*SHOPPER_CODES, *CONTEXT_CODES)
         self.use_codes = [config.time or name not in TIME_CODES for name in names]
         self.dropout = nn.Dropout(config.dropout)
+        self.covisitation = CovisitMixture(
+            Companions.none(tower.ids.num_embeddings if config.covisitation else 0), SIGNALS, config.time
+        )
 
     def interest(
         self,

@@ -23,7 +23,7 @@ class Reading:
 
     interest: (B, D). vectors: (N, D). bias: (N,). extra_items: int64 (B, X), -1 for none; extra_values: (B, X), added
     to those items' logits. own_columns: so many of the X, the first ones, hold the shopper's own items, which belong in
-    any sample. long_weight: (B, 1).
+    any sample. long_weight: (B, 1). signals: (B, S), of the gate.
     """
 
     interest: Tensor
@@ -33,9 +33,10 @@ class Reading:
     extra_values: Tensor
     own_columns: int
     long_weight: Tensor
+    signals: Tensor
 
     def logits(self) -> Tensor:
-        """(B, N)."""
+        """(B, N), before anything is mixed in."""
         values = torch.addmm(self.bias, self.interest, self.vectors.T)
         return values.scatter_add_(1, self.extra_items.clamp(min=0), self.extra_values * (self.extra_items >= 0))
 
@@ -98,6 +99,7 @@ def sampled_loss(
         extra_values=torch.cat([reading.extra_values, correction[itself.clamp(min=0)]], dim=1),
         own_columns=reading.own_columns,
         long_weight=reading.long_weight,
+        signals=reading.signals,
     )
     return softmax_loss(sampled, target_row, place[target_item], weight)
 

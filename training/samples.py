@@ -14,7 +14,7 @@ from training.batches import Batch, BatchMaker
 from training.dataset import Log
 from training.fusion import FusionModel
 from training.moments import Moments
-from training.scoring import read_batch
+from training.scoring import read_batch, scores_of
 
 
 def serving_inputs(model: FusionModel, log: Log, moments: Moments) -> dict[str, npt.NDArray[Any]]:
@@ -23,7 +23,7 @@ def serving_inputs(model: FusionModel, log: Log, moments: Moments) -> dict[str, 
     maker = BatchMaker(log, overlap=model.overlap)
     (batch,) = maker.batches(maker.ask(moments), batch_examples=len(moments))
     with torch.inference_mode():
-        expected = read_batch(model, batch).logits()
+        expected = scores_of(model, batch, read_batch(model, batch))
         vectors, _ = model.tower()
         table = torch.cat([vectors, torch.zeros(1, vectors.shape[1])])
         history = batch.history

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from training.batches import Batch, BatchMaker
 from training.config import FitConfig
+from training.covisitation import mixed
 from training.dataset import Log
 from training.encoders import Encoder
 from training.fusion import FusionModel, gate_signals
@@ -90,7 +91,16 @@ def read_batch(
         extra_values=torch.cat([own[1], followers[1]], dim=1),
         own_columns=own[0].shape[1],
         long_weight=share,
+        signals=signals.float(),
     )
+
+
+def scores_of(model: FusionModel, batch: Batch, reading: Reading, *, use_recent: bool = True) -> Tensor:
+    """Scores (B, N) of all items as they are served: what the batch reads as, mixed with what is looked at together."""
+    logits = reading.logits().float()
+    if not (model.use_covisitation and model.use_short and use_recent):
+        return logits
+    return mixed(logits, *model.covisitation(batch.seen_items, batch.seen_types, batch.seen_ages, reading.signals))
 
 
 class ModelScorer:
@@ -122,14 +132,16 @@ class ModelScorer:
         weights = np.zeros(len(moments), np.float32)
         with torch.inference_mode():
             for batch in self.maker.batches(self.maker.ask(moments), batch_examples=256):
+                there = batch.to(self.device)
                 reading = read_batch(
                     self.model,
-                    batch.to(self.device),
+                    there,
                     use_long=self.use_long,
                     use_recent=self.use_recent,
                     long_weight=self.long_weight,
                 )
-                logits[batch.rows] = reading.logits().float().cpu().numpy()
+                scores = scores_of(self.model, there, reading, use_recent=self.use_recent)
+                logits[batch.rows] = scores.cpu().numpy()
                 weights[batch.rows] = reading.long_weight.float().cpu().numpy()[:, 0]
         return logits, weights
 

@@ -32,7 +32,7 @@ OF_ITEMS = ("tower.ids.weight", "tower.id_bias.weight")
 OF_CODES = ("tower.codes.weight", "tower.code_bias.weight")
 """Weights with a row for each content code; those of shoppers and context are zero where nothing was learned."""
 
-AFRESH = ("tower", "repeat", "transitions")
+AFRESH = ("tower", "repeat", "transitions", "covisitation")
 """Parts whose buffers are counted from the log, not learned."""
 
 

@@ -26,7 +26,10 @@ DENSE = FitConfig(
 )
 """Every event is a moment: all places of a stretch are learned from at once."""
 
-SESSIONS = replace(DENSE, epochs=6, patience=2, weight_decay=0.3, drop_long=0.0, drop_recent=0.0, drop_ids=0.0)
+SESSIONS = replace(
+    DENSE, epochs=6, patience=2, weight_decay=0.3, drop_long=0.0, drop_recent=0.0, drop_ids=0.0, refit=True
+)
+"""Items come and go within weeks, so the half-lives, in made-up days, are a third of the sessions."""
 
 SHOP = Config(fit=FitConfig(max_minutes=240.0))
 
@@ -45,10 +48,13 @@ CONFIGURATIONS: dict[str, Config] = {
         fit=replace(DENSE, half_life_days=365.0),
     ),
     "diginetica": Config(
-        model=ModelConfig(long=False, dropout=0.3, content=False, time=False, transitions=True),
-        fit=replace(SESSIONS, epochs=5, batch_examples=2048),
+        model=ModelConfig(dim=128, long=False, dropout=0.3, content=False, time=False, covisitation=True),
+        fit=replace(SESSIONS, batch_examples=2048, half_life_days=150.0),
     ),
-    "retailrocket": Config(model=ModelConfig(long=False, dropout=0.3, content=False, time=False), fit=SESSIONS),
+    "retailrocket": Config(
+        model=ModelConfig(long=False, dropout=0.3, content=False, time=False, covisitation=True),
+        fit=replace(SESSIONS, half_life_days=100.0),
+    ),
     "online-retail": Config(model=ModelConfig(overlap=True), fit=replace(SHOP.fit, epochs=5, patience=2)),
 }
 

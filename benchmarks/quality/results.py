@@ -22,7 +22,7 @@ from benchmarks.quality.task import Task
 from benchmarks.quality.variants import PEER, VARIANTS
 from training.config import Config
 
-FORMAT = 3
+FORMAT = 4
 """Raised whenever the same configuration may give other answers: readers, protocols, methods, fitting."""
 
 

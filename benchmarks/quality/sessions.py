@@ -57,8 +57,10 @@ def read_sessions(folder: Path) -> Task:
     )
     validation_from = len(train) - len(train) // VALIDATION_SHARE
     learn, learn_first = session < len(train), session < validation_from
-    first = np.arange(len(flat)) == starts[session]
-    held_out = np.flatnonzero(learn & ~learn_first & ~first)
+    place = np.arange(len(flat)) - starts[session]
+    known = np.bincount(items[learn_first], minlength=len(ids)) > 0
+    shortest = min(before for _, before in asked)
+    held_out = np.flatnonzero(learn & ~learn_first & (place >= shortest) & known[items])
     if len(held_out) > VALIDATION_MOMENTS:
         held_out = np.random.default_rng(SEED).choice(held_out, VALIDATION_MOMENTS, replace=False)
     questions = np.array([starts[len(train) + row] + place for row, place in asked], np.int64)

@@ -74,11 +74,21 @@ def test_the_last_tenth_of_sessions_validates_and_is_then_learned_from(tmp_path:
     task = opened(session_folder(tmp_path, TRAIN, TEST))
     assert list(learned(task.tuning)) == [f"s:{row}" for row in range(18)]
     assert list(learned(task.final)) == [f"s:{row}" for row in range(20)]
-    assert questions(task.tuning) == {
-        "s:18": [(["28"], ["29"]), (["28", "29"], ["7"])],
-        "s:19": [(["29"], ["30"]), (["29", "30"], ["7"])],
-    }
     assert (len(task.tuning.moments), len(task.final.moments)) == (36, 40)
+    assert questions(task.tuning) == {  # not for 29 and 30, which nothing to learn from holds
+        "s:18": [(["28", "29"], ["7"])],
+        "s:19": [(["29", "30"], ["7"])],
+    }
+
+
+def test_validation_asks_after_prefixes_no_shorter_than_the_test_s(tmp_path: Path) -> None:
+    sessions = [f"{row % 5} {(row + 1) % 5} {(row + 2) % 5}" for row in range(20)]
+    asked = [
+        questions(opened(session_folder(tmp_path / str(at), sessions, test)).tuning)
+        for at, test in enumerate((["1 2\t3", "1\t2"], ["1 2\t3"]))
+    ]
+    assert [len(before) for before, _ in asked[0]["s:19"]] == [1, 2]
+    assert [len(before) for before, _ in asked[1]["s:19"]] == [2]
 
 
 def test_sessions_begin_at_noon_a_second_apart_and_400_are_a_day(tmp_path: Path) -> None:

@@ -84,6 +84,23 @@ def test_every_variant_is_configuration_alone_and_learns(
     assert fitted.best > 0
 
 
+def test_a_refit_is_a_new_model_of_validation_moments_as_well(offline: Path, tmp_path: Path) -> None:
+    log, moments = read_log(offline)
+    tuning, final = stages(log, moments, Split(*split_times(moments, None)), Protocol())
+    config = replace(with_fit(epochs=1, refit=True), model=replace(SMALL.model, transitions=False))
+    refitted = fit(tuning, final, config, folder=tmp_path / "refitted")
+    assert torch.equal(weights(refitted), weights(fit(final, None, config, folder=tmp_path / "at once")))
+    assert not torch.equal(refitted.model.tower.ids.weight, refitted.held_out.tower.ids.weight)
+
+
+def test_a_refit_keeps_its_trust_in_companions_and_counts_them_anew(offline: Path, tmp_path: Path) -> None:
+    config = replace(with_fit(epochs=1, refit=True), model=replace(SMALL.model, covisitation=True))
+    fitted = fit_on(offline, tmp_path, config)
+    first, then = fitted.held_out.covisitation, fitted.model.covisitation
+    assert torch.equal(first.powers, then.powers)
+    assert first.counts.sum() < then.counts.sum()
+
+
 def test_a_watcher_is_told_of_every_epoch_and_may_end_the_run(offline: Path, tmp_path: Path) -> None:
     told: list[int] = []
 

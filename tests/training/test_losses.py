@@ -21,6 +21,7 @@ def of_logits(logits: Tensor) -> Reading:
         extra_values=torch.zeros(rows, 0),
         own_columns=2,
         long_weight=torch.zeros(rows, 1),
+        signals=torch.zeros(rows, 0),
     )
 
 
@@ -35,6 +36,7 @@ def random_reading(rows: int, items: int, dim: int = 6) -> Reading:
         extra_values=torch.randn(rows, 4, generator=generator).requires_grad_(),
         own_columns=2,
         long_weight=torch.zeros(rows, 1),
+        signals=torch.zeros(rows, 0),
     )
 
 

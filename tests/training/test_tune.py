@@ -328,6 +328,8 @@ def test_a_configuration_from_before_a_field_means_what_it_meant(tmp_path: Path)
     file = tmp_path / "c.json"
     file.write_text(without("fit", "drop_transitions"))
     assert read_configuration(file) == Config(fit=FitConfig(drop_transitions=0.0))
+    file.write_text(without("model", "covisitation"))
+    assert read_configuration(file) == Config()
 
 
 def test_a_whole_number_stands_for_a_number_in_a_configuration_file(tmp_path: Path) -> None:
