@@ -93,6 +93,7 @@ def test_other_data_another_seed_or_another_configuration_is_another_result(tmp_
         "no time",
         "no repeat term",
         "transition term",
+        "no co-visitation",
     )  # as MovieLens has it anyway
     assert len(paths) == 2 + len(VARIANTS) - len(same) + 3
 
@@ -188,7 +189,7 @@ def test_a_variant_changes_one_field_of_the_tasks_configuration() -> None:
             different = [field for field in plain["model"] if changed["model"][field] != plain["model"][field]]
             assert len(different) <= (2 if name == LONG_ONLY and not plain["model"]["long"] else 1), name
             if task == "a shop":  # others may be so already
-                same = (FUSED, "Transformer encoder", "gate fusion", "no transition term")
+                same = (FUSED, "Transformer encoder", "gate fusion", "no transition term", "no co-visitation")
                 assert bool(different) == (name not in same), name
     assert Config.from_dict(VARIANTS["no time"](Config()).to_dict()).model.time is False
 
