@@ -35,6 +35,9 @@ OF_CODES = ("tower.codes.weight", "tower.code_bias.weight")
 AFRESH = ("tower", "repeat", "transitions", "covisitation")
 """Parts whose buffers are counted from the log, not learned."""
 
+LATER = "covisitation."
+"""A part that releases of earlier versions lack; where it is not used, it says nothing."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Released:
@@ -101,12 +104,13 @@ def warm_model(released: Released, log: Log) -> tuple[FusionModel, ContentVocabu
     rows = _rows_of(log.catalogue, released.items)
     counted = {f"{part}.{name}" for part in AFRESH for name, _ in model.get_submodule(part).named_buffers()}
     state = model.state_dict()
-    if missing := sorted(state.keys() ^ released.state.keys()):
+    unused = set() if released.config.model.covisitation else {name for name in state if name.startswith(LATER)}
+    if missing := sorted((state.keys() ^ released.state.keys()) - unused):
         raise DataError(f"release {released.number}: weights and configuration differ in {missing[0]}; train anew")
     for name, value in state.items():
-        given = released.state[name]
-        if name in counted:
+        if name in counted or name in unused:
             continue
+        given = released.state[name]
         if given.shape[1:] != value.shape[1:] or (name not in OF_ITEMS and given.shape[:1] > value.shape[:1]):
             raise DataError(
                 f"release {released.number}: {name} is {tuple(given.shape)}, its configuration asks for "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -99,6 +100,20 @@ def test_weights_stay_with_their_items_and_codes_and_what_is_new_starts_from_con
     assert (log.vocabularies.country["gb"], log.vocabularies.country["fr"]) == (1, 2)
     assert torch.equal(model.codes[2].weight[:2], trained.model.codes[2].weight)
     assert torch.equal(model.long.state_dict()["norm.weight"], trained.model.long.state_dict()["norm.weight"])
+
+
+def test_a_release_from_before_a_part_that_it_does_not_use_is_gone_on_with(
+    released: Released, trained: TrainedModel, newer: Path
+) -> None:
+    assert not released.config.model.covisitation
+    state = {name: weight for name, weight in released.state.items() if not name.startswith("covisitation.")}
+    assert len(state) < len(released.state)
+    log, _ = read_log(newer, released.codes, grow=True)
+    model, _ = warm_model(replace(released, state=state), log)
+    assert torch.equal(model.fusion.long_out.weight, trained.model.fusion.long_out.weight)
+    used = replace(released.config, model=replace(released.config.model, covisitation=True))
+    with pytest.raises(DataError, match=r"weights and configuration differ in covisitation\."):
+        warm_model(replace(released, state=state, config=used), log)
 
 
 def test_an_update_learns_what_is_new_and_holds_the_last_day_back(
