@@ -15,11 +15,12 @@ from training import evaluate
 from training.batches import BatchMaker
 from training.covisitation import BACKWARD, COMPANIONS, TRUST, VOTERS, Companions, CovisitMixture, mixed
 from training.dataset import Log, read_log
-from training.fit import empty_model, learn_trust, take_note
+from training.fit import empty_model, take_note
 from training.fusion import SIGNALS
 from training.moments import Moments
 from training.scoring import read_batch
 from training.transitions import FADING
+from training.trust import learn_trust
 
 MIXED = replace(SMALL, model=replace(SMALL.model, transitions=False, covisitation=True))
 
