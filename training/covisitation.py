@@ -7,23 +7,16 @@ is fitted, from moments that neither has learned from (stacking: Wolpert, Neural
 too well to tell.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from features.schema import EVENT_TYPE_CODES
-from training.dataset import Log
 from training.encoders import TIME_BUCKETS, time_bucket
-from training.transitions import FADING, LEAST, WINDOW, transition_counts
+from training.transitions import LEAST, Followers, FollowersModule
 
 BACKWARD = 0.5
 """What a pair counts in the other direction: who looks at two things may do so in either order."""
-
-COMPANIONS = 64
-"""Most companions that are kept of an item."""
 
 VOTERS = 10
 """Recent events that vote."""
@@ -42,72 +35,17 @@ EVIDENCE = 3
 HIDDEN = 16
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Companions:
-    """The items that most often came soon after each of N items, or before it.
-
-    items: int32 (N, K), most often first, -1 where there are no more. counts: float32 (N, K), faded; 0 where there are
-    no more. before, after: float32 (N,), all counts with the item as the earlier and as the later one.
-    """
-
-    items: Tensor
-    counts: Tensor
-    before: Tensor
-    after: Tensor
-
-    @staticmethod
-    def none(items: int) -> "Companions":
-        """Of so many items that were never seen with another."""
-        return Companions(
-            items=torch.full((items, COMPANIONS), -1, dtype=torch.int32),
-            counts=torch.zeros(items, COMPANIONS),
-            before=torch.zeros(items),
-            after=torch.zeros(items),
-        )
-
-    @staticmethod
-    def of(log: Log, learn: npt.NDArray[np.bool_]) -> "Companions":
-        """Companions in the events that may be learned from, bool (n,)."""
-        forward = transition_counts(log, learn, WINDOW, FADING)
-        counts = (forward + BACKWARD * forward.T).tocsr()
-        before, after = (np.asarray(counts.sum(axis=axis)).ravel().astype(np.float32) for axis in (1, 0))
-        row = np.repeat(np.arange(log.item_count), np.diff(counts.indptr))
-        order = np.lexsort((-counts.data, row))
-        place = np.arange(len(order)) - counts.indptr[row[order]]
-        order, place = order[place < COMPANIONS], place[place < COMPANIONS]
-        row = row[order]
-        items = np.full((log.item_count, COMPANIONS), -1, np.int32)
-        items[row, place] = counts.indices[order]
-        kept = np.zeros((log.item_count, COMPANIONS), np.float32)
-        kept[row, place] = counts.data[order]
-        return Companions(
-            items=torch.from_numpy(items),
-            counts=torch.from_numpy(kept),
-            before=torch.from_numpy(before),
-            after=torch.from_numpy(after),
-        )
-
-
-class CovisitMixture(nn.Module):
+class CovisitMixture(FollowersModule):
     """The shares of the companions of a shopper's last `VOTERS` events, and how far they are trusted.
 
-    Buffers: those of `Companions`, as of the events that were learned from.
+    Companions are `Followers` in both directions, `BACKWARD`.
     """
 
-    items: Tensor
-    counts: Tensor
-    before: Tensor
-    after: Tensor
-
-    def __init__(self, companions: Companions, signals: int, time: bool) -> None:
+    def __init__(self, companions: Followers, signals: int, time: bool) -> None:
         """`signals` is the width of the gate's; without `time` ages are not read."""
-        super().__init__()
+        super().__init__(companions)
         self.time = time
         self.voters, self.least = VOTERS, LEAST
-        self.register_buffer("items", companions.items)
-        self.register_buffer("counts", companions.counts)
-        self.register_buffer("before", companions.before)
-        self.register_buffer("after", companions.after)
         self.powers = nn.Parameter(torch.tensor(POWERS))
         self.places = nn.Parameter(torch.arange(VOTERS - 1, -1, -1) * float(np.log(PLACE_FADING)))
         self.types = nn.Embedding(EVENT_TYPE_CODES, 1)
@@ -117,13 +55,6 @@ class CovisitMixture(nn.Module):
         for weight in (self.types.weight, self.ages.weight, last.weight):
             nn.init.zeros_(weight)
         nn.init.constant_(last.bias, float(np.log(TRUST / (1.0 - TRUST))))
-
-    def learn_from(self, companions: Companions) -> None:
-        """Takes the counts of other events."""
-        self.items.copy_(companions.items)
-        self.counts.copy_(companions.counts)
-        self.before.copy_(companions.before)
-        self.after.copy_(companions.after)
 
     def forward(self, recent: Tensor, types: Tensor, ages: Tensor, signals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Items (B, X), -1 for none; their shares (B, X), which sum to 1 where there is one; log-odds of trust (B, 1).
@@ -164,6 +95,10 @@ def mixed(scores: Tensor, items: Tensor, shares: Tensor, trust: Tensor) -> Tenso
     """
     at = items.clamp(min=0)
     share = torch.zeros_like(scores).scatter_add(1, at, shares).gather(1, at)  # of the item, from all its voters
-    own = scores.gather(1, at)
-    log_share = trust + scores.logsumexp(dim=1, keepdim=True) + share.clamp(min=1e-20).log()
-    return scores.scatter(1, at, torch.where(share > 0, torch.logaddexp(own, log_share), own))
+    raised = with_share(scores.gather(1, at), share, trust + scores.logsumexp(dim=1, keepdim=True))
+    return scores.scatter(1, at, raised)
+
+
+def with_share(scores: Tensor, share: Tensor, log_odds: Tensor) -> Tensor:
+    """Scores of items, with their shares as much as the log-odds say; all of one shape, or broadcast."""
+    return torch.where(share > 0, torch.logaddexp(scores, log_odds + share.clamp(min=1e-20).log()), scores)

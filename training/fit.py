@@ -24,7 +24,7 @@ from features.inputs.content import ContentVocabulary, content_codes, fit_vocabu
 from training.batches import Asked, Batch, BatchMaker
 from training.config import Config
 from training.cooccurrence import cooccurrence_vectors
-from training.covisitation import Companions
+from training.covisitation import BACKWARD
 from training.dataset import Log
 from training.evaluate import Stage, measure, rank
 from training.fusion import FusionModel
@@ -113,7 +113,7 @@ def fit(
     folder.mkdir(parents=True, exist_ok=True)
     model, vocabulary = build_model(tuning, config)
     model = model.to(device)
-    run = _Run(model=model, optimizer=_optimizer(model, config), config=config, folder=folder, device=device)
+    run = _Run.of(model, config, folder, device)
     if resume:
         run.load()
     else:
@@ -158,7 +158,7 @@ def go_on(model: FusionModel, stage: Stage, since_ms: int, config: Config, *, fo
 
     The model itself changes: it takes note of the whole stage, and learns the stage's moments from that time on.
     """
-    run = _Run(model=model, optimizer=_optimizer(model, config), config=config, folder=folder, device="cpu")
+    run = _Run.of(model, config, folder, "cpu")
     run.see(BatchMaker.of(model, stage.log), stage, stage.moments.between(since_ms, END_OF_TIME_MS), MORE_EPOCHS)
     return model.eval()
 
@@ -173,7 +173,7 @@ def take_note(model: FusionModel, stage: Stage) -> None:
     if model.use_transitions:
         model.transitions.learn_from(Followers.of(stage.log, stage.learn))
     if model.use_covisitation:
-        model.covisitation.learn_from(Companions.of(stage.log, stage.learn))
+        model.covisitation.learn_from(Followers.of(stage.log, stage.learn, BACKWARD))
 
 
 def _optimizer(model: FusionModel, config: Config) -> torch.optim.Optimizer:
@@ -199,6 +199,11 @@ class _Run:
     best_state: dict[str, Any] = field(default_factory=dict)
     since_best: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
+
+    @staticmethod
+    def of(model: FusionModel, config: Config, folder: Path, device: str) -> _Run:
+        """A run that has not begun."""
+        return _Run(model=model, optimizer=_optimizer(model, config), config=config, folder=folder, device=device)
 
     def train_epoch(self, maker: BatchMaker, asked: Asked, learn: npt.NDArray[np.bool_]) -> float:
         """One pass over moments of a stage, whose events `learn` (n,) may be learned from; the mean loss."""
@@ -246,17 +251,10 @@ class _Run:
         counted = dict(model.covisitation.named_buffers())
         model.covisitation.load_state_dict(self.model.covisitation.state_dict() | counted)
         model = model.to(self.device)
-        run = _Run(
-            model=model,
-            optimizer=_optimizer(model, self.config),
-            config=self.config,
-            folder=self.folder,
-            device=self.device,
-        )
+        run = _Run.of(model, self.config, self.folder, self.device)
         maker = BatchMaker.of(model, stage.log)
         asked = maker.ask(stage.moments, ItemTrend.of(stage.moments, stage.log.item_count))
-        best = max(self.history, key=lambda row: row.get("ndcg@10", -row["loss"]))
-        while run.epoch < best["epoch"]:
+        while run.epoch < self.epoch - self.since_best:
             run.train_epoch(maker, asked, stage.learn)
         return model
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from features.inputs.codes import AGE_CODES, HOUR_CODES, WEEKDAY_CODES, CodeVocabularies
 from features.schema import CONTEXT_CODES, EVENT_TYPE_CODES, OWN_FEATURES, SHOPPER_CODES
 from training.config import ModelConfig
-from training.covisitation import Companions, CovisitMixture
+from training.covisitation import CovisitMixture
 from training.encoders import TIME_BUCKETS, Encoder, time_bucket
 from training.item_tower import ItemTower
 from training.item_trend import TREND_DAYS
@@ -144,7 +144,7 @@ class FusionModel(nn.Module):
         self.use_codes = [config.time or name not in TIME_CODES for name in names]
         self.dropout = nn.Dropout(config.dropout)
         self.covisitation = CovisitMixture(
-            Companions.none(tower.ids.num_embeddings if config.covisitation else 0), SIGNALS, config.time
+            Followers.none(tower.ids.num_embeddings if config.covisitation else 0), SIGNALS, config.time
         )
 
     def interest(

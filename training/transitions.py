@@ -69,9 +69,11 @@ class Followers:
         )
 
     @staticmethod
-    def of(log: Log, learn: npt.NDArray[np.bool_]) -> "Followers":
-        """Followers in the events that may be learned from, bool (n,)."""
+    def of(log: Log, learn: npt.NDArray[np.bool_], backward: float = 0.0) -> "Followers":
+        """Followers in the events that may be learned from, bool (n,); what came before counts `backward` of a pair."""
         counts = transition_counts(log, learn, WINDOW, FADING)
+        if backward:
+            counts = (counts + backward * counts.T).tocsr()
         before, after = (np.asarray(counts.sum(axis=axis)).ravel().astype(np.float32) for axis in (1, 0))
         items = np.full((log.item_count, FOLLOWERS), -1, np.int32)
         kept = np.zeros((log.item_count, FOLLOWERS), np.float32)
@@ -109,11 +111,8 @@ def transition_counts(log: Log, learn: npt.NDArray[np.bool_], window: int, fadin
     return found
 
 
-class TransitionTerm(nn.Module):
-    """What is added to the scores of the followers of a shopper's last `VOTERS` events.
-
-    Buffers: those of `Followers`, as of the events that were learned from.
-    """
+class FollowersModule(nn.Module):
+    """A part of the model that reads `Followers`, its buffers, as of the events that were learned from."""
 
     items: Tensor
     counts: Tensor
@@ -121,22 +120,13 @@ class TransitionTerm(nn.Module):
     before: Tensor
     after: Tensor
 
-    def __init__(self, followers: Followers, signals: int, time: bool) -> None:
-        """`signals` is the width of the gate's; without `time` ages are not read."""
+    def __init__(self, followers: Followers) -> None:
         super().__init__()
-        self.time = time
-        self.voters, self.window, self.fading = VOTERS, WINDOW, FADING
-        self.least, self.rounding = LEAST, ROUNDING
         self.register_buffer("items", followers.items)
         self.register_buffer("counts", followers.counts)
         self.register_buffer("floors", followers.floors)
         self.register_buffer("before", followers.before)
         self.register_buffer("after", followers.after)
-        self.types = nn.Embedding(EVENT_TYPE_CODES, EVENT_DIM, padding_idx=0)
-        self.ages = nn.Embedding(TIME_BUCKETS, EVENT_DIM)
-        self.places = nn.Embedding(VOTERS, EVENT_DIM)
-        self.event = nn.Sequential(nn.Linear(EVENT_DIM + signals, 32), nn.GELU(), nn.Linear(32, HINGES))
-        self.hinges = nn.Linear(3, HINGES)
 
     def learn_from(self, followers: Followers) -> None:
         """Takes the counts of other events."""
@@ -145,6 +135,22 @@ class TransitionTerm(nn.Module):
         self.floors.copy_(followers.floors)
         self.before.copy_(followers.before)
         self.after.copy_(followers.after)
+
+
+class TransitionTerm(FollowersModule):
+    """What is added to the scores of the followers of a shopper's last `VOTERS` events."""
+
+    def __init__(self, followers: Followers, signals: int, time: bool) -> None:
+        """`signals` is the width of the gate's; without `time` ages are not read."""
+        super().__init__(followers)
+        self.time = time
+        self.voters, self.window, self.fading = VOTERS, WINDOW, FADING
+        self.least, self.rounding = LEAST, ROUNDING
+        self.types = nn.Embedding(EVENT_TYPE_CODES, EVENT_DIM, padding_idx=0)
+        self.ages = nn.Embedding(TIME_BUCKETS, EVENT_DIM)
+        self.places = nn.Embedding(VOTERS, EVENT_DIM)
+        self.event = nn.Sequential(nn.Linear(EVENT_DIM + signals, 32), nn.GELU(), nn.Linear(32, HINGES))
+        self.hinges = nn.Linear(3, HINGES)
 
     def forward(
         self, recent: Tensor, types: Tensor, ages: Tensor, signals: Tensor, coming: Tensor | None

@@ -7,6 +7,7 @@ import torch
 from tqdm import tqdm
 
 from training.batches import Batch, BatchMaker
+from training.covisitation import with_share
 from training.fusion import FusionModel
 from training.moments import Moments
 from training.scoring import read_batch
@@ -42,9 +43,7 @@ def learn_trust(model: FusionModel, maker: BatchMaker, moments: Moments, device:
             items, shares, trust = model.covisitation(batch.seen_items, batch.seen_types, batch.seen_ages, signals)
             row = batch.target_row
             share = (shares[row] * (items[row] == batch.target_item.unsqueeze(1))).sum(dim=1)
-            of_companions = torch.nn.functional.logsigmoid(trust[row, 0]) + share.clamp(min=1e-20).log()
-            of_model = torch.nn.functional.logsigmoid(-trust[row, 0]) + known
-            found = torch.where(share > 0, torch.logaddexp(of_model, of_companions), of_model)
+            found = with_share(known, share, trust[row, 0]) + torch.nn.functional.logsigmoid(-trust[row, 0])
             silent = (items[row] < 0).all(dim=1)  # without companions, nothing is mixed
             counts = torch.bincount(row, minlength=len(batch.rows))
             loss = -(torch.where(silent, known, found) / counts[row]).sum() / len(batch.rows)

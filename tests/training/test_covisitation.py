@@ -13,13 +13,13 @@ from tests.training.conftest import SMALL
 from tests.training.shops import DAY_MS, START_MS, Row, write_shop
 from training import evaluate
 from training.batches import BatchMaker
-from training.covisitation import BACKWARD, COMPANIONS, TRUST, VOTERS, Companions, CovisitMixture, mixed
+from training.covisitation import BACKWARD, TRUST, VOTERS, CovisitMixture, mixed
 from training.dataset import Log, read_log
 from training.fit import empty_model, take_note
 from training.fusion import SIGNALS
 from training.moments import Moments
 from training.scoring import read_batch
-from training.transitions import FADING
+from training.transitions import FADING, FOLLOWERS, Followers
 from training.trust import learn_trust
 
 MIXED = replace(SMALL, model=replace(SMALL.model, transitions=False, covisitation=True))
@@ -47,7 +47,7 @@ def called(term: CovisitMixture, *recent: int) -> tuple[torch.Tensor, torch.Tens
 
 def test_companions_are_those_that_came_most_often_and_soonest_and_less_so_what_came_before(tmp_path: Path) -> None:
     log, _ = read_log(write_shop(tmp_path, views("a", 0, 1, 2) + views("b", 0, 2)))
-    companions = Companions.of(log, everything(log))
+    companions = Followers.of(log, everything(log), BACKWARD)
     assert companions.items[0, :3].tolist() == [2, 1, -1]
     assert companions.counts[0, :3].tolist() == pytest.approx([FADING + 1, 1, 0])
     assert companions.items[2, :3].tolist() == [0, 1, -1]
@@ -55,13 +55,13 @@ def test_companions_are_those_that_came_most_often_and_soonest_and_less_so_what_
     assert companions.before[0] == pytest.approx(FADING + 2)
     assert companions.after[0] == pytest.approx(BACKWARD * (FADING + 2))
     last = np.arange(len(log.items)) != log.starts[1] - 1  # the last event of `a` is kept for a test
-    assert Companions.of(log, last).counts[0, :2].tolist() == pytest.approx([1, 1])
+    assert Followers.of(log, last, BACKWARD).counts[0, :2].tolist() == pytest.approx([1, 1])
 
 
 def test_shares_sum_to_one_and_a_common_companion_has_the_larger(tmp_path: Path) -> None:
     streams = [views(str(shopper), 0, 1) for shopper in range(5)] + [views("x", 0, 2), views("y", 3, 1)]
     log, _ = read_log(write_shop(tmp_path, [row for stream in streams for row in stream]))
-    term = CovisitMixture(Companions.of(log, everything(log)), SIGNALS, time=True)
+    term = CovisitMixture(Followers.of(log, everything(log), BACKWARD), SIGNALS, time=True)
     items, shares, trust = called(term, 3, 0)
     assert shares.sum().item() == pytest.approx(1.0)
     of_item = {item: float(shares[items == item].sum()) for item in (1, 2)}
@@ -82,16 +82,16 @@ def test_mixed_scores_are_the_log_of_mixed_probabilities() -> None:
 
 
 def test_only_the_newest_events_vote() -> None:
-    items, counts = torch.full((3, COMPANIONS), -1, dtype=torch.int32), torch.zeros(3, COMPANIONS)
+    items, counts = torch.full((3, FOLLOWERS), -1, dtype=torch.int32), torch.zeros(3, FOLLOWERS)
     items[0, 0], items[1, 0], counts[:2, 0] = 1, 2, 5.0
-    term = CovisitMixture(replace(Companions.none(3), items=items, counts=counts), SIGNALS, time=True)
+    term = CovisitMixture(replace(Followers.none(3), items=items, counts=counts), SIGNALS, time=True)
     assert set(called(term, 0, *[1] * VOTERS)[0].flatten().tolist()) == {2, -1}
     assert set(called(term, 0, *[1] * (VOTERS - 1))[0].flatten().tolist()) == {1, 2, -1}
 
 
 def test_padding_unknown_items_and_no_events_have_no_votes() -> None:
-    items, counts = torch.zeros(3, COMPANIONS, dtype=torch.int32), torch.ones(3, COMPANIONS)
-    term = CovisitMixture(replace(Companions.none(3), items=items, counts=counts), SIGNALS, time=True)
+    items, counts = torch.zeros(3, FOLLOWERS, dtype=torch.int32), torch.ones(3, FOLLOWERS)
+    term = CovisitMixture(replace(Followers.none(3), items=items, counts=counts), SIGNALS, time=True)
     recent = torch.tensor([[PADDING, UNKNOWN, 2]])
     types = torch.tensor([[0, 1, 0]])
     items, shares, trust = term(recent, types, torch.zeros(1, 3), torch.zeros(1, SIGNALS))

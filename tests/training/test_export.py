@@ -18,7 +18,6 @@ from features.schema import (
     UNKNOWN,
 )
 from training.config import ModelConfig
-from training.covisitation import COMPANIONS, Companions
 from training.export import REFUSED_SCORE, FusionServing, TowerServing
 from training.fusion import FusionModel
 from training.item_tower import ItemTower
@@ -41,16 +40,10 @@ def random_model(items: int) -> FusionModel:
         before=torch.rand(items) * 99,
         after=torch.rand(items) * 99,
     )
-    companions = Companions(
-        items=torch.randint(-1, items, (items, COMPANIONS), dtype=torch.int32),
-        counts=torch.rand(items, COMPANIONS) * 9,
-        before=torch.rand(items) * 99,
-        after=torch.rand(items) * 99,
-    )
     tower = ItemTower(content, torch.ones(items), CODES, 16)
     model = FusionModel(ModelConfig(dim=16, transitions=True, covisitation=True), tower, none)
     model.transitions.learn_from(followers)
-    model.covisitation.learn_from(companions)
+    model.covisitation.learn_from(followers)
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(torch.randn_like(weight) * 0.1)
