@@ -2,18 +2,21 @@
 
 Feast imports torch wherever it is installed (180 MiB in each process, for tensors that nobody here asks it for),
 rewrites its own modules to check types while it runs (seconds of every start), and has prometheus_client keep every
-counter of the process in a file, which makes counting three times as slow. A process that wants torch imports it before
-or after as usual.
+counter of the process, and of all that it starts, in a file, which makes counting three times as slow. A process that
+wants torch imports it before or after as usual.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Any
 
-import prometheus_client  # noqa: F401  (before Feast sets PROMETHEUS_MULTIPROC_DIR: its counters stay in memory)
+import prometheus_client  # noqa: F401  (before Feast sets PROMETHEUS_…: its counters stay in memory)
 import typeguard
+
+_COUNTERS_IN_FILES = ("PROMETHEUS_MULTIPROC_DIR", "PROMETHEUS_MULTIPROCESS_DIR")
 
 
 def _unchecked(target: Any = None, **_: object) -> Any:
@@ -24,6 +27,7 @@ def _unchecked(target: Any = None, **_: object) -> Any:
 def _import_feast() -> None:
     modules: dict[str, Any] = sys.modules
     typechecked = typeguard.typechecked
+    set_by_feast = [name for name in _COUNTERS_IN_FILES if name not in os.environ]
     without_torch = "torch" not in modules
     typeguard.typechecked = _unchecked
     if without_torch:
@@ -34,6 +38,8 @@ def _import_feast() -> None:
         typeguard.typechecked = typechecked
         if without_torch:
             del modules["torch"]
+        for name in set_by_feast:
+            os.environ.pop(name, None)  # child processes would inherit it
 
 
 _import_feast()
