@@ -30,7 +30,7 @@ from training.evaluate import Stage, measure, rank
 from training.fusion import FusionModel
 from training.item_tower import ItemTower
 from training.item_trend import ItemTrend
-from training.losses import sampled_loss, softmax_loss
+from training.losses import own_items_loss, sampled_loss, softmax_loss
 from training.moments import DAY_MS, END_OF_TIME_MS, Moments, popularity_scores
 from training.scoring import ModelScorer, read_batch
 from training.transitions import Followers
@@ -264,6 +264,8 @@ class _Run:
             reading = read_batch(self.model, batch, self.config.fit)
         wanted = (reading, batch.target_row, batch.target_item, batch.weight)
         loss = softmax_loss(*wanted) if chances is None else sampled_loss(*wanted, chances)
+        if self.model.use_repeat and self.config.fit.own_items_loss:
+            loss = loss + self.config.fit.own_items_loss * own_items_loss(*wanted)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)

@@ -63,6 +63,39 @@ def softmax_loss(reading: Reading, target_row: Tensor, target_item: Tensor, weig
     return loss
 
 
+def own_items_loss(reading: Reading, target_row: Tensor, target_item: Tensor, weight: Tensor) -> Tensor:
+    """`softmax_loss` among each shopper's own items alone: which of them comes again, whatever all others score.
+
+    The repeat mode of RepeatNet (arXiv 1812.02646), as a second task of what is added to scores alone: interest and
+    vectors learn nothing from it, they have all items to tell apart. Targets that are no own item, and moments without
+    one that is, do not count. 0 where no moment counts. Arguments as of `softmax_loss`.
+    """
+    items, order = reading.extra_items.sort(dim=1)  # what is named twice stands together
+    values = (reading.extra_values * (reading.extra_items >= 0)).float().gather(1, order)
+    new = torch.ones_like(items, dtype=torch.bool)
+    new[:, 1:] = items[:, 1:] != items[:, :-1]
+    place = new.cumsum(dim=1) - 1
+    added = torch.zeros_like(values).scatter_add_(1, place, values)
+    named = torch.full_like(items, -1).scatter_(1, place, items)
+    own = torch.zeros_like(place).scatter_add_(1, place, (order < reading.own_columns).long())
+    among = (named >= 0) & (own > 0)
+    known = named.clamp(min=0)
+    with torch.no_grad():
+        plain = torch.bmm(reading.vectors[known].float(), reading.interest.float().unsqueeze(2)).squeeze(2)
+        plain += reading.bias[known]
+    logits = (plain + added).masked_fill(~among, -torch.inf)
+    hits = (named[target_row] == target_item.unsqueeze(1)) & among[target_row]  # (P, X)
+    at, column = hits.nonzero(as_tuple=True)
+    if not len(at):
+        return logits.new_zeros(())
+    row = target_row[at]
+    counts = torch.bincount(row, minlength=len(weight))
+    counted = weight * (counts > 0)
+    share = (counted / counted.sum())[row] / counts[row]
+    total = torch.logsumexp(logits[row], dim=1)
+    return (share * (total - logits[row, column])).sum()
+
+
 def sampled_loss(
     reading: Reading,
     target_row: Tensor,

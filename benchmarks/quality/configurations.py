@@ -27,7 +27,15 @@ DENSE = FitConfig(
 """Every event is a moment: all places of a stretch are learned from at once."""
 
 SESSIONS = replace(
-    DENSE, epochs=6, patience=2, weight_decay=0.3, drop_long=0.0, drop_recent=0.0, drop_ids=0.0, refit=True
+    DENSE,
+    epochs=6,
+    patience=2,
+    weight_decay=0.3,
+    drop_long=0.0,
+    drop_recent=0.0,
+    drop_ids=0.0,
+    own_items_loss=0.0,
+    refit=True,
 )
 """Items come and go within weeks, so the half-lives, in made-up days, are a third of the sessions."""
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.losses import CHUNK_LOGITS, Reading, sampled_loss, softmax_loss
+from training.losses import CHUNK_LOGITS, Reading, own_items_loss, sampled_loss, softmax_loss
 
 
 def of_logits(logits: Tensor) -> Reading:
@@ -100,3 +100,44 @@ def test_own_items_and_targets_are_in_every_sample_and_count_once() -> None:
     torch.manual_seed(0)
     sampled = sampled_loss(reading, rows, items, weight, chances, draws=20)
     assert float(sampled) == pytest.approx(float(softmax_loss(reading, rows, items, weight)), rel=1e-4)
+
+
+def with_own(logits: Tensor, items: list[list[int]], values: list[list[float]]) -> Reading:
+    """A reading of these logits whose first two columns of what is added are own items."""
+    return replace(of_logits(logits), extra_items=torch.tensor(items), extra_values=torch.tensor(values))
+
+
+def test_own_items_are_compared_among_themselves_with_all_that_is_added_to_them() -> None:
+    logits = torch.log(torch.tensor([[9.0, 1.0, 2.0, 5.0], [1.0, 1.0, 1.0, 1.0]]))
+    two, three = math.log(2.0), math.log(3.0)
+    # The first has items 1 and 2, and something follows 2 and 3; the second has item 0, named twice, and 3.
+    reading = with_own(logits, [[1, 2, 2, 3], [0, 0, -1, -1]], [[three, 0.0, two, 7.0], [two, two, 5.0, 5.0]])
+    loss = own_items_loss(reading, torch.tensor([0, 0, 1]), torch.tensor([1, 0, 0]), torch.tensor([1.0, 3.0]))
+    assert float(loss) == pytest.approx((math.log(7 / 3) + 3 * 0.0) / 4, rel=1e-5)  # 3 of 1 * 3 + 2 * 2, and 4 of 4
+
+
+def test_moments_that_buy_no_own_item_count_for_nothing_among_own_items() -> None:
+    reading = with_own(torch.zeros(2, 4), [[1, 2], [0, 3]], [[0.0, 0.0], [0.0, 0.0]])
+    wanted = torch.tensor([0, 1]), torch.tensor([1, 1])
+    assert float(own_items_loss(reading, *wanted, torch.tensor([1.0, 9.0]))) == pytest.approx(math.log(2.0))
+    nothing = own_items_loss(reading, torch.tensor([0]), torch.tensor([3]), torch.ones(2))
+    assert float(nothing) == 0.0
+
+
+def test_among_own_items_only_what_is_added_to_them_learns_and_by_the_plain_formula() -> None:
+    reading = random_reading(20, 7)
+    rows = torch.arange(20).repeat_interleave(3)
+    items = torch.randint(0, 7, (60,), generator=torch.Generator().manual_seed(1))
+    weight = torch.rand(20, generator=torch.Generator().manual_seed(2)) + 0.5
+    own = torch.zeros(20, 8).scatter_(1, reading.extra_items[:, :2] + 1, 1.0)[:, 1:] > 0  # column 0 is for none
+    logs = torch.log_softmax(reading.logits().masked_fill(~own, -1e9), dim=1)[rows, items]
+    counts = (hits := own[rows, items]).float().reshape(20, 3).sum(dim=1)
+    moments = (logs * hits).reshape(20, 3).sum(dim=1)[counts > 0] / counts[counts > 0]
+    plain = -(moments * weight[counts > 0]).sum() / weight[counts > 0].sum()
+    loss = own_items_loss(reading, rows, items, weight)
+    assert float(loss.detach()) == pytest.approx(float(plain.detach()), rel=1e-5)
+    (expected,) = torch.autograd.grad(plain, [reading.extra_values])
+    parts = [reading.extra_values, reading.interest, reading.vectors, reading.bias]
+    found, *others = torch.autograd.grad(loss, parts, allow_unused=True)
+    assert torch.allclose(found, expected, atol=1e-6)
+    assert others == [None] * 3

@@ -326,8 +326,9 @@ def test_a_configuration_file_that_is_missing_is_named(tmp_path: Path) -> None:
 
 def test_a_configuration_from_before_a_field_means_what_it_meant(tmp_path: Path) -> None:
     file = tmp_path / "c.json"
-    file.write_text(without("fit", "drop_transitions"))
-    assert read_configuration(file) == Config(fit=FitConfig(drop_transitions=0.0))
+    for field in ("drop_transitions", "own_items_loss"):
+        file.write_text(without("fit", field))
+        assert read_configuration(file) == Config(fit=FitConfig(**{field: 0.0}))  # type: ignore[arg-type]
     file.write_text(without("model", "covisitation"))
     assert read_configuration(file) == Config()
 
