@@ -90,8 +90,8 @@ class FitConfig:
     """Share of items whose id embedding is left out of a step, so that content alone means something."""
     drop_transitions: float = 0.3
     """Share of examples trained without the transition term, so that the strands and their gate mean something."""
-    own_items_loss: float = 1.0
-    """Weight of a second loss, on which of a shopper's own items comes again; for a model with the repeat term."""
+    own_items_loss: float = 0.0
+    """Weight of a second loss, on which of a shopper's own items comes again: for a log that knows purchases alone."""
     late_materialization: float = 0.3
     """Share of examples whose long-term strand ends 1 to 7 days earlier than the last midnight."""
     label_items: int = 100

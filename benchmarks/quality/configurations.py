@@ -27,15 +27,7 @@ DENSE = FitConfig(
 """Every event is a moment: all places of a stretch are learned from at once."""
 
 SESSIONS = replace(
-    DENSE,
-    epochs=6,
-    patience=2,
-    weight_decay=0.3,
-    drop_long=0.0,
-    drop_recent=0.0,
-    drop_ids=0.0,
-    own_items_loss=0.0,
-    refit=True,
+    DENSE, epochs=6, patience=2, weight_decay=0.3, drop_long=0.0, drop_recent=0.0, drop_ids=0.0, refit=True
 )
 """Items come and go within weeks, so the half-lives, in made-up days, are a third of the sessions."""
 
@@ -66,7 +58,8 @@ CONFIGURATIONS: dict[str, Config] = {
         fit=replace(SESSIONS, half_life_days=100.0),
     ),
     "online-retail": Config(
-        model=ModelConfig(overlap=True, transitions=False), fit=replace(SHOP.fit, epochs=5, patience=2)
+        model=ModelConfig(overlap=True, transitions=False),
+        fit=replace(SHOP.fit, epochs=5, patience=2, own_items_loss=1.0),
     ),
 }
 

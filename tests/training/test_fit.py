@@ -84,6 +84,22 @@ def test_every_variant_is_configuration_alone_and_learns(
     assert fitted.best > 0
 
 
+def test_a_second_loss_among_own_items_is_added_for_models_that_have_terms_for_them(
+    offline: Path, tmp_path: Path
+) -> None:
+    def first_loss(name: str, *, repeat: bool, own_items_loss: float) -> float:
+        config = Config(
+            model=replace(SMALL.model, repeat=repeat),
+            fit=replace(SMALL.fit, epochs=1, final_epochs=0, own_items_loss=own_items_loss),
+        )
+        return float(fit_on(offline, tmp_path / name, config).history[0]["loss"])
+
+    assert first_loss("both", repeat=True, own_items_loss=1.0) > first_loss("one", repeat=True, own_items_loss=0.0)
+    assert first_loss("no term", repeat=False, own_items_loss=1.0) == first_loss(
+        "one", repeat=False, own_items_loss=0.0
+    )
+
+
 def test_a_refit_is_a_new_model_of_validation_moments_as_well(offline: Path, tmp_path: Path) -> None:
     log, moments = read_log(offline)
     tuning, final = stages(log, moments, Split(*split_times(moments, None)), Protocol())
