@@ -2,14 +2,14 @@
 
     python -m benchmarks.module [--device cuda] [--items 10000 --items 1000000] [--batch 1 --batch 64]
 
-The TorchScript module of a release of random weights, its item table blown up to each size, without Triton. `module` is
-the whole of it in fp32 but for the transition term: both strands, scores of all items, the best 256; with that term it
-is as it is served. `scoring` is the product with the item table alone, in fp32 and in bf16. The product must read the
-whole table once, whatever the batch, so its limit for small batches is the memory: the share is the table's bytes for
-each second, over what a copy moves (read and written). With `mask` every item is allowed by its bit, as where something
-is filtered. On a GPU that is replayed as a CUDA graph as well, without launching kernel by kernel; without a mask the
-module asks the GPU whether there is one, and the transition term how many followers there are, which cannot be
-captured. What would need more than `--most-gib` for its scores is left out. Figures go to benchmarks/results/.
+The TorchScript module of a release of random weights, its item table blown up to each size, without Triton. `module`
+is the whole of it in fp32, as it is served: both strands, scores of all items, the best 256. `scoring` is the product
+with the item table alone, in fp32 and in bf16. The product must read the whole table once, whatever the batch, so its
+limit for small batches is the memory: the share is the table's bytes for each second, over what a copy moves (read and
+written). With `mask` every item is allowed by its bit, as where something is filtered. On a GPU that is replayed as a
+CUDA graph as well, without launching kernel by kernel; without a mask the module asks the GPU whether there is one,
+which cannot be captured. What would need more than `--most-gib` for its scores is left out. Figures go to
+benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -30,15 +30,13 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks import record
-from benchmarks.random_release import made_up_items, random_followers, random_model
+from benchmarks.random_release import made_up_items, random_model
 from features import schema
 from training.export import FusionServing, load_module, save_module
-from training.fusion import SIGNALS, FusionModel
-from training.transitions import TransitionTerm
+from training.fusion import FusionModel
 
 GIB = 1 << 30
-MODULE, SERVED, SCORING = "module", "with the transition term", "scoring"
-MASKED, GRAPH = "with a mask", "the same as a CUDA graph"
+MODULE, MASKED, GRAPH, SCORING = "module", "with a mask", "the same as a CUDA graph", "scoring"
 ITEMS = (10_000, 100_000, 1_000_000)
 BATCHES = (1, 16, 64, 512, 4_096)
 SEED_ITEMS = 1_000
@@ -85,10 +83,8 @@ def main(
         for count in items or ITEMS:
             sizes = [size for size in batch or BATCHES if 4 * size * count <= most_gib * GIB]
             serving = blown_up(count)
-            served = exported(serving, place)
-            serving.model.use_transitions = False
             module = exported(serving, place)
-            speeds += [it for size in sizes for it in measured(serving, module, served, size, place, copied)]
+            speeds += [it for size in sizes for it in measured(serving, module, size, place, copied)]
     show(speeds, name, copied)
     figures = {"device": name, "copied_bytes_per_s": copied, "torch": torch.__version__}
     console.print(str(record.write("module", figures | {"speeds": [asdict(speed) for speed in speeds]})))
@@ -106,19 +102,13 @@ def blown_up(items: int) -> FusionServing:
     ):
         shape = getattr(owner, buffer).shape
         setattr(owner, buffer, torch.randn(rows, *shape[1:]))
-    model.transitions = TransitionTerm(random_followers(items), SIGNALS, model.time)
     return serving.eval()
 
 
 def measured(
-    serving: FusionServing,
-    module: torch.jit.ScriptModule,
-    served: torch.jit.ScriptModule,
-    batch: int,
-    place: torch.device,
-    copied: float,
+    serving: FusionServing, module: torch.jit.ScriptModule, batch: int, place: torch.device, copied: float
 ) -> Iterator[Speed]:
-    """The module, the one with the transition term, and the product alone."""
+    """The module and the product alone."""
     items = serving.table.bias.shape[0]
 
     def speed(what: str, dtype: str, run: Callable[[], object], table: Tensor) -> Speed:
@@ -129,7 +119,6 @@ def measured(
     inputs = random_inputs(serving.model, items, batch, place)
     table = serving.table.vectors.to(place)[:items]
     yield speed(MODULE, "fp32", lambda: module(*inputs), table)
-    yield speed(SERVED, "fp32", lambda: served(*inputs), table)
     mask = torch.full((batch, (items + 7) // 8), 255, dtype=torch.uint8, device=place)
     named = zip(schema.FUSION_INPUTS, inputs, strict=True)
     masked = [mask if tensor.name == "allowed" else values for tensor, values in named]

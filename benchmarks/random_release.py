@@ -23,7 +23,6 @@ from training.fusion import FusionModel
 from training.item_tower import ItemTower
 from training.publish import publish
 from training.trained import TrainedModel, release_items
-from training.transitions import FOLLOWERS, Followers
 
 TOP_CATEGORIES = 10
 SUBCATEGORIES = 10
@@ -66,7 +65,6 @@ def random_model(items: list[CatalogueItem], seed: int = 0) -> TrainedModel:
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(torch.randn_like(weight) * 0.1)
-    model.transitions.learn_from(random_followers(len(items)))
     return TrainedModel(
         model=model.eval(),
         config=config,
@@ -76,18 +74,6 @@ def random_model(items: list[CatalogueItem], seed: int = 0) -> TrainedModel:
         samples={},
         probabilities=Probabilities(),
         report={},
-    )
-
-
-def random_followers(items: int) -> Followers:
-    """As many as are kept of each of so many items, any of them."""
-    counts, _ = (1.0 + torch.rand(items, FOLLOWERS)).sort(dim=1, descending=True)
-    return Followers(
-        items=torch.randint(items, (items, FOLLOWERS), dtype=torch.int32),
-        counts=counts,
-        floors=torch.zeros(items),
-        before=counts.sum(dim=1),
-        after=counts.sum(dim=1),
     )
 
 

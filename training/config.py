@@ -36,8 +36,8 @@ class ModelConfig:
     """Gaps between events, ages, hour and weekday."""
     repeat: bool = True
     """Terms for the very items that a shopper bought before or has just seen."""
-    transitions: bool = True
-    """A term for the items that often came after the recent ones."""
+    transitions: bool = False
+    """A term for the items that often came after the recent ones: better lists, where new items stand lower."""
     covisitation: bool = False
     """Mixes in what is often looked at together with the recent items: for short visits of many strangers."""
 

@@ -1,7 +1,6 @@
 """Item tower: the sum of an id embedding and of a bag of content codes, and a bias from both.
 
-An item that no one has touched yet has no id embedding of its own; its vector is its content's, and its bias its
-content's and one that all such items share.
+An item that no one has touched yet has no id embedding of its own; its vector is its content's.
 """
 
 import torch
@@ -27,7 +26,6 @@ class ItemTower(nn.Module):
         self.id_bias = nn.Embedding(content.shape[0], 1)
         self.codes = nn.EmbeddingBag(content_codes, dim, mode="mean", padding_idx=0)
         self.code_bias = nn.EmbeddingBag(content_codes, 1, mode="mean", padding_idx=0)
-        self.new_bias = nn.Parameter(torch.zeros(1))
         nn.init.normal_(self.ids.weight, std=0.5 * dim**-0.5)
         nn.init.normal_(self.codes.weight, std=dim**-0.5)
         nn.init.zeros_(self.id_bias.weight)
@@ -48,11 +46,10 @@ class ItemTower(nn.Module):
             keep_ids: float32 (N, 1), 0 for items whose id embedding is left out of this step.
         """
         seen = self.seen if keep_ids is None else self.seen * keep_ids
-        own_bias = self.id_bias.weight - self.new_bias
         if not self.use_content:
-            return self.ids.weight * seen, (self.new_bias + own_bias * seen).squeeze(-1)
+            return self.ids.weight * seen, (self.id_bias.weight * seen).squeeze(-1)
         vectors, bias = self.of_content(self.content)
-        return vectors + self.ids.weight * seen, bias + (own_bias * seen).squeeze(-1)
+        return vectors + self.ids.weight * seen, bias + (self.id_bias.weight * seen).squeeze(-1)
 
     def of_content(self, content: Tensor) -> tuple[Tensor, Tensor]:
         """Vectors (..., D) and biases (...) of items known by content alone, int32 (..., W)."""
@@ -60,5 +57,4 @@ class ItemTower(nn.Module):
         if not self.use_content:
             flat = torch.zeros_like(flat)
         shape = list(content.shape[:-1])
-        bias = self.code_bias(flat).reshape(shape) + self.new_bias
-        return self.codes(flat).reshape(shape + [-1]), bias  # noqa: RUF005
+        return self.codes(flat).reshape(shape + [-1]), self.code_bias(flat).reshape(shape)  # noqa: RUF005

@@ -83,8 +83,6 @@ def read_batch(
             interest.float(),
         )
         own, followers = _extras(model, *parts)
-        if keep_ids is not None:  # as of an item that is new, nothing has brought it yet
-            followers = followers[0], followers[1] * keep_ids[followers[0].clamp(min=0)].squeeze(2)
     return Reading(
         interest=interest,
         vectors=vectors,

@@ -35,8 +35,8 @@ OF_CODES = ("tower.codes.weight", "tower.code_bias.weight")
 AFRESH = ("tower", "repeat", "transitions", "covisitation")
 """Parts whose buffers are counted from the log, not learned."""
 
-COVISITATION, NEW_BIAS = "covisitation.", "tower.new_bias"
-"""What releases of earlier versions lack: a part that says nothing where it is not used, and a number that was 0."""
+LATER = "covisitation."
+"""A part that releases of earlier versions lack; where it is not used, it says nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,12 +104,11 @@ def warm_model(released: Released, log: Log) -> tuple[FusionModel, ContentVocabu
     rows = _rows_of(log.catalogue, released.items)
     counted = {f"{part}.{name}" for part in AFRESH for name, _ in model.get_submodule(part).named_buffers()}
     state = model.state_dict()
-    passed_over = (NEW_BIAS,) if released.config.model.covisitation else (COVISITATION, NEW_BIAS)
-    lacking = {name for name in state.keys() - released.state.keys() if name.startswith(passed_over)}
-    if missing := sorted((state.keys() ^ released.state.keys()) - lacking):
+    unused = set() if released.config.model.covisitation else {name for name in state if name.startswith(LATER)}
+    if missing := sorted((state.keys() ^ released.state.keys()) - unused):
         raise DataError(f"release {released.number}: weights and configuration differ in {missing[0]}; train anew")
     for name, value in state.items():
-        if name in counted or name in lacking:
+        if name in counted or name in unused:
             continue
         given = released.state[name]
         if given.shape[1:] != value.shape[1:] or (name not in OF_ITEMS and given.shape[:1] > value.shape[:1]):

@@ -48,17 +48,15 @@ CONFIGURATIONS: dict[str, Config] = {
         fit=replace(DENSE, half_life_days=365.0),
     ),
     "diginetica": Config(
-        model=ModelConfig(
-            dim=128, long=False, dropout=0.3, content=False, time=False, transitions=False, covisitation=True
-        ),
+        model=ModelConfig(dim=128, long=False, dropout=0.3, content=False, time=False, covisitation=True),
         fit=replace(SESSIONS, batch_examples=2048, half_life_days=150.0),
     ),
     "retailrocket": Config(
-        model=ModelConfig(long=False, dropout=0.3, content=False, time=False, transitions=False, covisitation=True),
+        model=ModelConfig(long=False, dropout=0.3, content=False, time=False, covisitation=True),
         fit=replace(SESSIONS, half_life_days=100.0),
     ),
     "online-retail": Config(
-        model=ModelConfig(overlap=True, transitions=False),
+        model=ModelConfig(overlap=True),
         fit=replace(SHOP.fit, epochs=5, patience=2, own_items_loss=1.0),
     ),
 }
