@@ -243,14 +243,14 @@ def test_feasts_own_commands_work_on_a_shop(settings: Settings) -> None:
     assert "No changes to registry" in applied
 
 
+def test_importing_feast_has_no_child_process_keep_its_counters_in_files() -> None:
+    script = "import os; import features.store; assert not [name for name in os.environ if 'PROMETHEUS' in name]"
+    ours = {name: value for name, value in os.environ.items() if "PROMETHEUS" not in name}  # Feast has set it here
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=ours, check=True, timeout=120)
+
+
 def _feast(settings: Settings, *arguments: str) -> str:
     command = [str(Path(sys.executable).with_name("feast")), *arguments]
     done = subprocess.run(command, cwd=ROOT, env=environment(settings), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
-
-
-def test_importing_feast_has_no_child_process_keep_its_counters_in_files() -> None:
-    script = "import os; import features.store; assert not [name for name in os.environ if 'PROMETHEUS' in name]"
-    ours = {name: value for name, value in os.environ.items() if "PROMETHEUS" not in name}  # Feast has set it here
-    subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=ours, check=True, timeout=120)
