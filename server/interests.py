@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from features.inputs.shopper import ShopperEvent, ShopperQuery
+from features.inputs.shopper import Events, ShopperQuery
 from features.schema import RECENT_EVENTS, EventType, Tier
 from server.catalogue.catalogue_index import CatalogueIndex, Rows
 from server.deadline import Deadline
@@ -44,17 +44,15 @@ def by_model(answer: FusionAnswer, release: LoadedRelease, index: CatalogueIndex
     return _shares(release.rows[answer.top_items[found]], weights, index)
 
 
-def by_events(
-    events: Sequence[ShopperEvent], weights: npt.NDArray[np.floating] | None, index: CatalogueIndex
-) -> list[Interest]:
+def by_events(events: Events, weights: npt.NDArray[np.floating] | None, index: CatalogueIndex) -> list[Interest]:
     """The newest events by category; an event counts half for every `HALF_LIFE_EVENTS` that came after it.
 
     Args:
         weights: (events,) the model's weight of each event; by the kind of event where no model answers.
     """
-    rows = index.rows([event.item_id for event in events])
+    rows = index.rows(events.item_ids)
     if weights is None:
-        kinds = (_EVENT_WEIGHTS.get(EventType(event.event_type), _PURCHASE_WEIGHT) for event in events)
+        kinds = (_EVENT_WEIGHTS.get(EventType(kind), _PURCHASE_WEIGHT) for kind in events.types)
         weights = np.fromiter(kinds, np.float64, len(events))
     weights = weights * 0.5 ** (np.arange(len(events))[::-1] / HALF_LIFE_EVENTS)
     return _shares(rows[rows >= 0], weights[rows >= 0], index)
@@ -119,7 +117,7 @@ async def interests_of(shop: Shop, query: ShopperQuery, deadline: Deadline) -> I
             )
     bought = shopper.purchases
     return Interests(
-        long_term=by_counts([part.item_id for part in bought], [part.count for part in bought], index),
+        long_term=by_counts(bought.item_ids, bought.counts, index),
         current=by_events(shopper.events, None, index),
         return_probability=returning,
         long_term_weight=None,

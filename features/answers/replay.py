@@ -18,7 +18,17 @@ import polars as pl
 
 from features.answers.answers import shopper_query
 from features.inputs.fusion_inputs import SHOPPER_INPUTS, shopper_inputs
-from features.inputs.shopper import LongInterest, Profile, Purchase, Shopper, ShopperEvent, ShopperFeatures, merge
+from features.inputs.shopper import (
+    NO_EVENTS,
+    NO_PURCHASES,
+    Events,
+    LongInterest,
+    Profile,
+    Purchases,
+    Shopper,
+    ShopperFeatures,
+    merge,
+)
 from features.inputs.transform import Array, Ints
 from features.offline.point_in_time import OfflineEvents
 from features.releases.release import ReleaseFiles
@@ -88,14 +98,17 @@ class Replay:
             recent, purchases = self._events.rows_at(keys, [time_ms] * len(keys))
             events = {row["shopper"]: _events(row) for row in recent.to_dicts()}
             bought = {row["shopper"]: (_purchases(row), row["basket_count"]) for row in purchases.to_dicts()}
-            yield [(events.get(place, ()), *bought.get(place, ((), 0))) for place in map(str, range(len(keys)))]
+            yield [
+                (events.get(place, NO_EVENTS), *bought.get(place, (NO_PURCHASES, 0)))
+                for place in map(str, range(len(keys)))
+            ]
 
     def _inputs(self, shopper: Shopper) -> tuple[Array, ...]:
         batch = shopper_inputs(
             [shopper],
-            recent_items=self._indices([event.item_id for event in shopper.events]),
+            recent_items=self._indices(shopper.events.item_ids),
             recent_content=np.zeros((len(shopper.events), CONTENT_TOKENS), np.int32),
-            own_items=self._indices([purchase.item_id for purchase in shopper.purchases[:OWN_ITEMS]]),
+            own_items=self._indices(shopper.purchases.first(OWN_ITEMS).item_ids),
             codes=self._release.codes,
             interest_dim=self._release.manifest.interest_dim,
         )
@@ -114,15 +127,15 @@ class Replay:
         return [settled[-1] if settled else None, *(vector for _, vector in written[len(settled) :])]
 
 
-_Rows = tuple[tuple[ShopperEvent, ...], tuple[Purchase, ...], int]
+_Rows = tuple[Events, Purchases, int]
 
 
-def _events(row: Mapping[str, Any]) -> tuple[ShopperEvent, ...]:
-    return tuple(map(ShopperEvent, row["event_ids"], row["item_ids"], row["event_types"], row["event_times_ms"]))
+def _events(row: Mapping[str, Any]) -> Events:
+    return Events(row["event_ids"], row["item_ids"], row["event_types"], row["event_times_ms"])
 
 
-def _purchases(row: Mapping[str, Any]) -> tuple[Purchase, ...]:
-    return tuple(map(Purchase, row["item_ids"], row["counts"], row["first_times_ms"], row["last_times_ms"]))
+def _purchases(row: Mapping[str, Any]) -> Purchases:
+    return Purchases(row["item_ids"], row["counts"], row["first_times_ms"], row["last_times_ms"])
 
 
 def _profiles(users: Path, keys: Sequence[str]) -> dict[str, list[tuple[Profile, int]]]:

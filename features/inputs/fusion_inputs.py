@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Final
 
 import numpy as np
@@ -42,19 +43,21 @@ def shopper_inputs(
         codes, interest_dim: of the release.
     """
     now_ms = np.array([shopper.now_ms for shopper in shoppers], np.int64)
-    ends = np.cumsum([len(shopper.events) for shopper in shoppers], dtype=np.int64)
-    events = [event for shopper in shoppers for event in shopper.events]
+    events = [shopper.events for shopper in shoppers]
+    sizes = np.array([len(columns) for columns in events], np.int64)
+    ends = sizes.cumsum()
     sequence = pad_sequence(
         recent_items,
-        np.array([event.event_type for event in events], np.int32),
-        np.array([event.time_ms for event in events], np.int64),
-        np.concatenate([[0], ends[:-1]]),
+        np.array([*chain.from_iterable(columns.types for columns in events)], np.int32),
+        np.array([*chain.from_iterable(columns.times_ms for columns in events)], np.int64),
+        ends - sizes,
         ends,
         now_ms,
     )
     content = np.zeros((*sequence.items.shape, CONTENT_TOKENS), np.int32)
     unknown = sequence.items == UNKNOWN
-    content[unknown] = recent_content[sequence.rows[unknown]]
+    if unknown.any():
+        content[unknown] = recent_content[sequence.rows[unknown]]
     interests = [_usable(shopper.interest, interest_dim) for shopper in shoppers]
     nothing = np.zeros(interest_dim, np.float32)
     encoded_ms = np.array([interest.encoded_through_ms if interest else 0 for interest in interests], np.int64)
@@ -88,14 +91,14 @@ def _usable(interest: LongInterest | None, interest_dim: int) -> LongInterest | 
 
 
 def _own_items(shoppers: Sequence[Shopper], indices: Ints, now_ms: Longs) -> tuple[Ints, Floats]:
-    sizes = np.array([len(shopper.purchases[:OWN_ITEMS]) for shopper in shoppers], np.int64)
-    bought = [purchase for shopper in shoppers for purchase in shopper.purchases[:OWN_ITEMS]]
-    ends = np.cumsum(sizes)
+    bought = [shopper.purchases.first(OWN_ITEMS) for shopper in shoppers]
+    sizes = np.array([len(columns) for columns in bought], np.int64)
+    ends = sizes.cumsum()
     features = own_item_features(
-        np.array([purchase.count for purchase in bought], np.float64),
-        np.array([purchase.first_ms for purchase in bought], np.float64),
-        np.array([purchase.last_ms for purchase in bought], np.float64),
-        np.repeat([float(shopper.basket_count) for shopper in shoppers], sizes),
-        np.repeat(now_ms.astype(np.float64), sizes),
+        np.array([*chain.from_iterable(columns.counts for columns in bought)], np.float64),
+        np.array([*chain.from_iterable(columns.first_ms for columns in bought)], np.float64),
+        np.array([*chain.from_iterable(columns.last_ms for columns in bought)], np.float64),
+        np.array([shopper.basket_count for shopper in shoppers], np.float64).repeat(sizes),
+        now_ms.astype(np.float64).repeat(sizes),
     )
     return pad_own_items(indices, features, ends - sizes, ends)

@@ -5,7 +5,7 @@ The gateway makes it of the online rows that it has just read, the skew check of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import NamedTuple
@@ -26,6 +26,30 @@ class ShopperEvent(NamedTuple):
     item_id: str
     event_type: int
     time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """Events of a shopper in columns of one length, ascending by time: as they are stored, and as tensors want them."""
+
+    event_ids: Sequence[str] = ()
+    item_ids: Sequence[str] = ()
+    types: Sequence[int] = ()
+    times_ms: Sequence[int] = ()
+
+    @staticmethod
+    def of(events: Iterable[ShopperEvent]) -> Events:
+        """The columns of events that are in order."""
+        return Events(*columns) if (columns := list(zip(*events, strict=True))) else NO_EVENTS
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+    def __iter__(self) -> Iterator[ShopperEvent]:
+        return map(ShopperEvent, self.event_ids, self.item_ids, self.types, self.times_ms)
+
+
+NO_EVENTS = Events()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +93,37 @@ class Purchase(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Purchases:
+    """What a shopper has bought, an item a row, in columns of one length."""
+
+    item_ids: Sequence[str] = ()
+    counts: Sequence[int] = ()
+    """In baskets."""
+    first_ms: Sequence[int] = ()
+    last_ms: Sequence[int] = ()
+
+    @staticmethod
+    def of(purchases: Iterable[Purchase]) -> Purchases:
+        """The columns of purchases."""
+        return Purchases(*columns) if (columns := list(zip(*purchases, strict=True))) else NO_PURCHASES
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+    def __iter__(self) -> Iterator[Purchase]:
+        return map(Purchase, self.item_ids, self.counts, self.first_ms, self.last_ms)
+
+    def first(self, count: int) -> Purchases:
+        """At most so many of them."""
+        if len(self) <= count:
+            return self
+        return Purchases(self.item_ids[:count], self.counts[:count], self.first_ms[:count], self.last_ms[:count])
+
+
+NO_PURCHASES = Purchases()
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
     """Attributes of a shopper, None where unknown."""
 
@@ -92,9 +147,8 @@ class LongInterest:
 class ShopperFeatures:
     """One row of the feature store; what is missing is empty."""
 
-    recent: tuple[ShopperEvent, ...] = ()
-    """Ascending by time."""
-    purchases: tuple[Purchase, ...] = ()
+    recent: Events = NO_EVENTS
+    purchases: Purchases = NO_PURCHASES
     basket_count: int = 0
     profile: Profile = NO_PROFILE
     interest: LongInterest | None = None
@@ -109,9 +163,9 @@ class Shopper:
     device: str
     stored: bool
     """Whether the feature store was read; without it there is what the request says."""
-    events: tuple[ShopperEvent, ...]
+    events: Events
     """The newest `RECENT_EVENTS` that enter the sequence, newest last."""
-    purchases: tuple[Purchase, ...]
+    purchases: Purchases
     """Most baskets first, then newest."""
     basket_count: int
     profile: Profile
@@ -131,32 +185,30 @@ class Shopper:
     @property
     def last_event_ms(self) -> int | None:
         """When the newest event happened."""
-        return self.events[-1].time_ms if self.events else None
+        return self.events.times_ms[-1] if self.events else None
 
     def seen_by_model(self, *, long_term: bool, recent: bool) -> Shopper:
         """The shopper with that strand alone: vector and purchases, or the newest events."""
         if not long_term:
-            return replace(self, interest=None, purchases=())
-        return self if recent else replace(self, events=())
+            return replace(self, interest=None, purchases=NO_PURCHASES)
+        return self if recent else replace(self, events=NO_EVENTS)
 
     def without_events_on(self, item_id: str) -> Shopper:
         """The shopper as if they had not turned to that item lately; what they bought long ago stays."""
-        return replace(self, events=tuple(event for event in self.events if event.item_id != item_id))
+        return replace(self, events=Events.of(event for event in self.events if event.item_id != item_id))
 
 
 def merge(features: Sequence[ShopperFeatures], query: ShopperQuery) -> Shopper:
     """Joins the rows of person and session by time with what the request brought along."""
-    events = _events(features, query)
-    if query.context.page_item_id:
-        events.append(ShopperEvent("", query.context.page_item_id, EventType.VIEW, query.now_ms))
-    dropped, events = events[:-RECENT_EVENTS], events[-RECENT_EVENTS:]
+    dropped_ms, events = _events(features, query)
     purchases = _purchases(features)
-    bought = {purchase.item_id: purchase.last_ms for purchase in purchases}
-    for event in events:
-        if event.event_type == _PURCHASE:
-            bought[event.item_id] = max(event.time_ms, bought.get(event.item_id, event.time_ms))
+    bought = dict(zip(purchases.item_ids, purchases.last_ms, strict=True))
+    if _PURCHASE in events.types:
+        for item_id, event_type, time_ms in zip(events.item_ids, events.types, events.times_ms, strict=True):
+            if event_type == _PURCHASE:
+                bought[item_id] = max(time_ms, bought.get(item_id, time_ms))
     interest = next((row.interest for row in features if row.interest is not None), None)  # the person's, if any
-    stale = interest is not None and _is_stale(interest, features, dropped)
+    stale = interest is not None and _is_stale(interest, features, dropped_ms)
     profile = next((row.profile for row in features if row.profile != NO_PROFILE), NO_PROFILE)
     context = query.context
     return Shopper(
@@ -164,46 +216,51 @@ def merge(features: Sequence[ShopperFeatures], query: ShopperQuery) -> Shopper:
         local_time_ms=query.now_ms if context.local_time_ms is None else context.local_time_ms,
         device=context.device,
         stored=bool(features),
-        events=tuple(events),
+        events=events,
         purchases=purchases,
         basket_count=sum(row.basket_count for row in features),
-        profile=Profile(profile.age, profile.gender, context.country or profile.country),
+        profile=replace(profile, country=context.country) if context.country else profile,
         interest=None if stale else interest,
         interest_stale=stale,
         bought_ms=bought,
     )
 
 
-def _events(features: Sequence[ShopperFeatures], query: ShopperQuery) -> list[ShopperEvent]:
-    """By time, each once."""
+def _events(features: Sequence[ShopperFeatures], query: ShopperQuery) -> tuple[Sequence[int], Events]:
+    """By time, each once: the times of those that the window no longer covers, and those that it does."""
     rows = [row.recent for row in features if row.recent]
-    if len(rows) == 1 and not query.recent_events:
-        return list(rows[0])
+    page_item_id = query.context.page_item_id
+    if len(rows) == 1 and not query.recent_events and not page_item_id and len(rows[0]) <= RECENT_EVENTS:
+        return (), rows[0]
     merged = {event.event_id: event for row in rows for event in row}
     for event in query.recent_events:
         if event.event_type in _SEQUENCE_TYPES:
             merged.setdefault(event.event_id, event)
-    return sorted(merged.values(), key=attrgetter("time_ms"))
+    events = sorted(merged.values(), key=attrgetter("time_ms"))
+    if page_item_id:
+        events.append(ShopperEvent("", page_item_id, EventType.VIEW, query.now_ms))
+    return [event.time_ms for event in events[:-RECENT_EVENTS]], Events.of(events[-RECENT_EVENTS:])
 
 
-def _is_stale(interest: LongInterest, features: Sequence[ShopperFeatures], dropped: Sequence[ShopperEvent]) -> bool:
+def _is_stale(interest: LongInterest, features: Sequence[ShopperFeatures], dropped_ms: Sequence[int]) -> bool:
     """Whether events came after the vector that the window no longer covers."""
     through_ms = interest.encoded_through_ms
     (own,) = [row for row in features if row.interest is interest]
-    lost = len(own.recent) >= RECENT_EVENTS and own.recent[0].time_ms > through_ms
-    return lost or any(event.time_ms > through_ms for event in dropped)
+    lost = len(own.recent) >= RECENT_EVENTS and own.recent.times_ms[0] > through_ms
+    return lost or any(time_ms > through_ms for time_ms in dropped_ms)
 
 
-def _purchases(features: Sequence[ShopperFeatures]) -> tuple[Purchase, ...]:
-    rows = [row for row in features if row.purchases]
+def _purchases(features: Sequence[ShopperFeatures]) -> Purchases:
+    """Most baskets first, then newest."""
+    rows = [row.purchases for row in features if row.purchases]
     if len(rows) == 1:
-        return rows[0].purchases
+        return rows[0]
     merged: dict[str, Purchase] = {}
     for row in rows:
-        for new in row.purchases:
+        for new in row:
             old = merged.get(new.item_id, new)
             count = new.count if old is new else old.count + new.count
             merged[new.item_id] = Purchase(
                 new.item_id, count, min(old.first_ms, new.first_ms), max(old.last_ms, new.last_ms)
             )
-    return tuple(sorted(merged.values(), key=lambda bought: (-bought.count, -bought.last_ms, bought.item_id)))
+    return Purchases.of(sorted(merged.values(), key=lambda bought: (-bought.count, -bought.last_ms, bought.item_id)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -77,9 +78,9 @@ def _make_shopper_inputs(requests: Sequence[FusionRequest]) -> tuple[Array, ...]
     """Makes the tensors of requests to one release, and returns them with their batch dimension."""
     release, index = requests[0]._release, requests[0]._index
     shoppers = [request._shopper for request in requests]
-    rows = index.rows([event.item_id for shopper in shoppers for event in shopper.events])
+    rows = index.rows([*chain.from_iterable(shopper.events.item_ids for shopper in shoppers)])
     items = release.indices(rows)
-    own = [purchase.item_id for shopper in shoppers for purchase in shopper.purchases[:OWN_ITEMS]]
+    own = [*chain.from_iterable(shopper.purchases.first(OWN_ITEMS).item_ids for shopper in shoppers)]
     stacked = shopper_inputs(
         shoppers,
         recent_items=items,

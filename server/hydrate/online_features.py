@@ -17,7 +17,16 @@ import features.lean_feast  # noqa: F401  (before feast)
 from feast import FeatureStore, FeatureView
 from feast.protos.feast.types.Value_pb2 import Value
 
-from features.inputs.shopper import NO_PROFILE, LongInterest, Profile, Purchase, ShopperEvent, ShopperFeatures
+from features.inputs.shopper import (
+    NO_EVENTS,
+    NO_PROFILE,
+    NO_PURCHASES,
+    Events,
+    LongInterest,
+    Profile,
+    Purchases,
+    ShopperFeatures,
+)
 from features.online.online_values import read_values
 from features.schema import PROFILE_VIEW, PURCHASES_VIEW, RECENT_VIEW, interest_view
 from features.settings import Settings
@@ -120,11 +129,13 @@ def _features(recent: Row, purchases: Row, profile: Row, interest: Row) -> Shopp
     event_ids, event_items, event_types, event_times = recent
     item_ids, counts, first_times, last_times, basket_count = purchases
     vector, encoded_through_ms = interest
-    events = zip(_texts(event_ids), _texts(event_items), _ints(event_types), _longs(event_times), strict=False)
-    bought = zip(_texts(item_ids), _ints(counts), _longs(first_times), _longs(last_times), strict=False)
     return ShopperFeatures(
-        recent=tuple(map(ShopperEvent._make, events)),
-        purchases=tuple(map(Purchase._make, bought)),
+        recent=Events(_texts(event_ids), _texts(event_items), _ints(event_types), _longs(event_times))
+        if event_items
+        else NO_EVENTS,
+        purchases=Purchases(_texts(item_ids), _ints(counts), _longs(first_times), _longs(last_times))
+        if item_ids
+        else NO_PURCHASES,
         basket_count=int(_scalar(basket_count) or 0),
         profile=Profile(*map(_scalar, profile)) if any(profile) else NO_PROFILE,
         interest=LongInterest(np.array(numbers, np.float32), int(_scalar(encoded_through_ms) or 0))

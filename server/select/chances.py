@@ -44,31 +44,31 @@ def return_chance(shopper: Shopper, release: LoadedRelease) -> float | None:
     model = release.probabilities.comes_back
     if model is None or not shopper.known:
         return None
-    first_s = np.array([_age_s(shopper, bought.first_ms) for bought in shopper.purchases[:OWN_ITEMS]])
+    first_s = np.array([_age_s(shopper, time_ms) for time_ms in shopper.purchases.first(OWN_ITEMS).first_ms])
     features = return_features(_types(shopper), _ages_s(shopper), first_s, float(shopper.basket_count))
     return float(model.probability(features[None, :])[0])
 
 
 def acts_of(shopper: Shopper, index: CatalogueIndex) -> Acts:
     """What the shopper did, items as catalogue rows."""
-    bought = shopper.purchases[:OWN_ITEMS]
+    bought = shopper.purchases.first(OWN_ITEMS)
     return Acts(
-        items=index.rows([event.item_id for event in shopper.events]),
+        items=index.rows(shopper.events.item_ids),
         types=_types(shopper),
         ages_s=_ages_s(shopper),
-        own_items=index.rows([purchase.item_id for purchase in bought]),
-        own_counts=np.array([purchase.count for purchase in bought], np.float64),
-        own_ages_s=np.array([_age_s(shopper, purchase.last_ms) for purchase in bought]),
+        own_items=index.rows(bought.item_ids),
+        own_counts=np.array(bought.counts, np.float64),
+        own_ages_s=np.array([_age_s(shopper, time_ms) for time_ms in bought.last_ms]),
         baskets=float(shopper.basket_count),
     )
 
 
 def _types(shopper: Shopper) -> npt.NDArray[np.int32]:
-    return np.array([event.event_type for event in shopper.events], np.int32)
+    return np.array(shopper.events.types, np.int32)
 
 
 def _ages_s(shopper: Shopper) -> npt.NDArray[np.float64]:
-    return np.array([_age_s(shopper, event.time_ms) for event in shopper.events])
+    return np.array([_age_s(shopper, time_ms) for time_ms in shopper.events.times_ms])
 
 
 def _age_s(shopper: Shopper, time_ms: int) -> float:

@@ -44,7 +44,7 @@ async def reasons_of(
     Raises:
         ModelUnavailable: the model does not answer, or not in time: it scores the catalogue for each of them.
     """
-    names = list(dict.fromkeys(event.item_id for event in reversed(shopper.events)))[:MAX_ASKED]
+    names = list(dict.fromkeys(reversed(shopper.events.item_ids)))[:MAX_ASKED]
     seen = [
         shopper.seen_by_model(long_term=True, recent=False),
         shopper.seen_by_model(long_term=False, recent=True),

@@ -7,9 +7,11 @@ import pytest
 
 from features.inputs.shopper import (
     Context,
+    Events,
     LongInterest,
     Profile,
     Purchase,
+    Purchases,
     ShopperEvent,
     ShopperFeatures,
     ShopperQuery,
@@ -39,8 +41,8 @@ def encoded(through_ms: int) -> LongInterest:
 
 
 def test_person_session_and_request_are_merged_by_time_and_counted_once() -> None:
-    person = ShopperFeatures(recent=(seen(1, 100), seen(3, 300)))
-    session = ShopperFeatures(recent=(seen(2, 200), seen(3, 300)))
+    person = ShopperFeatures(recent=Events.of([seen(1, 100), seen(3, 300)]))
+    session = ShopperFeatures(recent=Events.of([seen(2, 200), seen(3, 300)]))
     shopper = merge([person, session], query(seen(2, 999), seen(4, 250)))
     assert [event.event_id for event in shopper.events] == ["e1", "e2", "e4", "e3"]
     assert shopper.last_event_ms == 300
@@ -48,20 +50,22 @@ def test_person_session_and_request_are_merged_by_time_and_counted_once() -> Non
 
 def test_impressions_and_searches_are_no_interest() -> None:
     shopper = merge([], query(seen(1, 1, EventType.IMPRESSION), seen(2, 2, EventType.SEARCH)))
-    assert shopper.events == () and not shopper.known
+    assert not shopper.events and not shopper.known
 
 
 def test_the_item_of_the_page_counts_as_viewed_now() -> None:
-    shopper = merge([ShopperFeatures(recent=(seen(1, 100),))], query(page_item_id="page"))
+    shopper = merge([ShopperFeatures(recent=Events.of([seen(1, 100)]))], query(page_item_id="page"))
     assert [event.item_id for event in shopper.events] == ["item-1", "page"]
-    assert shopper.events[-1].time_ms == NOW_MS and shopper.events[-1].event_type == EventType.VIEW
+    assert shopper.last_event_ms == NOW_MS and shopper.events.types[-1] == EventType.VIEW
 
 
 def test_purchases_of_person_and_session_are_added_up() -> None:
-    person = ShopperFeatures(purchases=(Purchase("a", 2, 100, 200), Purchase("b", 1, 50, 50)), basket_count=3)
-    session = ShopperFeatures(purchases=(Purchase("b", 2, 10, 500),), basket_count=2)
+    person = ShopperFeatures(
+        purchases=Purchases.of([Purchase("a", 2, 100, 200), Purchase("b", 1, 50, 50)]), basket_count=3
+    )
+    session = ShopperFeatures(purchases=Purchases.of([Purchase("b", 2, 10, 500)]), basket_count=2)
     shopper = merge([person, session], query(seen(9, 900, EventType.PURCHASE)))
-    assert shopper.purchases == (Purchase("b", 3, 10, 500), Purchase("a", 2, 100, 200))
+    assert [*shopper.purchases] == [Purchase("b", 3, 10, 500), Purchase("a", 2, 100, 200)]
     assert shopper.basket_count == 5
     assert shopper.bought_ms == {"a": 200, "b": 500, "item-9": 900}
 
@@ -84,7 +88,7 @@ def test_a_vector_is_stale_when_the_window_no_longer_covers_what_came_after(
     events: int, through_ms: int, fresh: bool
 ) -> None:
     row = ShopperFeatures(
-        recent=tuple(seen(number, 1_000 + number) for number in range(events)), interest=encoded(through_ms)
+        recent=Events.of(seen(number, 1_000 + number) for number in range(events)), interest=encoded(through_ms)
     )
     shopper = merge([row], query())
     assert (shopper.interest is not None) == fresh
@@ -92,7 +96,7 @@ def test_a_vector_is_stale_when_the_window_no_longer_covers_what_came_after(
 
 
 def test_a_vector_is_stale_when_the_request_pushes_unencoded_events_out_of_the_window() -> None:
-    row = ShopperFeatures(recent=(seen(100, 1_500), seen(101, 1_501)), interest=encoded(1_000))
+    row = ShopperFeatures(recent=Events.of([seen(100, 1_500), seen(101, 1_501)]), interest=encoded(1_000))
     events = [seen(number, 2_000 + number) for number in range(RECENT_EVENTS)]
     assert merge([row], query(*events[:-2])).interest is not None
     assert merge([row], query(*events)).interest is None
@@ -103,4 +107,4 @@ def test_an_old_vector_is_not_stale_by_age() -> None:
 
 
 def test_no_vector_is_not_a_stale_one() -> None:
-    assert not merge([ShopperFeatures(recent=(seen(1, 100),))], query()).interest_stale
+    assert not merge([ShopperFeatures(recent=Events.of([seen(1, 100)]))], query()).interest_stale

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from features.inputs.outcome_features import outcome_features
-from features.inputs.shopper import Purchase, ShopperEvent, ShopperFeatures, ShopperQuery, merge
+from features.inputs.shopper import Events, Purchase, Purchases, ShopperEvent, ShopperFeatures, ShopperQuery, merge
 from features.online.rows import newest_events, purchase_rows, purchases, recent_rows
 from features.schema import OUTCOME_FEATURES, EventType
 from features.shop.catalogue import CatalogueItem
@@ -177,12 +177,12 @@ def features_of(events: pl.DataFrame) -> ShopperFeatures:
     recent_columns = ("event_ids", "item_ids", "event_types", "event_times_ms")
     bought_columns = ("item_ids", "counts", "first_times_ms", "last_times_ms")
     return ShopperFeatures(
-        recent=tuple(
+        recent=Events.of(
             ShopperEvent(*event)
             for row in recent
             for event in zip(*(row[name] for name in recent_columns), strict=True)
         ),
-        purchases=tuple(
+        purchases=Purchases.of(
             Purchase(*item) for row in bought for item in zip(*(row[name] for name in bought_columns), strict=True)
         ),
         basket_count=bought[0]["basket_count"] if bought else 0,
