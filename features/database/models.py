@@ -88,7 +88,7 @@ class Answer(Base):
     """As shown, first position first."""
     request: Mapped[dict[str, Any]] = mapped_column(JSON)
     features: Mapped[bytes | None] = mapped_column(LargeBinary)
-    """The model's inputs, compressed; null where no model answered."""
+    """The model's inputs, by `features.answers.answer_features`; null where no model answered."""
     experiment: Mapped[str | None] = mapped_column(String(64))
     """Of the split that the shopper was in, if any; the columns below are set with it."""
     stage: Mapped[int | None] = mapped_column(BigInteger)

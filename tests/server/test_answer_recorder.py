@@ -27,7 +27,7 @@ from features.database.models import Answer
 from features.inputs.fusion_inputs import SHOPPER_INPUTS
 from features.inputs.shopper import Context, ShopperEvent, ShopperQuery
 from features.releases.release import read_release
-from features.schema import UNKNOWN, EventType
+from features.schema import OWN_ITEMS, PADDING, RECENT_EVENTS, UNKNOWN, EventType
 from features.settings import ROOT
 from server.record.answer_recorder import AnswerRecorder
 from tests.conditions import eventually
@@ -41,15 +41,22 @@ NOW_MS = 1_790_000_000_000
 DAY_MS = 86_400_000
 
 
-def inputs(seed: int = 0) -> list[np.ndarray[Any, Any]]:
-    """Arrays of the schema's shapes and types, at random."""
+def inputs(seed: int = 0, *, events: int = 20, bought: int = 30) -> list[np.ndarray[Any, Any]]:
+    """Arrays of the schema's shapes and types at random, for so many events and own items; each third is unknown."""
     rng = np.random.default_rng(seed)
-    arrays = []
+    arrays = {}
     for tensor in SHOPPER_INPUTS:
         shape = tuple(DIM if size == -1 else size for size in tensor.dims)
-        drawn = rng.normal(scale=1000, size=shape)
-        arrays.append(drawn.astype(np.float32 if tensor.dtype == "FP32" else np.int32))
-    return arrays
+        drawn = np.abs(rng.normal(scale=1000, size=shape)) + 1
+        arrays[tensor.name] = drawn.astype(np.float32 if tensor.dtype == "FP32" else np.int32)
+    recent, own = np.arange(RECENT_EVENTS) < RECENT_EVENTS - events, np.arange(OWN_ITEMS) >= bought
+    arrays["recent_items"][::3] = UNKNOWN
+    for name in ("recent_items", "recent_types", "recent_ages"):
+        arrays[name][recent] = PADDING if name == "recent_items" else 0
+    arrays["recent_content"][arrays["recent_items"] != UNKNOWN] = 0
+    own[:OWN_ITEMS:3] = True  # not known to the release: padding among the others
+    arrays["own_items"][own], arrays["own_features"][own] = PADDING, 0
+    return list(arrays.values())
 
 
 def answer(seed: int = 0, *, now_ms: int = NOW_MS, **fields: Any) -> NewAnswer:
@@ -98,8 +105,9 @@ def locked(engine: Engine) -> Iterator[None]:
     other.close()
 
 
-def test_features_are_decoded_as_they_were_encoded() -> None:
-    arrays = inputs()
+@pytest.mark.parametrize(("events", "bought"), [(20, 30), (0, 0), (1, 0), (0, 2), (RECENT_EVENTS, OWN_ITEMS)])
+def test_features_are_decoded_as_they_were_encoded(events: int, bought: int) -> None:
+    arrays = inputs(events=events, bought=bought)
     found = decode(encode(arrays))
     for tensor, array in zip(SHOPPER_INPUTS, arrays, strict=True):
         assert found[tensor.name].dtype == array.dtype and found[tensor.name].shape == array.shape
