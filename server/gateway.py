@@ -74,6 +74,7 @@ from server.services.intake import Intake
 from server.services.placement import PlacementService
 from server.services.recommendation import RecommendationService
 from server.services.release import ReleaseService
+from server.services.unregistered import Unregistered
 from server.services.users import UserService
 from server.settings import GatewaySettings
 from server.shadows import Shadows
@@ -206,9 +207,10 @@ class Gateway:
                 ReleaseService(self._control, self._traffic_control, limit),
             ),
         )
+        server = Unregistered(self._server)
         for add, service in services:
-            add(service, self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+            add(service, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection([*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
         await self._keys.refresh()
         address = self._settings.gateway_address
