@@ -8,6 +8,7 @@ would drop the rewrite. What keeps an old row from replacing a new one is the lo
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -97,9 +98,9 @@ def online_file(settings: Settings) -> int | None:
     """
     if settings.online_store != "sqlite":
         return None
-    path = settings.home / "online.db"
+    path = f"{settings.home}/online.db"
     try:
-        return path.stat().st_ino
+        return os.stat(path).st_ino
     except FileNotFoundError:
         raise StoreError(
             f"{path} is not there; put it back, or fill another: `python -m features build`, then `… materialize`"

@@ -26,7 +26,7 @@ from server.infer.triton import FusionAnswer
 from server.queries import NO_CAPS, NO_FILTER, Reason, Recommendation, RecommendQuery, Strand
 from server.releases.loaded_release import LoadedRelease
 from server.releases.shadow_queue import Copy
-from server.select.allowed_rows import allowed_rows
+from server.select.allowed_rows import NOTHING, allowed_rows
 from server.select.diversity import POOL, Page
 from server.select.exploration import explore
 from server.select.filters import Excluded, removed_counts
@@ -93,6 +93,7 @@ class _Page:
         self.mask = self._allowed.mask
         """Rows of the catalogue that may be shown."""
         self._pins = placed_pins(rules.pins, shop.index, self.mask, query.page_size) if rules.pins else []
+        self._pinned_rows: Rows = np.array([row for _, row in self._pins], np.int32) if self._pins else NOTHING
 
     async def by_model(self, release: LoadedRelease, deadline: Deadline) -> Recommendation:
         """From the fusion of both strands, or of the recent events alone."""
@@ -181,10 +182,6 @@ class _Page:
 
         size = query.page_size - pinned.size
         return Page(index, size, query.diversity, query.caps, similarities, pinned)
-
-    @property
-    def _pinned_rows(self) -> Rows:
-        return np.array([row for _, row in self._pins], np.int32)
 
     def _answer(
         self,

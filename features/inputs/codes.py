@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from features.schema import AGE_EDGES, SHOPPER_CODES
+from features.schema import AGE_EDGES, CONTEXT_CODES, SHOPPER_CODES
 
 Ints = npt.NDArray[np.int32]
 
@@ -84,9 +84,11 @@ def context_codes(time_ms: npt.NDArray[np.int64], device: Sequence[str | None], 
         time_ms: (n,) the shopper's local time where it is known (its clock read as UTC), else UTC.
         device: n device names, None where unknown.
     """
-    hours = time_ms % _DAY_MS // _HOUR_MS + 1
-    weekdays = (time_ms // _DAY_MS + _EPOCH_WEEKDAY) % 7 + 1
-    return np.stack([hours, weekdays, np.array(_codes(device, vocabularies.device))], axis=-1).astype(np.int32)
+    codes = np.empty((time_ms.size, len(CONTEXT_CODES)), np.int32)
+    codes[:, 0] = time_ms % _DAY_MS // _HOUR_MS + 1
+    codes[:, 1] = (time_ms // _DAY_MS + _EPOCH_WEEKDAY) % 7 + 1
+    codes[:, 2] = _codes(device, vocabularies.device)
+    return codes
 
 
 def _codes(values: Sequence[str | None], vocabulary: Mapping[str, int]) -> list[int]:

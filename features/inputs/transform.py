@@ -69,8 +69,8 @@ def pad_sequence(
         )
     ages = (now_ms[:, None] - times_ms[rows]) / 1000.0
     return Sequence(
-        items=np.where(present, items[rows], PADDING).astype(np.int32),
-        types=np.where(present, types[rows], 0).astype(np.int32),
+        items=np.where(present, items[rows], PADDING).astype(np.int32, copy=False),
+        types=np.where(present, types[rows], 0).astype(np.int32, copy=False),
         ages=np.where(present, np.maximum(ages, 0.0), 0.0).astype(np.float32),
         rows=rows,
     )
@@ -103,10 +103,13 @@ def own_item_features(
         counts / np.maximum(basket_counts, 1.0),
         np.log1p(days_since),
         np.log1p(gap_days),
-        np.clip(ratio, 0.0, 10.0),
+        np.minimum(ratio, 10.0),
     )
     assert len(columns) == len(OWN_FEATURES)
-    return np.stack(columns, axis=-1).astype(np.float32)
+    features = np.empty((counts.size, len(columns)), np.float32)
+    for place, column in enumerate(columns):
+        features[:, place] = column
+    return features
 
 
 def pad_own_items(
@@ -126,6 +129,6 @@ def pad_own_items(
     rows = np.where(present, rows, 0)
     known = present & (items[rows] >= 0)
     return (
-        np.where(known, items[rows], PADDING).astype(np.int32),
-        np.where(known[..., None], features[rows], 0.0).astype(np.float32),
+        np.where(known, items[rows], PADDING).astype(np.int32, copy=False),
+        np.where(known[..., None], features[rows], 0.0).astype(np.float32, copy=False),
     )

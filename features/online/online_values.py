@@ -7,6 +7,7 @@ as they are stored: whoever reads knows their types.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 from features.store import ENTITY_KEY_VERSION, FeatureStore
@@ -21,11 +22,30 @@ from feast.protos.feast.types.Value_pb2 import Value
 
 from features.schema import SHOPPER
 
-Wanted = Sequence[tuple[FeatureView, str]]
-"""Views and names of features."""
+
+class WantedFeatures:
+    """Single features of views of a project, and what the stores call them: worked out once for many reads."""
+
+    def __init__(self, project: str, features: Sequence[tuple[FeatureView, str]]) -> None:
+        self._project = project
+        self.features = features
+
+    @cached_property
+    def columns(self) -> str:
+        """Of a row of SQLite's answer, by the key in `column1`."""
+        return ", ".join(
+            f"""(SELECT value FROM "{compute_table_id(self._project, view, False)}"
+            WHERE entity_key = column1 AND feature_name = '{name}')"""
+            for view, name in self.features
+        )
+
+    @cached_property
+    def fields(self) -> list[str | bytes]:
+        """Of a hash in Redis."""
+        return [_mmh3(f"{view.name}:{name}") for view, name in self.features]
 
 
-def read_values(store: FeatureStore, wanted: Wanted, shoppers: Sequence[str]) -> list[Sequence[bytes | None]]:
+def read_values(store: FeatureStore, wanted: WantedFeatures, shoppers: Sequence[str]) -> list[Sequence[bytes | None]]:
     """For each shopper the serialized value of each feature, None where there is none.
 
     Raises:
@@ -34,12 +54,11 @@ def read_values(store: FeatureStore, wanted: Wanted, shoppers: Sequence[str]) ->
     online: Any = store._get_provider().online_store
     if isinstance(online, RedisOnlineStore):
         keys = [_entity(shopper) for shopper in shoppers]
-        fields = [_mmh3(f"{view.name}:{name}") for view, name in wanted]
         hashes = online._generate_redis_keys_for_entities(store.config, keys)
-        found: Any = online._read_hash_fields(store.config, [(key, fields) for key in hashes])
+        found: Any = online._read_hash_fields(store.config, [(key, wanted.fields) for key in hashes])
         return list(found)
     encoded = [entity_key(shopper) for shopper in shoppers]
-    statement = _statement(store.config.project, wanted, len(encoded))
+    statement = f"SELECT {wanted.columns} FROM (VALUES {', '.join(['(?)'] * len(encoded))})"
     # One row a shopper: sqlite3 lets go of the interpreter at each row, and gets it back when the others let it.
     rows: list[Sequence[bytes | None]] = online._get_conn(store.config).execute(statement, encoded).fetchall()
     return rows
@@ -48,15 +67,6 @@ def read_values(store: FeatureStore, wanted: Wanted, shoppers: Sequence[str]) ->
 def entity_key(shopper: str) -> bytes:
     """A shopper's key as the SQLite store has it."""
     return serialize_entity_key(_entity(shopper), ENTITY_KEY_VERSION)
-
-
-def _statement(project: str, wanted: Wanted, shoppers: int) -> str:
-    columns = ", ".join(
-        f"""(SELECT value FROM "{compute_table_id(project, view, False)}"
-        WHERE entity_key = column1 AND feature_name = '{name}')"""
-        for view, name in wanted
-    )
-    return f"SELECT {columns} FROM (VALUES {', '.join(['(?)'] * shoppers)})"
 
 
 def _entity(shopper: str) -> EntityKey:

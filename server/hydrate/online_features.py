@@ -6,7 +6,8 @@ definitions give them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from features.inputs.shopper import (
     Purchases,
     ShopperFeatures,
 )
-from features.online.online_values import read_values
+from features.online.online_values import WantedFeatures, read_values
 from features.schema import PROFILE_VIEW, PURCHASES_VIEW, RECENT_VIEW, interest_view
 from features.settings import Settings
 from features.store import close, give_up_soon, online_file, open_registry, open_store
@@ -44,6 +45,9 @@ BASE = ((RECENT_VIEW, RECENT), (PURCHASES_VIEW, PURCHASES), (PROFILE_VIEW, PROFI
 Row = Sequence[bytes | None]
 """Serialized values, None where there is none."""
 
+Views = tuple[tuple[str, tuple[str, ...]], ...]
+"""Names of views, and of their features."""
+
 Request = tuple[Sequence[str], int]
 """Entity keys of one shopper, and the release whose vector is wanted (0: none)."""
 
@@ -58,8 +62,12 @@ class OnlineFeatures:
         self._store: FeatureStore | None = None
         self._file: int | None = None
         self._registry: FeatureStore | None = None
-        self.views: dict[str, FeatureView] = {}
+        self._registered = _Registered({})
+
+    @property
+    def views(self) -> Mapping[str, FeatureView]:
         """Of the registry, when it was last read."""
+        return self._registered.views
 
     @property
     def opened(self) -> bool:
@@ -70,7 +78,7 @@ class OnlineFeatures:
         """Takes the views as they are now."""
         self._registry = self._registry or open_registry(self._settings)
         self._registry.refresh_registry()  # type: ignore[no-untyped-call]
-        self.views = {view.name: view for view in self._registry.list_feature_views()}
+        self._registered = _Registered({view.name: view for view in self._registry.list_feature_views()})
 
     def open(self) -> None:
         """Opens the store, with its online store loaded: Feast imports it late."""
@@ -106,23 +114,41 @@ class OnlineFeatures:
             for shopper_keys, release in requests
         ]
 
-    def _rows(
-        self, store: FeatureStore, views: Sequence[tuple[str, Sequence[str]]], keys: Sequence[str]
-    ) -> list[list[Row]]:
+    def _rows(self, store: FeatureStore, views: Views, keys: Sequence[str]) -> list[list[Row]]:
         """For each key the values of each view; all None for a view that the registry does not have."""
-        there = self.views
-        wanted = [(there[view], name) for view, names in views if view in there for name in names]
-        if not wanted:
-            return [[[None] * len(names) for _, names in views] for _ in keys]
-        found: list[list[Row]] = []
-        for values in read_values(store, wanted, keys):
-            row, start = list[Row](), 0
+        plan = self._registered.plan(store.config.project, views)
+        if not plan.wanted.features:
+            return [[nothing for _, nothing in plan.parts] for _ in keys]
+        rows = read_values(store, plan.wanted, keys)
+        return [[nothing if part is None else values[part] for part, nothing in plan.parts] for values in rows]
+
+
+class _Registered:
+    """Views of a registry, and how they are read together, worked out once."""
+
+    def __init__(self, views: Mapping[str, FeatureView]) -> None:
+        self.views = views
+        self._plans: dict[Views, _Plan] = {}
+
+    def plan(self, project: str, views: Views) -> _Plan:
+        """For some views, in their order."""
+        if views not in self._plans:
+            features: list[tuple[FeatureView, str]] = []
+            parts: list[tuple[slice | None, Row]] = []
             for view, names in views:
-                known = view in there
-                row.append(values[start : start + len(names)] if known else [None] * len(names))
-                start += len(names) if known else 0
-            found.append(row)
-        return found
+                start, known = len(features), self.views.get(view)
+                features += [(known, name) for name in names] if known else []
+                parts.append((slice(start, len(features)) if known else None, [None] * len(names)))
+            self._plans[views] = _Plan(WantedFeatures(project, features), parts)
+        return self._plans[views]
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """parts: of each view its part of a row of values, None where the registry has no such view, and a row of None."""
+
+    wanted: WantedFeatures
+    parts: Sequence[tuple[slice | None, Row]]
 
 
 def _features(recent: Row, purchases: Row, profile: Row, interest: Row) -> ShopperFeatures:

@@ -87,6 +87,10 @@ class Page:
 
     def take(self, rows: Rows, scores: Floats) -> None:
         """Fills the page from rows that are not on it, best first; in parts of `POOL` where diversity chooses."""
+        if not self._diversity and not self._caps:
+            count = self._size - self.rows.size
+            self._add(rows[:count], scores[:count])
+            return
         width = POOL if self._diversity else max(rows.size, 1)
         for start in range(0, rows.size, width):
             if self.done:
@@ -95,8 +99,11 @@ class Page:
             similarity = self._similarities(part) if self._diversity else None
             groups = [(cap.groups(part), cap.room(self.shown)) for cap in self._caps]
             places = spread_out(values, self._size - self.rows.size, self._diversity, similarity, groups)
-            self.rows = np.concatenate([self.rows, part[places]])
-            self.scores = np.concatenate([self.scores, values[places]])
+            self._add(part[places], values[places])
+
+    def _add(self, rows: Rows, scores: Floats) -> None:
+        self.rows = np.concatenate([self.rows, rows]) if self.rows.size else rows
+        self.scores = np.concatenate([self.scores, scores]) if self.scores.size else scores
 
     def open(self, mask: Mask) -> Mask:
         """Rows of the mask that may still be taken: not on the page, and no group of theirs is full."""

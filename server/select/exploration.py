@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from struct import Struct
 
 import numpy as np
 
@@ -27,6 +28,7 @@ SEEN_EVENTS = 20
 """Views, clicks, carts and purchases of an item, by anybody, from which on its figures speak for it."""
 CHOICES = 20
 _HOUR_MS = 3_600_000
+_NUMBERS = Struct(">3Q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class Draw:
         key = shopper_key(shopper.user_id, shopper.session_id)
         text = f"{key}\0{query.placement}\0{shopper.now_ms // _HOUR_MS}"
         digest = hashlib.blake2b(text.encode(), digest_size=24).digest()
-        return Draw(*(int.from_bytes(digest[at : at + 8], "big") / 2**64 for at in (0, 8, 16)))
+        return Draw(*(number / 2**64 for number in _NUMBERS.unpack(digest)))
 
 
 def explore(

@@ -20,8 +20,11 @@ def best_rows(answer: FusionAnswer, release: LoadedRelease, mask: Mask) -> tuple
     Where the model knows more items than it returned, the list ends with the last that it did.
     Rows that came into the catalogue after the mask was made are not allowed.
     """
-    known = int((answer.top_items >= 0).sum())  # padding comes last
-    rows, scores = release.rows[answer.top_items[:known]], answer.top_scores[:known]
+    items, scores = answer.top_items, answer.top_scores
+    if not more_is_known(answer):
+        known = np.count_nonzero(items >= 0)
+        items, scores = items[:known], scores[:known]
+    rows = release.rows[items]
     keep = mask[rows]
     if not keep.all():
         rows, scores = rows[keep], scores[keep]
@@ -60,8 +63,8 @@ def last_score(scores: Floats, answer: FusionAnswer, release: LoadedRelease) -> 
 
 
 def more_is_known(answer: FusionAnswer) -> bool:
-    """Whether the model may have left out items that it is allowed to recommend: its list is full."""
-    return bool((answer.top_items >= 0).all())
+    """Whether the model may have left out items that it is allowed to recommend: its list is full, without padding."""
+    return bool(answer.top_items[-1] >= 0)
 
 
 def scores_of(answer: FusionAnswer, release: LoadedRelease, rows: Rows) -> Floats:
