@@ -1,7 +1,9 @@
 """Requests that arrive while a call is under way go together in the next one; an idle pipe makes nobody wait.
 
 A call of sixteen costs little more than a call of one. So where others are being worked on that may come here too, a
-free pipe waits for them, at most as long as its calls take: who is alone never waits.
+free pipe waits until half of them are here, at most for as long as two of its calls take; who is alone never waits.
+Half, since a request passes two such pipes one after the other, and both are to be at work. Of a few it waits for all,
+but no longer than one call takes.
 """
 
 from __future__ import annotations
@@ -17,11 +19,13 @@ from opentelemetry.trace import Span
 from server.metrics import BATCH_SECONDS, BATCH_SIZE, WAIT_SECONDS
 from server.tracing import batch_span, current_span
 
-MOST_PATIENCE_S = 0.01
+MOST_PATIENCE_S = 0.02
 LEAST_PATIENCE_S = 0.001
 """The event loop's timers know no less."""
 HURRY_S = 4 * MOST_PATIENCE_S
 """Who has less time than this does not wait for others."""
+FEW = 4
+"""Under way, of whom all are waited for."""
 SMOOTHING = 0.1
 
 Request = TypeVar("Request")
@@ -101,8 +105,10 @@ class Coalescer(Generic[Request, Answer]):
         here = len(self._waiting)
         if not here or not self._free:
             return
-        if here < self._max_batch and here < self._under_way():
-            patience_s = min(self._usual_s, MOST_PATIENCE_S)
+        under_way = self._under_way()
+        enough, calls = (under_way, 1) if under_way <= FEW else (under_way / 2, 2)
+        if here < min(self._max_batch, enough):
+            patience_s = min(calls * self._usual_s, MOST_PATIENCE_S)
             if patience_s >= LEAST_PATIENCE_S:
                 if self._patience is None:
                     self._patience = asyncio.get_running_loop().call_later(patience_s, self._send)
