@@ -6,7 +6,7 @@ release.json beside it holds.
 
 It runs inside Triton's Python stub, which is compiled against numpy 1: tensors go in and out as DLPack, never as numpy.
 Each version has a process of its own; one that is being loaded, or that ends, gives way to those that serve on the same
-cores.
+cores. In a server that has only just started nobody serves yet, and no time is to be lost: it may have been killed.
 """
 
 from __future__ import annotations
@@ -26,9 +26,20 @@ PATIENCE = 10
 """Added to the nice value of what loads or ends: about a tenth of a core where all are busy."""
 
 
+JUST_STARTED_S = 20.0
+
+
+def server_age_s() -> float:
+    """How long ago Triton, this process's parent, started."""
+    after_name = Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()
+    uptime_s = float(Path("/proc/uptime").read_text().split()[0])
+    return uptime_s - int(after_name[19]) / os.sysconf("SC_CLK_TCK")
+
+
 def patiently(work: Callable[[], T]) -> T:
     """Does a part of a load in a thread of low priority; on Linux each thread has its own."""
-
+    if server_age_s() < JUST_STARTED_S:
+        return work()
     with ThreadPoolExecutor(1, initializer=os.nice, initargs=(PATIENCE,)) as thread:
         return thread.submit(work).result()
 
