@@ -308,6 +308,7 @@ class Gateway:
         await self._traffic.loaded.wait()
         gc.collect()
         gc.freeze()  # else each full collection walks all that Feast imported, and every call waits for 0.2 s
+        gc.set_threshold(10_000, 20, 20)  # a batch makes thousands of objects, hardly any of them in a circle
         self._health.serve()
         SERVING.set(1)
         LOG.info("serving")
