@@ -156,10 +156,10 @@ def _features(recent: Row, purchases: Row, profile: Row, interest: Row) -> Shopp
     item_ids, counts, first_times, last_times, basket_count = purchases
     vector, encoded_through_ms = interest
     return ShopperFeatures(
-        recent=Events(_texts(event_ids), _texts(event_items), _ints(event_types), _longs(event_times))
+        recent=Events(*_even(_texts(event_ids), _texts(event_items), _ints(event_types), _longs(event_times)))
         if event_items
         else NO_EVENTS,
-        purchases=Purchases(_texts(item_ids), _ints(counts), _longs(first_times), _longs(last_times))
+        purchases=Purchases(*_even(_texts(item_ids), _ints(counts), _longs(first_times), _longs(last_times)))
         if item_ids
         else NO_PURCHASES,
         basket_count=int(_scalar(basket_count) or 0),
@@ -168,6 +168,12 @@ def _features(recent: Row, purchases: Row, profile: Row, interest: Row) -> Shopp
         if vector and len(numbers := Value.FromString(vector).float_list_val.val[:])
         else None,
     )
+
+
+def _even(*columns: Sequence[Any]) -> Sequence[Sequence[Any]]:
+    """The columns, cut to the shortest: where a value is missing, the rest of the row says nothing."""
+    shortest, longest = min(map(len, columns)), max(map(len, columns))
+    return columns if shortest == longest else [column[:shortest] for column in columns]
 
 
 def _texts(value: bytes | None) -> Sequence[str]:

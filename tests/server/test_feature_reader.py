@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from features import store
-from features.inputs.shopper import LongInterest, Profile, Purchase, ShopperEvent, ShopperFeatures
+from features.inputs.shopper import Events, LongInterest, Profile, Purchase, ShopperEvent, ShopperFeatures
 from features.settings import Settings
 from server.deadline import Deadline
 from server.errors import FeaturesUnavailable
@@ -81,6 +81,22 @@ async def test_a_known_shopper_and_a_stranger_in_one_read(reader: FeatureReader)
     assert isinstance(anna.interest, LongInterest) and anna.interest.encoded_through_ms == 150
     assert anna.interest.vector.dtype == np.float32 and anna.interest.vector.tolist() == [1.0, 2.0, 3.0]
     assert stranger == ShopperFeatures()
+
+
+async def test_a_row_with_a_short_column_ends_where_that_does(reader: FeatureReader, filled: Settings) -> None:
+    columns: dict[str, object] = {
+        "shopper": ["u:torn"],
+        "event_timestamp": [NOW],
+        "event_ids": [["a", "b"]],
+        "item_ids": [["x", "y"]],
+        "event_types": [[1]],
+        "event_times_ms": [[100, 200]],
+        "log_position": [7],
+    }
+    with store.opened(filled) as opened:
+        store.write_recent(opened, pl.DataFrame(columns, schema_overrides={"event_types": pl.List(pl.Int32)}))
+    (torn,) = await reader.read(["u:torn"], 1, Deadline())
+    assert torn.recent == Events(["a"], ["x"], [1], [100])
 
 
 async def test_each_request_of_a_batch_reads_the_vector_of_its_own_release(reader: FeatureReader) -> None:

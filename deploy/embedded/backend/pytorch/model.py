@@ -24,9 +24,8 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 PATIENCE = 10
 """Added to the nice value of what loads or ends: about a tenth of a core where all are busy."""
-
-
 JUST_STARTED_S = 20.0
+"""So long after its start a server loads what it is to serve first."""
 
 
 def server_age_s() -> float:
