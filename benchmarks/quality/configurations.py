@@ -76,6 +76,7 @@ def configuration(task: str) -> Config:
     return CONFIGURATIONS.get(task, SHOP)
 
 
-def peer_settings(task: str) -> PeerSettings:
-    """The settings of the peer; `epochs` is the most, validation chooses."""
-    return PEER_SETTINGS.get(task, PeerSettings())
+def peer_settings(task: str, *, as_ours: bool) -> PeerSettings:
+    """The settings of the peer; `epochs` is the most, validation chooses. as_ours: as many as our model has."""
+    ours, settings = configuration(task), PEER_SETTINGS.get(task, PeerSettings())
+    return replace(settings, dim=ours.model.dim, epochs=ours.fit.epochs if as_ours else settings.epochs)

@@ -19,7 +19,7 @@ from benchmarks.quality.configurations import configuration, peer_settings
 from benchmarks.quality.folders import SplitBy
 from benchmarks.quality.ranking import Answers
 from benchmarks.quality.task import Task
-from benchmarks.quality.variants import PEER, VARIANTS
+from benchmarks.quality.variants import PEER, PEERS, VARIANTS
 from training.config import Config
 
 FORMAT = 4
@@ -49,8 +49,9 @@ class Job:
             config = VARIANTS[self.model](self.config or configuration(self.task)).to_dict()
             config["fit"]["seed"] = self.seed
             return {"configuration": config, "device": self.device}
-        if self.model == PEER:
-            return {"peer": asdict(replace(peer_settings(self.task), seed=self.seed))}
+        if self.model in PEERS:
+            settings = peer_settings(self.task, as_ours=self.model == PEER)
+            return {"peer": asdict(replace(settings, seed=self.seed))}
         return {"baseline": self.model}
 
     def path(self, task: Task) -> Path:

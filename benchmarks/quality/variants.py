@@ -22,8 +22,11 @@ def _model(**changes: Any) -> Variant:
     return lambda config: replace(config, model=replace(config.model, **changes))
 
 
-PEER = "RecTools SASRec"
-"""The peer from outside, in an environment of its own."""
+PEER, PATIENT_PEER = "RecTools SASRec", "RecTools SASRec converged"
+"""The peer from outside, in an environment of its own: with at most the epochs that our model has, and with as many as
+help it.
+"""
+PEERS = (PEER, PATIENT_PEER)
 
 FUSED, LONG_ONLY, SHORT_ONLY = "fused", "long-term only", "short-term only"
 
@@ -54,7 +57,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "baselines": tuple(BASELINES),
     "ours": tuple(OURS),
     "ablations": tuple(ABLATIONS),
-    "peer": (PEER,),
+    "peer": PEERS,
 }
 
 

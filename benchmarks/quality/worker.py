@@ -17,7 +17,7 @@ from benchmarks.quality.peer.run import PeerSettings, choose_epochs, run_peer
 from benchmarks.quality.ranking import Answers, answer
 from benchmarks.quality.results import Job, Result, load, save
 from benchmarks.quality.task import Task
-from benchmarks.quality.variants import PEER
+from benchmarks.quality.variants import PEERS
 from training.baselines import BASELINES, tune
 from training.config import Config
 from training.fit import fit
@@ -60,7 +60,7 @@ def work(job: Job) -> None:
     task = open_task(job.data, job.split_by, job.cache)
     path = job.path(task)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if job.model == PEER:
+    if job.model in PEERS:
         answers, facts = _peer(job, task, path)
     else:
         answers, facts = _baseline(job, task) if job.model in BASELINES else _ours(job, task, path)

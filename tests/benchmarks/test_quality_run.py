@@ -25,6 +25,7 @@ from benchmarks.quality.variants import (
     LONG_ONLY,
     OURS,
     PEER,
+    PEERS,
     SHORT_ONLY,
     VARIANTS,
     UnknownModel,
@@ -82,7 +83,7 @@ def test_a_finished_model_is_not_run_again(tmp_path: Path) -> None:
 def test_other_data_another_seed_or_another_configuration_is_another_result(tmp_path: Path) -> None:
     folder = movielens_folder(tmp_path, USERS)
     task = opened(folder, tmp_path)
-    paths = {job_of(folder, tmp_path, task, model).path(task) for model in ("popularity", PEER, *VARIANTS)}
+    paths = {job_of(folder, tmp_path, task, model).path(task) for model in ("popularity", *PEERS, *VARIANTS)}
     paths |= {job_of(folder, tmp_path, task, model, seed=1).path(task) for model in (PEER, FUSED)}
     larger = opened(movielens_folder(tmp_path, [*USERS, [1, 2, 3, 4]]), tmp_path)
     paths.add(job_of(folder, tmp_path, larger, FUSED).path(larger))
@@ -95,7 +96,7 @@ def test_other_data_another_seed_or_another_configuration_is_another_result(tmp_
         "transition term",
         "no co-visitation",
     )  # as MovieLens has it anyway
-    assert len(paths) == 2 + len(VARIANTS) - len(same) + 3
+    assert len(paths) == 1 + len(PEERS) + len(VARIANTS) - len(same) + 3
 
 
 def test_a_process_that_fails_names_its_model(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -202,8 +203,16 @@ def test_a_given_configuration_stands_for_the_tasks_own(shop: tuple[Path, Path, 
     assert given.path(task) != job.path(task)
 
 
+def test_the_peer_has_our_epochs_and_our_size_or_all_that_help_it(tmp_path: Path) -> None:
+    task = opened(movielens_folder(tmp_path, USERS), tmp_path)
+    equal, converged = (job_of(tmp_path, tmp_path, task, model).identity["peer"] for model in PEERS)
+    ours = configuration("ml-1m")
+    assert (equal["epochs"], equal["dim"]) == (ours.fit.epochs, ours.model.dim)
+    assert converged == equal | {"epochs": 100}
+
+
 def test_models_are_chosen_by_group_and_by_name() -> None:
-    assert chosen("peer") == chosen("rectools-sasrec") == [PEER]
+    assert chosen("peer") == chosen("rectools-sasrec,rectools-sasrec-converged") == [*PEERS]
     assert chosen("ours,ablations") == [*OURS, *ABLATIONS]
     assert chosen("No-Time, fused,popularity,ours") == ["no time", FUSED, "popularity", LONG_ONLY, SHORT_ONLY]
     assert set(GROUPS["baselines"]).isdisjoint(VARIANTS)
