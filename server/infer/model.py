@@ -56,15 +56,14 @@ class Model:
             ModelUnavailable: there are none.
         """
         left_s = deadline.left_s(self._budget_s, SHARE)
-        try:
-            return await self._answer(
-                release,
-                lambda: asyncio.wait_for(self._triton.item_vectors(release, content), left_s),
-                self._patient(left_s),
-                deadline,
-            )
-        except asyncio.TimeoutError:
-            raise ModelUnavailable(f"no item vectors within {left_s:.3f} s", reason="slow") from None
+
+        async def vectors() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+            try:
+                return await asyncio.wait_for(self._triton.item_vectors(release, content), left_s)
+            except asyncio.TimeoutError:
+                raise ModelUnavailable(f"no item vectors within {left_s:.3f} s", reason="slow") from None
+
+        return await self._answer(release, vectors, self._patient(left_s), deadline)
 
     async def _answer(self, release: int, ask: Callable[[], Awaitable[T]], patient: bool, deadline: Deadline) -> T:
         """What `ask` gets; the breaker is told how it went, and of slowness where the caller was `patient`."""

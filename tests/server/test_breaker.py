@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from server.infer.breaker import Breaker
+import asyncio
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+from server.deadline import Deadline
+from server.errors import ModelUnavailable
+from server.infer.breaker import Breaker, Breakers
+from server.infer.model import Model
+from server.infer.triton import Triton
 
 
 class Clock:
@@ -34,3 +45,32 @@ def test_three_failures_in_a_row_open_it_and_a_success_closes_it() -> None:
     assert breaker.allows()
     breaker.succeeded()
     assert breaker.allows() and breaker.allows()
+
+
+def test_item_vectors_that_do_not_come_open_the_models_breaker(tmp_path: Path) -> None:
+    async def never(_request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        await asyncio.Event().wait()
+        return b""
+
+    async def ask_one_that_is_silent() -> list[str]:
+        server = grpc.aio.server()
+        handlers = {"ModelInfer": grpc.unary_unary_rpc_method_handler(never)}
+        server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler("inference.GRPCInferenceService", handlers),)
+        )
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        triton, breakers = Triton(f"127.0.0.1:{port}", tmp_path, call_timeout_s=5.0), Breakers()
+        model, found = Model(triton, breakers, budget_s=0.2), list[str]()
+        for _ in range(4):
+            deadline = Deadline.after(1.0)
+            with pytest.raises(ModelUnavailable) as raised:
+                await model.item_vectors(7, np.zeros((1, 4), np.int32), deadline)
+            found.append(raised.value.reason)
+            assert (deadline.in_vain_s > 0.15) == (raised.value.reason == "slow")
+        assert breakers.of(7).open
+        await triton.close()
+        await server.stop(None)
+        return found
+
+    assert asyncio.run(ask_one_that_is_silent()) == ["slow", "slow", "slow", "gone"]
