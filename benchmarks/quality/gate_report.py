@@ -3,9 +3,10 @@
     python -m benchmarks.quality.gate_report --data <folder> [--seed 0] [--device cpu] [--configuration FILE]
 
 Takes the fused model that `python -m benchmarks.quality` fitted, or fits it. For every test moment that has both
-strands: the mean weight of the long one by time since the last event, by events of the last visit and by how alike the
-last items are, each with its rank correlation and a bootstrap interval over shoppers; and the accuracy with the weight
-forced to 0, 0.5 and 1 beside the model's own. Writes gate.md, gate.json and gate.png beside the other results.
+strands: the mean weight of the long one by time since the last event, by how long the shopper was away before the last
+visit, by events of that visit and by how alike the last items are, each with its rank correlation and a bootstrap
+interval over shoppers; and the accuracy with the weight forced to 0, 0.5 and 1 beside the model's own. Writes gate.md,
+gate.json and gate.png beside the other results.
 """
 
 from __future__ import annotations
@@ -26,7 +27,15 @@ from tqdm import tqdm
 
 from benchmarks.quality.figures import mean, moment_figures
 from benchmarks.quality.folders import CACHE, SplitBy, open_task
-from benchmarks.quality.gate_signals import LAST_ITEMS, Signal, hours_since, likeness, signal, visit_events
+from benchmarks.quality.gate_signals import (
+    LAST_ITEMS,
+    Signal,
+    days_away,
+    hours_since,
+    likeness,
+    signal,
+    visit_events,
+)
 from benchmarks.quality.plots import save
 from benchmarks.quality.results import Job
 from benchmarks.quality.task import Task
@@ -66,6 +75,7 @@ def gate_report(task: Task, model: FusionModel, device: str) -> tuple[list[Signa
         vectors = model.tower()[0].float().cpu().numpy()
     properties = {
         "hours since the last event": hours_since(task.log, asked),
+        "days from the visit before to the last one": days_away(task.log, asked),
         "events in the last visit": visit_events(task.log, asked),
         f"likeness of the last {LAST_ITEMS} items": likeness(task.log, asked, vectors),
     }

@@ -40,11 +40,25 @@ def hours_since(log: Log, moments: Moments) -> Floats:
     return np.asarray((moments.times_ms - log.times_ms[last]) / 3_600_000.0)
 
 
+def days_away(log: Log, moments: Moments) -> Floats:
+    """Days from the visit before to the last one before each moment, (E,); nan where that was the first."""
+    begin = _visit_starts(log, moments)
+    before = begin > log.starts[moments.shoppers]
+    gap_ms = log.times_ms[begin] - log.times_ms[np.maximum(begin - 1, 0)]
+    return np.where(before, gap_ms / 86_400_000.0, np.nan)
+
+
 def visit_events(log: Log, moments: Moments) -> Floats:
     """Events before each moment in the visit of the last one, (E,)."""
     ends = log.rows_before(moments.shoppers, moments.times_ms)
+    return np.asarray(ends - _visit_starts(log, moments), np.float64)
+
+
+def _visit_starts(log: Log, moments: Moments) -> Longs:
+    """The first row of the visit that holds the last event before each moment, (E,)."""
+    ends = log.rows_before(moments.shoppers, moments.times_ms)
     visit_starts = np.searchsorted(log.visits, log.visits[ends - 1], side="left")
-    return np.asarray(ends - np.maximum(visit_starts, log.starts[moments.shoppers]), np.float64)
+    return np.maximum(visit_starts, log.starts[moments.shoppers])
 
 
 def likeness(log: Log, moments: Moments, vectors: npt.NDArray[np.float32]) -> Floats:

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.quality.configurations import CONFIGURATIONS, configuration
 from benchmarks.quality.folders import SplitBy, open_task
 from benchmarks.quality.gate_report import gate_report, kept_model, report_tables, write_report
-from benchmarks.quality.gate_signals import hours_since, likeness, signal, visit_events
+from benchmarks.quality.gate_signals import days_away, hours_since, likeness, signal, visit_events
 from benchmarks.quality.measured import compare, measure_models
 from benchmarks.quality.plots import write_plots
 from benchmarks.quality.results import Job, load
@@ -152,10 +152,10 @@ def test_the_gate_is_reported_from_the_kept_model(shop: tuple[Path, Path, Task],
         task, [FUSED], seeds=1, data=str(folder), split_by=SplitBy.LEAVE_ONE_OUT, device="cpu", cache=cache
     )
     assert accuracy["free"] == pytest.approx(measured[0].mean["ndcg@10"])
-    assert len(signals) == 3 and all(0 < weight < 1 for part in signals for weight in part.weights)
+    assert len(signals) == 4 and all(0 < weight < 1 for part in signals for weight in part.weights)
     write_report(tmp_path, task, signals, accuracy)
     assert (tmp_path / "gate.png").read_bytes().startswith(b"\x89PNG")
-    assert len(report_tables(task, signals, accuracy)) == 4
+    assert len(report_tables(task, signals, accuracy)) == 5
 
 
 def test_properties_of_a_moment_by_hand(tmp_path: Path) -> None:
@@ -164,6 +164,7 @@ def test_properties_of_a_moment_by_hand(tmp_path: Path) -> None:
     assert moments.shoppers.tolist() == [0, 1]
     assert hours_since(task.log, moments).tolist() == [24.0, 24.0]
     assert visit_events(task.log, moments).tolist() == [2.0, 2.0]  # ten events are a visit, then two; and two
+    assert days_away(task.log, moments)[0] == 1.0 and np.isnan(days_away(task.log, moments)[1])
     vectors = np.zeros((13, 2), np.float32)
     vectors[:2] = [[3, 0], [0, 2]]
     vectors[2:] = [1, 1]
