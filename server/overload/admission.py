@@ -5,7 +5,8 @@ A call's delay is what it takes longer than the quickest of its method of late, 
 tell, how long gRPC keeps calls before the event loop takes them in; `server.overload.self_probe` measures that. Every
 `WINDOW_S` the sum is set against a target, as CoDel has one (RFC 8289), and the limit follows the ratio by the rule of
 Netflix' gradient limiter (concurrency-limits, `Gradient2Limit`): it always gains its own square root, and loses what
-the ratio says.
+the ratio says. It gains what the ratio says as well, since delays grow with the calls under way (Little's law): a limit
+that falls by shares and rises by steps stands too low after every hitch.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ FEWEST_IN_A_SWITCH = 128
 """The same while a release is being made ready on these cores: a delay of ours, over in seconds, is better waited for
 than refused; as many are answered within about half a second."""
 AT_START = 64
-STEEPEST = 0.2
+STEEPEST, HIGHEST = 0.2, 2.0
+"""Least and most of the ratio that is believed at once."""
 SMOOTHING = 0.5
 RETRY_AFTER_S = 0.5
 TOO_MANY = "as many calls are under way as are answered in time; send again later"
@@ -108,7 +110,7 @@ class Admission:
     def adjust(self, unseen_s: float) -> None:
         """Ends a window, in which a call waited `unseen_s` before the event loop took it in."""
         delay_s = unseen_s + self._delay_s / max(1, self._left)
-        gradient = max(STEEPEST, min(1.0, self._target_s / delay_s if delay_s else 1.0))
+        gradient = max(STEEPEST, min(HIGHEST, self._target_s / delay_s if delay_s else HIGHEST))
         wanted = self.limit * gradient + math.sqrt(self.limit)
         if wanted < self.limit or self._used:  # what is not used says nothing about more
             self.limit += SMOOTHING * (wanted - self.limit)

@@ -94,6 +94,17 @@ def test_after_a_hang_the_limit_comes_back_within_five_seconds() -> None:
     assert windows.admission.limit >= AT_START
 
 
+def test_after_a_hitch_a_limit_that_is_used_comes_back_within_a_second() -> None:
+    windows = Windows()
+    windows.pass_with(20, 0.005)
+    for _ in range(5):
+        windows.pass_with(20, 0.5)
+    assert windows.admission.limit < AT_START / 4
+    for _ in range(round(1 / WINDOW_S)):
+        windows.pass_with(1_000, 0.005 + TARGET_S / 4)
+    assert windows.admission.limit >= AT_START
+
+
 def test_calls_that_wait_before_they_are_seen_lower_the_limit() -> None:
     windows = Windows()
     for _ in range(10):
