@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 
-from sqlalchemy import func, select
+from sqlalchemy import Engine, func, select
 
 from features.database.counters import read_counter
-from features.database.engine import open_database
+from features.database.engine import DatabaseError, open_database
 from features.database.models import Event, Item, User
 from features.log.event_log import EventLog
-from features.online.materialize import materialized_counter
+from features.online.materialize import materialized_counter, vectors_lost
 from features.releases.release_table import ReleaseTable
 from features.settings import Settings
 from features.stream.stream_positions import stream_position
@@ -36,10 +36,19 @@ def status(settings: Settings) -> dict[str, str]:
             "live release": "none; train and publish one" if live is None else str(live),
         }
         if live is not None:
-            lines["long-term vectors"] = _lag(last, read_counter(engine, materialized_counter(live)))
+            lines["long-term vectors"] = _vectors(settings, engine, live, last)
         return lines
     finally:
         engine.dispose()
+
+
+def _vectors(settings: Settings, engine: Engine, release: int, last: int) -> str:
+    through = read_counter(engine, materialized_counter(release))
+    try:
+        lost = through and vectors_lost(settings, engine, release, through)
+    except DatabaseError as error:
+        return str(error)
+    return "not in the online store; run `python -m features materialize`" if lost else _lag(last, through)
 
 
 def _time(time_ms: int) -> str:

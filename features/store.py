@@ -12,7 +12,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -72,13 +72,16 @@ def open_store(settings: Settings) -> FeatureStore:
     """The store of an applied shop. The registry is read once; call `refresh_registry()` after a change of releases.
 
     Raises:
-        StoreError: the online store cannot be reached.
+        StoreError: the online store cannot be reached, or its file is damaged.
     """
     _check_online_store(settings)
     store = open_registry(settings)
     if settings.online_store == "sqlite":
         online: Any = store._get_provider().online_store
-        online._get_conn(store.config).execute("PRAGMA secure_delete=ON")
+        with _whole_file(f"{settings.home}/online.db"):
+            connection = online._get_conn(store.config)
+            connection.execute("PRAGMA schema_version")  # reads the file
+            connection.execute("PRAGMA secure_delete=ON")
     return store
 
 
@@ -161,11 +164,21 @@ def apply(settings: Settings) -> None:
 def use_wal(path: Path) -> None:
     """Puts a SQLite file into WAL mode, which stays with the file: a reader no longer waits for the writer."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(path, timeout=30)
-    try:
+    with closing(sqlite3.connect(path, timeout=30)) as connection, _whole_file(path):
         connection.execute("PRAGMA journal_mode=WAL")
-    finally:
-        connection.close()
+
+
+@contextmanager
+def _whole_file(path: Path | str) -> Iterator[None]:
+    """Says of a SQLite file that is damaged what to do."""
+    try:
+        yield
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError as error:
+        raise StoreError(
+            f"{path} is damaged ({error}); move it away, then `python -m features build` and `… materialize`"
+        ) from None
 
 
 def write_recent(store: FeatureStore, rows: pl.DataFrame) -> None:

@@ -1,9 +1,9 @@
 """Long-term vectors of a release: `python -m features materialize [--release N] [--every MINUTES]`.
 
 Each shopper's newest events go through the release's own encoder (`features.online.interest_encoder`), and the vectors
-into the view `user_interest_vN`, online and offline. Only shoppers with events since the last run are encoded; a
-release that is being published is encoded whole. A run that was cut short goes on where it stopped. With `--every` the
-process stays: what a few shoppers cost is mostly its start.
+into the view `user_interest_vN`, online and offline. Only shoppers with events since the last run are encoded; all are
+where the release is being published, or where the online store has lost the vectors. A run that was cut short goes on
+where it stopped. With `--every` the process stays: what a few shoppers cost is mostly its start.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -56,6 +57,8 @@ CHUNK_SHOPPERS: Final = 20_000
 """Shoppers in one call of the encoder; what a run that is cut short may have to do again."""
 GROUP_SHOPPERS: Final = 5_000
 """Histories in memory at once."""
+SOUGHT_EVENTS: Final = 1_000
+"""Of how many events the shoppers' vectors are looked for, to see whether the online store still has any."""
 logger = logging.getLogger(__name__)
 
 RUN_FILE: Final = "run.json"
@@ -91,6 +94,26 @@ def active_shoppers(engine: Engine, release: int, within_ms: int) -> list[str]:
     with engine.connect() as connection:
         shoppers = list(connection.scalars(statement))
     return sorted(set(EventLog(engine).recent_of(shoppers, 1)["shopper"]))
+
+
+def vectors_lost(settings: Settings, engine: Engine, release: int, through: int) -> bool:
+    """Whether the online store has none of the vectors of those who acted last up to a position: it is another one.
+
+    Raises:
+        StoreError: the online store cannot be reached.
+    """
+    from features import store  # Feast takes a second to import
+
+    statement = select(Event.shopper).where(
+        Event.position <= through, Event.event_type.in_([int(kind) for kind in SEQUENCE_TYPES])
+    )
+    with engine.connect() as connection:
+        acted = set(connection.scalars(statement.order_by(Event.position.desc()).limit(SOUGHT_EVENTS)))
+    shoppers = EventLog(engine).recent_of(sorted(acted), 1)["shopper"].to_list()
+    if not shoppers:
+        return False
+    with store.opened(settings) as feast:
+        return not store.count_interests(feast, release, shoppers)
 
 
 def materialize_every(settings: Settings, release: int | None, every_s: float, stop: threading.Event) -> None:
@@ -137,18 +160,20 @@ def materialize(
 def _materialize(
     settings: Settings, engine: Engine, release: int, files: Path, encoders: Encoders, *, whole: bool
 ) -> int:
+    say = partial(Console(stderr=True, soft_wrap=True).print, highlight=False)
     work = settings.home / "materialize" / str(release)
     work.mkdir(parents=True, exist_ok=True)
     run = _run(settings, engine, release, files, work, whole=whole)
+    if run.since and vectors_lost(settings, engine, release, run.since):
+        say(f"Release {release}: its vectors are not in the online store any more, all shoppers are encoded")
+        run = replace(run, since=0, done="")
     shoppers = _shoppers(engine, run)
     encoded = 0
     if shoppers:
         encoded = _encode(settings, engine, release, run, shoppers, encoders.of(files, run.encoder))
     advance_counter(engine, materialized_counter(release), run.through)
     shutil.rmtree(work)
-    Console(stderr=True, soft_wrap=True).print(
-        f"Release {release}: {encoded:,} shoppers encoded, through position {run.through:,}", highlight=False
-    )
+    say(f"Release {release}: {encoded:,} shoppers encoded, through position {run.through:,}")
     return encoded
 
 

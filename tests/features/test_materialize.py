@@ -109,6 +109,27 @@ def view_of(shopper: str, event_id: str, time_ms: int = START_MS) -> NewEvent:
     )
 
 
+def test_an_online_store_that_was_lost_gets_every_vector_again(shop: Settings) -> None:
+    engine = fill(shop, random_events(150, seed=1))
+    assert materialize(shop, RELEASE) == 7 and not job.vectors_lost(shop, engine, RELEASE, 150)
+    for file in shop.home.glob("online.db*"):
+        file.unlink()
+    store.apply(shop)
+    assert job.vectors_lost(shop, engine, RELEASE, 150)
+    assert materialize(shop, RELEASE) == 7
+    assert vectors(shop) == expected(engine)
+    assert materialize(shop, RELEASE) == 0
+
+
+def test_a_damaged_online_store_says_which_file_and_what_to_do(shop: Settings) -> None:
+    for file in shop.home.glob("online.db*"):
+        file.unlink()
+    (shop.home / "online.db").write_bytes(b"nothing that SQLite knows" * 100)
+    for use in (store.apply, store.open_store):
+        with pytest.raises(store.StoreError, match=r"online\.db is damaged \(file is not a database\); move it away"):
+            use(shop)
+
+
 def test_users_and_sessions_get_vectors_and_then_only_those_with_new_events(shop: Settings) -> None:
     engine = fill(shop, random_events(150, seed=1))
     assert materialize(shop, RELEASE) == 7
