@@ -5,6 +5,7 @@ The defaults are the embedded profile: everything under `var/` in this checkout,
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -19,7 +20,7 @@ LEAST_KEY_CHARS = 32
 class Settings(BaseSettings):
     """One shop. Environment variables are the field names in capitals behind `BRAID_`."""
 
-    model_config = SettingsConfigDict(env_prefix="BRAID_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix="BRAID_", env_ignore_empty=True, frozen=True, extra="forbid")
 
     home: Path = Field(default=ROOT / "var", description="folder of the databases, Parquet files, logs and sockets")
     database_url: str = Field(default="", description="SQLAlchemy URL of log and catalogue; default SQLite in home")
@@ -32,6 +33,13 @@ class Settings(BaseSettings):
     erasure_key: SecretStr = Field(
         default=SecretStr(""), description="secret behind the hashes of erased persons; default a file in home"
     )
+
+    @field_validator("redis_url")
+    @classmethod
+    def _host_and_port(cls, url: str) -> str:
+        if not re.match(r"[^:,\s]+:\d+(,|$)", url):
+            raise ValueError("is not host:port, with options behind commas, such as redis.internal:6379,ssl=true")
+        return url
 
     @field_validator("erasure_key")
     @classmethod

@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class GatewaySettings(BaseSettings):
     """Budgets and bounds of one gateway process. Variables are the field names in capitals behind `BRAID_GATEWAY_`."""
 
-    model_config = SettingsConfigDict(env_prefix="BRAID_GATEWAY_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix="BRAID_GATEWAY_", env_ignore_empty=True, frozen=True, extra="forbid")
 
     feature_budget_ms: float = Field(default=250, gt=0, description="longest wait for the feature store")
     model_budget_ms: float = Field(default=500, gt=0, description="longest wait for Triton")

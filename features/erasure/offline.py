@@ -74,8 +74,7 @@ def _marked(batch: pa.RecordBatch, names: list[str], marks: dict[str, pl.Expr]) 
 def _by_id_columns(names: list[str], person: Person) -> dict[str, pl.Expr]:
     """`theirs`: rows of the person. `shared`: rows of others that name one of the person's sessions."""
     of = {name: pl.col(name).cast(pl.String) for name in names}
-    sessions = pl.Series(person.sessions, dtype=pl.String)
-    in_session = of["session_id"].is_in(sessions) if "session_id" in of else pl.lit(False)
+    in_session = of["session_id"].is_in(person.sessions) if "session_id" in of else pl.lit(False)
     if "shopper" in of:
         theirs = of["shopper"].is_in(person.keys)
     elif "user_id" in of:

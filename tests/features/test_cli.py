@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from features.__main__ import app
-from features.settings import ROOT
+from features.settings import ROOT, load_settings
 
 EVENTS = "userId,movieId,rating,timestamp\n1,2,3.5,1112486027\n1,29,3.5,1112484676\n,29,3.5,1112484676\n"
 
@@ -56,3 +56,16 @@ def test_a_wrong_setting_is_one_line(home: Path, monkeypatch: pytest.MonkeyPatch
     result = CliRunner().invoke(app, ["status"])
     assert result.exit_code != 0
     assert "BRAID_ONLINE_STORE" in str(result.exception) and "Traceback" not in result.output
+
+
+def test_a_redis_url_of_another_form_is_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRAID_REDIS_URL", "junk")
+    with pytest.raises(SystemExit, match=r"^BRAID_REDIS_URL: .*is not host:port"):
+        load_settings()
+    monkeypatch.setenv("BRAID_REDIS_URL", "one:6379,two:6380,ssl=true")
+    assert load_settings().redis_url == "one:6379,two:6380,ssl=true"
+
+
+def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRAID_HOME", "")
+    assert load_settings().home == ROOT / "var"
