@@ -36,6 +36,7 @@ def similar_items(shop: Shop, item_id: str, page_size: int, item_filter: ItemFil
         similarity = release.cosines(rows, unit)
     else:
         similarity = index.content_similarity(row, rows)
+        rows, similarity = rows[similarity > 0], similarity[similarity > 0]  # nothing in common is not similar
     chosen = _nearest(similarity, variants[rows], page_size)
     return SimilarItems(
         item_ids=[index.item_ids[place] for place in rows[chosen]],

@@ -64,6 +64,10 @@ def test_items_are_in_the_next_answer_and_similar_by_content_without_a_release(b
     similar = bare.recommendations.SimilarItems(request)
     assert set(ids(similar.results)) == {f"{prefix}-1", f"{prefix}-2"}
     assert similar.release == 0
+    bare.catalog.UpsertItems(catalog.UpsertItemsRequest(items=[catalog.Item(item_id=f"{prefix}-lone")]))
+    alone = rec.SimilarItemsRequest(item_id=f"{prefix}-lone", page_size=2)
+    assert not bare.recommendations.SimilarItems(alone).results, "it has nothing in common with any"
+    bare.catalog.DeleteItems(catalog.DeleteItemsRequest(item_ids=[f"{prefix}-lone"]))
     ids_ = [item.item_id for item in rows]
     assert bare.catalog.DeleteItems(catalog.DeleteItemsRequest(item_ids=[*ids_, "unknown"])).deleted_count == 6
     assert not bare.recommend("anybody").results
