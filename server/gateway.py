@@ -7,7 +7,6 @@ import gc
 import logging
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import grpc
@@ -46,6 +45,7 @@ from server.hydrate.shown_history import ShownHistory
 from server.infer.breaker import Breakers
 from server.infer.model import Model
 from server.infer.triton import Triton
+from server.local_socket import LocalSocket
 from server.metrics import CALLS_UNDER_WAY, LIVE_RELEASE, SERVING, serve_metrics
 from server.overload import self_probe
 from server.overload.admission import Admission, CallLimit
@@ -178,7 +178,7 @@ class Gateway:
         self._health = Health(SERVICES)
         unlocked = is_loopback(settings.gateway_address) or own.allow_anonymous or own.tls_client_ca is not None
         self._keys = KeyRing(self._engine, counters, self._threads, open_without_keys=unlocked)
-        self._probe_folder = TemporaryDirectory(prefix="braid-probe-")
+        self._local = LocalSocket(own.local_socket)
         self._server = _new_server(own, self._keys, self._admission)
         self._tasks: list[asyncio.Task[None]] = []
         self._end_metrics: Callable[[], None] = lambda: None
@@ -216,16 +216,21 @@ class Gateway:
         address = self._settings.gateway_address
         check_exposure(address, self._own, any_key=self._keys.any_key)
         tls = TlsFiles.of(self._own)
-        probed = f"unix:{self._probe_folder.name}/gateway"  # for this user alone: it has no TLS
         try:
             if tls is None:
                 self.port = self._server.add_insecure_port(address)
             else:
                 self.port = self._server.add_secure_port(address, tls.credentials())
-            self._server.add_insecure_port(probed)
         except RuntimeError:
             raise AddressTaken(
                 f"BRAID_GATEWAY_ADDRESS={address}: cannot listen there; stop what does, or choose another port"
+            ) from None
+        try:
+            self._server.add_insecure_port(self._local.target)
+        except RuntimeError:
+            raise AddressTaken(
+                f"BRAID_GATEWAY_LOCAL_SOCKET={self._local.path}: cannot listen there; name a socket of at most 107 "
+                "bytes in a folder that exists"
             ) from None
         if self._own.metrics_address:
             self._end_metrics = self._begin_metrics()
@@ -246,7 +251,7 @@ class Gateway:
             Shadows(self.shop, self._engine, self._threads).follow(),
             self._freshness.follow(),
             self._keys.follow(),
-            self_probe.follow(probed, self._admission),
+            self_probe.follow(self._local.target, self._admission),
             self._announce(),
         ):
             self._begin(work)
@@ -280,7 +285,7 @@ class Gateway:
         await asyncio.get_running_loop().run_in_executor(None, self._end_tracing)
         self._election.resign()
         self._engine.dispose()
-        self._probe_folder.cleanup()
+        self._local.remove_folder()
         LOG.info("stopped")
 
     def _recommending(self) -> int:

@@ -51,6 +51,11 @@ class GatewaySettings(BaseSettings):
     )
     allow_plaintext: bool = Field(default=False, description="listen beyond loopback without TLS")
     allow_anonymous: bool = Field(default=False, description="listen beyond loopback while there is no API key")
+    local_socket: Path | None = Field(
+        default=None,
+        description="unix socket that takes calls without TLS, one for each process, in a folder that is closed to "
+        "others; default one in a temporary folder",
+    )
     share_port: bool = Field(default=False, description="SO_REUSEPORT: several processes on one address")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="DEBUG has a line for every call"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,10 +26,11 @@ from supervisor.xmlrpc import SupervisorTransport
 from deploy.embedded import triton
 from deploy.embedded.checks import Check, port
 from features.settings import ROOT, Settings
+from server import local_socket
 
 TEMPLATE = Path(__file__).parent / "supervisord.conf"
 LONGEST_SOCKET_PATH = 100
-"""Linux takes 108 bytes, and supervisord first binds the path with its process id behind it."""
+"""Linux takes 107 bytes, and supervisord first binds the path with its process id behind it."""
 FAILURES_TO_GIVE_UP = 3
 
 
@@ -57,11 +59,12 @@ class Program:
 
 def control_socket(settings: Settings) -> Path:
     """supervisord's socket, in the shop's run folder, or under a short name where that path would be too long."""
-    path = settings.home.resolve() / "run" / "supervisor.sock"
-    if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
-        return path
-    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"braid-{os.getuid()}-{digest}.sock"
+    return _short(settings.home.resolve() / "run" / "supervisor.sock")
+
+
+def gateway_socket(settings: Settings) -> Path:
+    """The gateway's local socket, where it tells its health whatever TLS asks of others; its folder is its own."""
+    return _short(settings.home.resolve() / "run" / "gateway") / "socket"
 
 
 def log_file(settings: Settings, program: str) -> Path:
@@ -138,6 +141,9 @@ def write_config(settings: Settings) -> Path:
         raise StackError(f"supervisord cannot take a percent sign in a path: {run}. Set BRAID_HOME to another folder")
     run.mkdir(parents=True, exist_ok=True)
     settings.logs.mkdir(parents=True, exist_ok=True)
+    closed = gateway_socket(settings).parent
+    closed.mkdir(exist_ok=True)
+    closed.chmod(0o700)
     values = {
         "root": str(ROOT),
         "run": str(run),
@@ -155,6 +161,7 @@ def environment(settings: Settings) -> dict[str, str]:
     return os.environ | {
         "BRAID_HOME": str(settings.home.resolve()),
         "BRAID_MODEL_REPOSITORY": str(settings.model_repository.resolve()),
+        "BRAID_GATEWAY_LOCAL_SOCKET": str(gateway_socket(settings)),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
         "PYTHONUNBUFFERED": "1",
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "proto")]),
@@ -171,7 +178,7 @@ def wait_until_serving(settings: Settings, within_s: float) -> Iterator[str]:
     started = time.monotonic()
     seen: dict[str, str] = {}
     failures: dict[str, set[float]] = {}
-    with _channel(settings.gateway_address) as channel:
+    with _channel(settings) as channel:
         health = health_pb2_grpc.HealthStub(channel)
         while True:
             for program in programs(settings):
@@ -200,7 +207,7 @@ def wait_until_serving(settings: Settings, within_s: float) -> Iterator[str]:
 
 def health(settings: Settings) -> str:
     """The gateway's health: SERVING, NOT_SERVING, or why it could not be asked."""
-    with _channel(settings.gateway_address) as channel:
+    with _channel(settings) as channel:
         return _health(health_pb2_grpc.HealthStub(channel))
 
 
@@ -222,6 +229,7 @@ def stop(settings: Settings, within_s: float = 90.0) -> bool:
             raise StackError(f"Still running after {within_s:.0f} s: {alive[0]}; stop it with kill -9 {alive[0].pid}")
     triton.clear_leftovers(settings)
     control_socket(settings).unlink(missing_ok=True)
+    shutil.rmtree(gateway_socket(settings).parent, ignore_errors=True)
     return bool(processes)
 
 
@@ -270,12 +278,17 @@ def _supervisor(settings: Settings) -> Iterator[Any]:
         transport.close()
 
 
-def _channel(address: str) -> grpc.Channel:
-    host, _, number = address.rpartition(":")
-    if host in ("0.0.0.0", "[::]", "::", ""):
-        host = "127.0.0.1"
+def _short(path: Path) -> Path:
+    """A path for a socket or its folder: under a short name among the temporary files where it would be too long."""
+    if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
+        return path
+    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"braid-{os.getuid()}-{digest}{path.suffix}"
+
+
+def _channel(settings: Settings) -> grpc.Channel:
     options = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 200)]
-    return grpc.insecure_channel(f"{host}:{number}", options=options)
+    return grpc.insecure_channel(local_socket.target(gateway_socket(settings)), options=options)
 
 
 def _health(stub: health_pb2_grpc.HealthStub) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import tritonclient.grpc as triton_client
 
 from deploy.embedded import stack, triton
 from features.settings import ROOT, Settings
+from tests.certificates import Authority
 from tests.conditions import eventually
 from tests.deploy.test_triton import publish
 from tests.processes import environment, free_ports, tail
@@ -140,6 +142,32 @@ def test_program_that_keeps_ending_is_named_with_its_last_line_and_log(settings:
     assert traces(settings) == []
 
 
+@pytest.mark.parametrize("mutual", [False, True], ids=["TLS", "mutual TLS"])
+@pytest.mark.timeout(UP_WITHIN_S + 60)
+def test_health_is_seen_through_tls(settings: Settings, tmp_path: Path, mutual: bool) -> None:
+    authority = Authority(tmp_path / "certificates")
+    server = authority.sign("gateway")
+    files = {"BRAID_GATEWAY_TLS_CERTIFICATE": str(server.certificate), "BRAID_GATEWAY_TLS_KEY": str(server.key)}
+    if mutual:
+        files["BRAID_GATEWAY_TLS_CLIENT_CA"] = str(authority.file)
+    odd = settings.model_copy(update={"home": settings.home / "a shöp; 5 with spaces"})
+    try:
+        started = braid(odd, "up", "--within", str(UP_WITHIN_S), **files)
+        assert started.returncode == 0, started.stdout + started.stderr + tail(stack.log_file(odd, "gateway"))
+        assert "mutual TLS" in tail(stack.log_file(odd, "gateway")) or not mutual
+        assert "SERVING" in braid(odd, "status").stdout
+        closed = stack.gateway_socket(odd).parent
+        assert stat.S_IMODE(closed.stat().st_mode) == 0o700, "what comes in here needs no certificate"
+        killed = pid_of(odd, "gateway")
+        os.kill(killed, signal.SIGKILL)
+        eventually(lambda: pid_of(odd, "gateway") not in (0, killed), within_s=30, what="a new gateway")
+        eventually(lambda: stack.health(odd) == "SERVING", within_s=UP_WITHIN_S, what="health SERVING")
+    finally:
+        assert braid(odd, "down").returncode == 0
+    assert not closed.exists()
+    assert traces(odd) == []
+
+
 def test_status_of_a_stack_that_is_down_is_an_error(settings: Settings) -> None:
     shown = braid(settings, "status")
     assert (shown.returncode, shown.stderr) == (1, "Down. Start it with `make up`.\n")
@@ -150,11 +178,13 @@ def test_down_of_a_stack_that_is_down_is_none(settings: Settings) -> None:
     assert (stopped.returncode, stopped.stdout) == (0, "It was not up.\n")
 
 
-def test_control_socket_of_a_deep_home_has_a_short_path(settings: Settings) -> None:
+def test_sockets_of_a_deep_home_have_short_paths(settings: Settings) -> None:
     deep = settings.model_copy(update={"home": settings.home / ("deep" * 20) / ("folder" * 10)})
     assert len(str(stack.control_socket(deep))) <= stack.LONGEST_SOCKET_PATH
     assert stack.control_socket(deep) != stack.control_socket(settings)
     assert stack.control_socket(settings).parent in (settings.home / "run", Path("/tmp"))
+    assert len(str(stack.gateway_socket(deep))) <= 107
+    assert stack.gateway_socket(deep) != stack.gateway_socket(settings)
 
 
 def test_supervisor_starts_from_a_deep_home_with_odd_characters(settings: Settings) -> None:
