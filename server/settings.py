@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -60,6 +60,13 @@ class GatewaySettings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="DEBUG has a line for every call"
     )
+
+    @field_validator("metrics_address", "trace_address")
+    @classmethod
+    def _port_exists(cls, address: str) -> str:
+        if address and int(address.rpartition(":")[2]) > 65535:
+            raise ValueError("has a port above 65535")
+        return address
 
 
 def load_gateway_settings() -> GatewaySettings:

@@ -117,6 +117,20 @@ def writable(folder: Path) -> Check:
     return Check(f"home {folder}", ok, "writable" if ok else f"{nearest} cannot be written", remedy)
 
 
+def door(variable: str, address: str, example: str, least: int = 1, most: int = 65535) -> tuple[str, int]:
+    """Host and port of an address to serve.
+
+    Raises:
+        SystemExit: it cannot be read.
+    """
+    host, _, number = address.rpartition(":")
+    if not host or not number.isdecimal() or not least <= int(number) <= most:
+        raise SystemExit(
+            f"{variable}={address!r} must be host:port with a port from {least} to {most}, for example {example}"
+        )
+    return host, int(number)
+
+
 def port(name: str, address: str, variable: str) -> Check:
     """Nobody else listens on an address that we are to serve."""
     host, _, number = address.rpartition(":")
@@ -124,6 +138,8 @@ def port(name: str, address: str, variable: str) -> Check:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do: a closing one is no obstacle
         try:
             probe.bind((host.strip("[]"), int(number)))
+        except (UnicodeError, socket.gaierror):
+            return Check(f"{name} {address}", False, "this host has no address", f"Set {variable} to another address")
         except OSError as error:
             remedy = f"Stop what listens there (ss -ltnp 'sport = :{number}'), or set {variable} to another address"
             return Check(f"{name} {address}", False, error.strerror or str(error), remedy)

@@ -23,8 +23,8 @@ import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from supervisor.xmlrpc import SupervisorTransport
 
-from deploy.embedded import triton
-from deploy.embedded.checks import Check, port
+from deploy.embedded import gateway, triton
+from deploy.embedded.checks import Check
 from features.settings import ROOT, Settings
 from server import local_socket
 
@@ -73,8 +73,12 @@ def log_file(settings: Settings, program: str) -> Path:
 
 
 def requirements(settings: Settings) -> list[Check]:
-    """What the whole stack needs of this machine, before it is started."""
-    return [*triton.requirements(settings), port("gateway", settings.gateway_address, "BRAID_GATEWAY_ADDRESS")]
+    """What the whole stack needs of this machine, before it is started.
+
+    Raises:
+        SystemExit: a setting is wrong; a line for each.
+    """
+    return [*triton.requirements(settings), *gateway.requirements(settings)]
 
 
 def is_up(settings: Settings) -> bool:

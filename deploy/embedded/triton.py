@@ -40,13 +40,7 @@ def ports(settings: Settings) -> dict[str, tuple[str, int]]:
     Raises:
         SystemExit: the address cannot be read.
     """
-    host, _, number = settings.triton_address.rpartition(":")
-    if not host or not number.isdecimal() or not 1 < int(number) < 65535:
-        raise SystemExit(
-            f"BRAID_TRITON_ADDRESS={settings.triton_address!r} must be host:port with a port from 2 to 65534, "
-            "for example 127.0.0.1:8001"
-        )
-    grpc = int(number)
+    host, grpc = checks.door("BRAID_TRITON_ADDRESS", settings.triton_address, "127.0.0.1:8001", 2, 65534)
     return {"grpc": (host, grpc), "http": (host, grpc - 1), "metrics": (host, grpc + 1)}
 
 

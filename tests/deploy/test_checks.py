@@ -78,6 +78,49 @@ def test_check_shows_a_table_and_fails_with_the_machine(settings: Settings) -> N
     assert "BRAID_GATEWAY_ADDRESS" in result.stdout
 
 
+@pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:", "", ":50051", "127.0.0.1:99999", "127.0.0.1:0"])
+def test_gateway_address_that_cannot_be_read_is_named(settings: Settings, address: str) -> None:
+    result = _run("deploy.embedded", settings.model_copy(update={"gateway_address": address}), "up")
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"BRAID_GATEWAY_ADDRESS={address!r} must be host:port with a port from 1 to 65535")
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "two..dots"])
+def test_host_without_an_address_is_named_in_one_line(settings: Settings, host: str) -> None:
+    lost = settings.model_copy(update={"gateway_address": f"{host}:50051"})
+    reason = f"gateway {host}:50051: this host has no address. Set BRAID_GATEWAY_ADDRESS"
+    _refused(_run("deploy.embedded", lost, "up", BRAID_GATEWAY_ALLOW_PLAINTEXT="true"), lost, reason)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "reason"),
+    [
+        ("LOG_LEVEL", "loud", "BRAID_GATEWAY_LOG_LEVEL: Input should be"),
+        ("TARGET_DELAY_MS", "-1", "BRAID_GATEWAY_TARGET_DELAY_MS: Input should be"),
+        ("METRICS_ADDRESS", "127.0.0.1:99999", "BRAID_GATEWAY_METRICS_ADDRESS: Value error, has a port above 65535"),
+        ("TRACE_ADDRESS", "127.0.0.1:99999", "BRAID_GATEWAY_TRACE_ADDRESS: Value error, has a port above 65535"),
+        ("TLS_CERTIFICATE", "/nope", "BRAID_GATEWAY_TLS_KEY is missing"),
+    ],
+)
+def test_wrong_setting_of_the_gateway_is_one_line_before_anything_starts(
+    settings: Settings, setting: str, value: str, reason: str
+) -> None:
+    _refused(_run("deploy.embedded", settings, "up", **{f"BRAID_GATEWAY_{setting}": value}), settings, reason)
+
+
+def test_tls_files_are_read_before_anything_starts(settings: Settings) -> None:
+    files = {"BRAID_GATEWAY_TLS_CERTIFICATE": "/nope", "BRAID_GATEWAY_TLS_KEY": "/nope"}
+    refused = _run("deploy.embedded", settings, "up", **files)
+    _refused(refused, settings, "BRAID_GATEWAY_TLS_CERTIFICATE=/nope: cannot be read")
+
+
+def test_gateway_beyond_loopback_without_tls_is_refused_before_anything_starts(settings: Settings) -> None:
+    number = settings.gateway_address.rpartition(":")[2]
+    beyond = settings.model_copy(update={"gateway_address": f"0.0.0.0:{number}"})
+    _refused(_run("deploy.embedded", beyond, "up"), beyond, f"BRAID_GATEWAY_ADDRESS=0.0.0.0:{number} is not loopback")
+
+
 @pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:http", "127.0.0.1:65535"])
 def test_address_that_cannot_be_read_is_named(settings: Settings, address: str) -> None:
     result = _run("deploy.embedded.triton", settings.model_copy(update={"triton_address": address}))
@@ -85,11 +128,19 @@ def test_address_that_cannot_be_read_is_named(settings: Settings, address: str) 
     assert result.stderr.startswith(f"BRAID_TRITON_ADDRESS={address!r} must be host:port")
 
 
-def _run(module: str, settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
+def _refused(result: subprocess.CompletedProcess[str], settings: Settings, reason: str) -> None:
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith(reason)
+    assert len(result.stderr.splitlines()) == 1
+    assert not stack.is_up(settings)
+    assert not (settings.home / "run").exists()
+
+
+def _run(module: str, settings: Settings, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", module, *arguments],
         cwd=ROOT,
-        env=environment(settings, COLUMNS="200"),
+        env=environment(settings, COLUMNS="200", **variables),
         capture_output=True,
         text=True,
         timeout=60,
