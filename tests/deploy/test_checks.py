@@ -121,6 +121,33 @@ def test_gateway_beyond_loopback_without_tls_is_refused_before_anything_starts(s
     _refused(_run("deploy.embedded", beyond, "up"), beyond, f"BRAID_GATEWAY_ADDRESS=0.0.0.0:{number} is not loopback")
 
 
+@pytest.mark.parametrize(("above", "port"), [(-1, "metrics"), (0, "grpc"), (1, "http")])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_gateway_and_triton_on_one_port_are_refused_by_both_names(
+    settings: Settings, host: str, above: int, port: str
+) -> None:
+    number = int(settings.gateway_address.rpartition(":")[2])
+    crowded = settings.model_copy(update={"triton_address": f"{host}:{number + above}"})
+    reason = f"BRAID_GATEWAY_ADDRESS 127.0.0.1:{number}: is Triton's {port} port as well"
+    refused = _run("deploy.embedded", crowded, "up")
+    _refused(refused, crowded, reason)
+    assert "BRAID_TRITON_ADDRESS" in refused.stderr
+
+
+def test_counters_on_the_port_of_another_are_refused_by_both_names(settings: Settings) -> None:
+    for taken in ("gateway_address", "triton_address"):
+        address = getattr(settings, taken)
+        refused = _run("deploy.embedded", settings, "up", BRAID_GATEWAY_METRICS_ADDRESS=f"0.0.0.0:{address[-5:]}")
+        _refused(refused, settings, "BRAID_GATEWAY_METRICS_ADDRESS 0.0.0.0:")
+        assert f"BRAID_{taken.upper()}" in refused.stderr
+
+
+def test_hosts_without_an_address_in_common_may_have_one_port(settings: Settings) -> None:
+    number = settings.gateway_address.rpartition(":")[2]
+    apart = settings.model_copy(update={"triton_address": f"127.0.0.2:{number}"})
+    assert [check.line() for check in checks.failed(stack.requirements(apart))] == []
+
+
 @pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:http", "127.0.0.1:65535"])
 def test_address_that_cannot_be_read_is_named(settings: Settings, address: str) -> None:
     result = _run("deploy.embedded.triton", settings.model_copy(update={"triton_address": address}))
