@@ -27,6 +27,7 @@ RULES: Final[dict[str, str]] = {
     "unreadable_time": "the time cannot be read",
     "unreadable_number": "quantity, price or a column with a minimum is no number",
     "too_long": f"an id over {MAX_ID_CHARS} or a text over {MAX_TEXT_CHARS} characters",
+    "nul_character": "an id or a text holds the character NUL",
     "cancelled_order": "undoes an order",
     "service_code": "postage, a fee or the like, not an item",
     "below_minimum": "below the mapping's minimum",
@@ -118,6 +119,7 @@ def _conditions(mapping: Mapping) -> dict[str, str]:
     traded = f"event_type IN ({cart}, {purchase})"
     ids = ("event_id", "user_id", "session_id", "item_id", "order_id")
     lengths = [f"length({name}) > {MAX_ID_CHARS}" for name in ids]
+    texts = (*ids, "query", "attribution_token")
     lengths += [f"length(query) > {MAX_TEXT_CHARS}", f"length(attribution_token) > {_TOKEN_CHARS}"]
     codes = ", ".join(literal(code.upper()) for code in rules.service_codes) or "NULL"
     return {
@@ -131,6 +133,7 @@ def _conditions(mapping: Mapping) -> dict[str, str]:
         "unreadable_time": "event_time_ms IS NULL",
         "unreadable_number": "bad_number IS NOT NULL",
         "too_long": " OR ".join(lengths),
+        "nul_character": " OR ".join(f"contains({name}, chr(0))" for name in texts),
         "cancelled_order": "cancelled",
         "service_code": f"upper(trim(item_id)) IN ({codes})",
         "below_minimum": "low",

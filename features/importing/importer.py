@@ -184,6 +184,7 @@ class _Job:
         connection, table = self._workspace, f"described_{what}"
         reason = (
             f"CASE WHEN id IS NULL THEN 'missing_id' WHEN length(id) > {MAX_ID_CHARS} THEN 'too_long' "
+            "WHEN contains(id, chr(0)) THEN 'nul_character' "
             "WHEN row_number() OVER (PARTITION BY id ORDER BY file DESC, row DESC) > 1 THEN 'overwritten' END"
         )
         create = f"CREATE TEMP TABLE {table} AS SELECT *, {reason} AS reason FROM ({query})"

@@ -1,7 +1,8 @@
 """Items and users into the catalogue and the table of users, checked against the contract's limits.
 
-A value beyond a limit is cut or left out and counted; only a missing or over-long id costs the row. What is stored
-already is left alone, so that an import that is run again makes no new revision.
+A value beyond a limit is cut or left out and counted; only an id that is missing, over-long or holds the
+character NUL costs the row. What is stored already is left alone, so that an import that is run again makes no new
+revision.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from copy import deepcopy
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -70,6 +72,21 @@ def test_every_column_arrives_and_a_second_run_changes_nothing(shop: Shop) -> No
     assert [section.already_stored for section in again.sections] == [3_000, 31, 97]
     assert shop.events().equals(stored)
     assert shop.revision() == 31
+
+
+def test_an_id_with_the_character_nul_costs_its_row_and_no_other(shop: Shop) -> None:
+    pot = {"id": "e0", "what": "view", "who": "ann", "visit": "v", "thing": "pot", "when": "2024-05-01T10:00:00Z"}
+    named = ("id", "who", "visit", "thing", "order", "words", "token")
+    rows = [pot, *(pot | {"id": f"e{at}"} | {name: "x\0y"} for at, name in enumerate(named, 1)), pot | {"id": "e9"}]
+    lines = (json.dumps(dict.fromkeys(("pieces", "price", *named), None) | row) for row in rows)
+    file = shop.write("rows.jsonl", "\n".join(lines) + "\n")
+    items = shop.write("items.jsonl", '{"id": "cup"}\n{"id": "c\\u0000p"}\n')
+    users = shop.write("users.jsonl", '{"id": "a\\u0000n"}\n{"id": "ann"}\n')
+    mapping = deepcopy(EVERYTHING) | {"items": {"id": "id"}, "users": {"id": "id"}, "rules": {"duplicates": False}}
+    sections = shop.load(file, shop.mapping(mapping), items=[items], users=users).sections
+    assert [section.rejected for section in sections] == [{"nul_character": len(named)}, *[{"nul_character": 1}] * 2]
+    assert sorted(shop.events()["event_id"]) == ["e0", "e9"]
+    assert (shop.items()["item_id"].to_list(), shop.users()["user_id"].to_list()) == (["cup"], ["ann"])
 
 
 def test_events_of_the_storefront_and_of_a_file_live_side_by_side(shop: Shop) -> None:
