@@ -83,7 +83,7 @@ def answer_row(answer: NewAnswer) -> dict[str, Any]:
     request = {
         "user_id": query.user_id,
         "session_id": query.session_id,
-        "context": {name: value for name, value in context.items() if value},
+        "context": {name: value for name, value in context.items() if value not in (None, "", ())},
         "recent_events": [[e.event_id, e.item_id, int(e.event_type), e.time_ms] for e in query.recent_events],
         "stored": answer.stored,
     }

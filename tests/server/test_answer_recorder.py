@@ -142,6 +142,14 @@ def test_answers_are_recorded_as_they_were_and_those_that_wait_at_the_end_too(en
             assert all(map(np.array_equal, decode(row.features).values(), one.inputs))
 
 
+@pytest.mark.parametrize("local_time_ms", [None, 0, 1])
+def test_a_context_is_read_back_as_it_was(local_time_ms: int | None) -> None:
+    query = ShopperQuery(user_id="anna", session_id="", now_ms=NOW_MS, context=Context(local_time_ms=local_time_ms))
+    request = answer_row(answer(query=query))["request"]
+    assert shopper_query(request, NOW_MS) == query
+    assert ("context" in request) == (local_time_ms is not None)
+
+
 def test_a_locked_database_fills_the_queue_and_no_more(settings_engine: Engine) -> None:
     recorder = AnswerRecorder(settings_engine, NOBODY_ERASED, max_answers=3, retention_days=1e6)
     before, written = dropped("queue"), recorded()
