@@ -74,9 +74,7 @@ def set_canary(
 ) -> None:
     """Has a release take over from the live one by steps, or rolls it back where a guardrail says so."""
     with clear_errors():
-        plan = CanaryPlan(
-            release=release, steps=tuple(float(step) for step in steps.split(",")), step_minutes=step_minutes
-        )
+        plan = CanaryPlan(release=release, steps=_steps(steps), step_minutes=step_minutes)
         _set(Wanted(placement=placement, experiment=experiment, canary=plan, shadow=shadow), why)
 
 
@@ -107,9 +105,20 @@ def _set(wanted: Wanted, why: str) -> None:
 
 def _arm(text: str) -> Arm:
     release, equals, weight = text.partition("=")
+    wrong = f"--arm {text!r} is not RELEASE=PERCENT; example: --arm 7=90 --arm 8=10"
     if not (equals and release.isdecimal()):
-        raise ValueError(f"--arm {text!r} is not RELEASE=PERCENT; example: --arm 7=90 --arm 8=10")
-    return Arm(int(release), float(weight))
+        raise ValueError(wrong)
+    try:
+        return Arm(int(release), float(weight))
+    except ValueError:
+        raise ValueError(wrong) from None
+
+
+def _steps(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(step) for step in text.split(","))
+    except ValueError:
+        raise ValueError(f"--steps {text!r} are not percents with commas between; example: --steps 1,5,25,50") from None
 
 
 def _said(split: Split) -> str:

@@ -44,8 +44,10 @@ def test_a_split_is_set_shown_and_ended(shop: Path) -> None:
     [
         (["set", "e", "--arm", "1=50", "--arm", "2=49"], "must sum to 100"),
         (["set", "e", "--arm", "1:50", "--arm", "2=50"], "RELEASE=PERCENT"),
+        (["set", "e", "--arm", "1=50", "--arm", "2=abc"], "--arm '2=abc' is not RELEASE=PERCENT; example: --arm 7=90"),
         (["set", "e", "--arm", "1=50", "--arm", "4=50"], "release load 4"),
         (["canary", "e", "9"], "there is no release 9"),
+        (["canary", "e", "2", "--steps", "5;50"], "--steps '5;50' are not percents with commas between; example:"),
         (["canary", "e", "2", "--steps", "5,1"], "must ascend"),
         (["shadow", "e", "4"], "not held ready"),
         (["end"], "has no split"),
