@@ -14,6 +14,7 @@ import duckdb
 from features.importing.cleaning import id_text, time_ms
 from features.importing.mapping import IdColumn, ItemsMapping, LongFormat, TimeColumn, UsersMapping
 from features.importing.source import ROW, Source, identifier, literal
+from features.schema import MAX_ID_CHARS
 
 ITEM_FIELDS: Final = (
     "title",
@@ -26,6 +27,15 @@ ITEM_FIELDS: Final = (
     "age_restricted",
 )
 USER_FIELDS: Final = ("age", "gender", "country")
+
+ID_RULES: Final[dict[str, str]] = {
+    "missing_id": "no id",
+    "too_long": f"an id over {MAX_ID_CHARS} characters",
+    "nul_character": "an id holds the character NUL",
+    "overwritten": "another row with the same id comes later",
+    "erased": "of a person who was erased",
+}
+"""Every reason for which an item or a user is rejected, in the order in which they are tried."""
 
 Fields = tuple[str, ...]
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from features.importing.cleaning import RULES
+from features.importing.describing import ID_RULES
 
 
 @dataclass(slots=True, kw_only=True)
@@ -68,10 +69,10 @@ def _add(table: Table, section: Section) -> None:
         line("  changed", section.changed, "stored now, in place of what was there", "green")
     if section.already_stored:
         line("  already stored", section.already_stored, "left as it is")
-    order = [*RULES, *sorted(set(section.rejected) - set(RULES))]
-    for name in order:
+    rules = RULES if section.what == "events" else ID_RULES
+    for name, meaning in rules.items():
         if rows := section.rejected.get(name):
-            line(f"  {name}", rows, f"rejected: {RULES.get(name, name)}", "yellow")
+            line(f"  {name}", rows, f"rejected: {meaning}", "yellow")
     for name, rows in sorted(section.adjusted.items()):
         line("  adjusted", rows, name, "yellow")
     table.add_section()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,21 @@ def test_import_guesses_the_mapping_and_shows_what_it_did(home: Path, tmp_path: 
     assert json.loads(report.read_text())["sections"][0]["new"] == 2
     assert (report.parent / "rejected.parquet").is_file()
     assert [path.name for path in report.parent.iterdir() if path.is_dir()] == []
+
+
+def test_the_report_says_of_each_reason_what_it_means(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "ratings.csv").write_text(EVENTS)
+    names = [f"{id},Film,Drama" for id in ("", "2", "2", "9" * 129)]
+    (tmp_path / "movies.csv").write_text("\n".join(["movieId,title,genres", *names]) + "\n")
+    result = CliRunner().invoke(app, ["import", str(tmp_path / "ratings.csv")], env={"COLUMNS": "120"})
+    assert result.exit_code == 0, result.output
+    for name, meaning in (
+        ("missing_user", "neither a user nor a session"),
+        ("missing_id", "no id"),
+        ("too_long", "an id over 128 characters"),
+        ("overwritten", "another row with the same id comes later"),
+    ):
+        assert re.search(rf"{name} .*rejected: {meaning} +│", result.output), result.output
 
 
 def test_status_of_a_fresh_and_of_a_filled_shop(home: Path, tmp_path: Path) -> None:
