@@ -5,7 +5,7 @@ Training records what it published; the gateway follows `standing()`. Every chan
 
 from __future__ import annotations
 
-import os
+import getpass
 import time
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, cast, get_args
@@ -337,4 +337,7 @@ def _now_ms() -> int:
 
 def who() -> str:
     """Whoever runs this process, for the table."""
-    return os.environ.get("USER") or "unknown"
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user whom the system does not list
+        return "unknown"

@@ -1,12 +1,14 @@
 """The release table on SQLite and PostgreSQL: at most one release is live, and every change is kept."""
 
+import os
+import pwd
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import Engine
 
 from features.releases.release import Manifest, ReleaseError
-from features.releases.release_table import ReleaseTable, Standing
+from features.releases.release_table import ReleaseTable, Standing, who
 from features.schema import feature_service, interest_view, schema_hash
 
 
@@ -199,3 +201,11 @@ def test_a_refusal_that_comes_after_another_decision_changes_nothing(table: Rele
 def test_pages_go_from_the_newest_to_the_oldest(table: ReleaseTable) -> None:
     assert [row.release for row in table.page(None, 1)] == [2]
     assert [row.release for row in table.page(2, 5)] == [1]
+
+
+def test_whoever_changes_a_release_is_known_where_the_environment_names_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    assert who() == pwd.getpwuid(os.getuid()).pw_name
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)
+    assert who() == "unknown"
