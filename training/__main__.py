@@ -5,6 +5,8 @@ An error that a person can put right ends in one line and exit code 2.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -19,7 +21,7 @@ from training.evaluate import MomentChoice, Protocol
 from training.release_commands import release_app
 from training.report import Figures, figures_table
 from training.search_space import Sampler
-from training.terminal import clear_errors, console
+from training.terminal import clear_errors, console, errors
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(release_app, name="release")
@@ -33,6 +35,7 @@ KnownShoppers = Annotated[
     bool, typer.Option("--known-shoppers", help="Test only shoppers with events before the test begins.")
 ]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
+_MINUTE = "%Y-%m-%d %H:%M UTC"
 
 
 @app.command()
@@ -56,13 +59,14 @@ def train(
 
     torch.set_num_threads(threads)
     settings = load_settings()
-    with clear_errors():
+    folder = _run_folder(settings, run)
+    with clear_errors(), _told_how_to_go_on(folder):
         config = Config() if configuration is None else read_configuration(configuration)
         given = {"seed": seed, "epochs": epochs, "max_minutes": max_minutes}
         chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         trained = train_model(
             settings.offline,
-            _run_folder(settings, run),
+            folder,
             replace(config, fit=replace(config.fit, **chosen)),
             Protocol(moments=moments, min_item_moments=min_item_moments, known_shoppers=known_shoppers),
             test_from_ms=_date_ms(test_from),
@@ -149,13 +153,23 @@ def publish(
 ) -> None:
     """Makes a release of the trained model: gates, features, vectors, live."""
     from training.publish import publish as publish_model
-    from training.trained import load_trained
+    from training.trained import ended_time, load_trained, unfinished_time
 
     settings = load_settings()
     with clear_errors():
+        folder = _run_folder(settings, run)
+        trained = load_trained(folder)
+        console.print(f"publishing the run that ended at {ended_time(folder):{_MINUTE}}", soft_wrap=True)
+        if kept := unfinished_time(folder):
+            console.print(
+                f"a later run was not finished, its last whole epoch ended at {kept:{_MINUTE}}: it is not what is "
+                "published; `python -m training train --resume` goes on with it",
+                style="yellow",
+                soft_wrap=True,
+            )
         number = publish_model(
             settings,
-            load_trained(_run_folder(settings, run)),
+            trained,
             why=why,
             note=lambda line: console.print(line),
             although_worse=although_worse,
@@ -194,6 +208,23 @@ def _date_ms(value: str | None) -> int | None:
 
 def _run_folder(settings: Settings, run: Path | None) -> Path:
     return run or settings.home / "training"
+
+
+@contextmanager
+def _told_how_to_go_on(folder: Path) -> Iterator[None]:
+    """Where Ctrl-C stops a run: one line that says what is kept of it, and exit code 130."""
+    from training.trained import unfinished_time
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = unfinished_time(folder)
+        errors.print(
+            f"stopped; the same command with --resume goes on after the epoch that ended at {kept:{_MINUTE}}"
+            if kept
+            else "stopped before the first epoch ended: nothing of this run is kept, train again without --resume"
+        )
+        raise typer.Exit(130) from None
 
 
 def _print_figures(figures: Figures) -> None:

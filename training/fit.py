@@ -25,7 +25,7 @@ from training.batches import Asked, Batch, BatchMaker
 from training.config import Config
 from training.cooccurrence import cooccurrence_vectors
 from training.covisitation import BACKWARD
-from training.dataset import Log
+from training.dataset import DataError, Log
 from training.evaluate import Stage, measure, rank
 from training.fusion import FusionModel
 from training.item_tower import ItemTower
@@ -33,6 +33,7 @@ from training.item_trend import ItemTrend
 from training.losses import own_items_loss, sampled_loss, softmax_loss
 from training.moments import DAY_MS, END_OF_TIME_MS, Moments, popularity_scores
 from training.scoring import ModelScorer, read_batch
+from training.trained import CHECKPOINT_FILE
 from training.transitions import Followers
 from training.trust import learn_trust
 
@@ -117,6 +118,7 @@ def fit(
     if resume:
         run.load()
     else:
+        (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
         shutil.rmtree(folder / "tensorboard", ignore_errors=True)
     begin = time.monotonic()
     maker = BatchMaker.of(model, tuning.log)
@@ -304,13 +306,20 @@ class _Run:
         """Writes the checkpoint beside and renames it into place."""
         state = {name: getattr(self, name) for name in _RESUMED}
         state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
-        beside = self.folder / "checkpoint.pt.part"
+        beside = self.folder / f"{CHECKPOINT_FILE}.part"
         torch.save(state | {"config": self.config.to_dict()}, beside)
-        beside.replace(self.folder / "checkpoint.pt")
+        beside.replace(self.folder / CHECKPOINT_FILE)
 
     def load(self) -> None:
-        """Goes on from the checkpoint."""
-        state = torch.load(self.folder / "checkpoint.pt", weights_only=True)
+        """Goes on from the checkpoint.
+
+        Raises:
+            DataError: there is none.
+        """
+        path = self.folder / CHECKPOINT_FILE
+        if not path.exists():
+            raise DataError(f"{path} is missing: no run was interrupted there; train without --resume")
+        state = torch.load(path, weights_only=True)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         for name in _RESUMED:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,9 @@ from training.config import Config
 from training.dataset import DataError
 from training.fusion import FusionModel
 from training.item_tower import ItemTower
+
+CHECKPOINT_FILE = "checkpoint.pt"
+"""Lies in the folder as well, rewritten after each epoch: newer than the weights where a run was not finished."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +120,24 @@ def load_trained(folder: Path) -> TrainedModel:
             samples={name: samples[name] for name in samples.files},
             report=json.loads((folder / "report.json").read_text()),
         )
+
+
+def ended_time(folder: Path) -> datetime:
+    """When the run whose weights lie in the folder ended."""
+    return _written_time(folder / WEIGHTS_FILE)
+
+
+def unfinished_time(folder: Path) -> datetime | None:
+    """Up to when the folder keeps a run that was not finished, and that can be resumed; None if there is none."""
+    checkpoint, weights = folder / CHECKPOINT_FILE, folder / WEIGHTS_FILE
+    if not checkpoint.exists():
+        return None
+    kept = _written_time(checkpoint)
+    return None if weights.exists() and _written_time(weights) >= kept else kept
+
+
+def _written_time(file: Path) -> datetime:
+    return datetime.fromtimestamp(file.stat().st_mtime, tz=timezone.utc)
 
 
 def release_items(

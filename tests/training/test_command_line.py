@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -12,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from training.__main__ import app
 from training.evaluate import RANKED
+from training.fit import _Run
 
 
 @pytest.fixture
@@ -63,6 +65,37 @@ def test_what_a_person_can_put_right_is_one_line(home: Path, arguments: list[str
     assert result.exit_code == 2
     assert message in result.output
     assert "Traceback" not in result.output
+
+
+def test_a_run_that_is_stopped_says_how_to_go_on_and_publishing_that_it_was_not_finished(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = ("train", "--epochs", "2", "--threads", "1")
+    assert "checkpoint.pt is missing" in call(*train, "--resume").output.replace("\n", "")
+    assert call(*train).exit_code == 0
+
+    def stop_after(epochs: int) -> None:
+        whole = _Run.train_epoch
+
+        def cut(run: _Run, *arguments: Any) -> float:
+            if run.epoch == epochs:
+                raise KeyboardInterrupt
+            return whole(run, *arguments)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(_Run, "train_epoch", cut)
+            stopped = call(*train)
+        assert stopped.exit_code == 130
+        assert ("--resume goes on after the epoch that ended at" in stopped.output) == (epochs > 0)
+        assert ("nothing of this run is kept" in stopped.output) == (epochs == 0)
+
+    stop_after(0)
+    published = call("publish", "--although-worse", "a test").output
+    assert "publishing the run that ended at 2" in published and "not finished" not in published
+    stop_after(1)
+    assert "a later run was not finished" in call("publish", "--although-worse", "a test").output
+    assert call(*train, "--resume").exit_code == 0
+    assert "not finished" not in call("publish", "--although-worse", "a test").output
 
 
 def test_training_before_building_says_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
