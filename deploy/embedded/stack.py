@@ -291,8 +291,10 @@ def _short(path: Path) -> Path:
 
 
 def _channel(settings: Settings) -> grpc.Channel:
+    """To the stack's own gateway by its local socket; while the stack is down, to whoever serves at the address."""
+    target = local_socket.target(gateway_socket(settings)) if is_up(settings) else settings.gateway_address
     options = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 200)]
-    return grpc.insecure_channel(local_socket.target(gateway_socket(settings)), options=options)
+    return grpc.insecure_channel(target, options=options)
 
 
 def _health(stub: health_pb2_grpc.HealthStub) -> str:
