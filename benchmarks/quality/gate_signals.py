@@ -10,7 +10,7 @@ from scipy.stats import rankdata
 
 from benchmarks.quality.bootstrap import Interval, resampled_sums
 from training.dataset import Log
-from training.moments import Longs, Moments
+from training.moments import DAY_MS, Longs, Moments
 
 BUCKETS = 6
 LAST_ITEMS = 10
@@ -45,7 +45,7 @@ def days_away(log: Log, moments: Moments) -> Floats:
     begin = _visit_starts(log, moments)
     before = begin > log.starts[moments.shoppers]
     gap_ms = log.times_ms[begin] - log.times_ms[np.maximum(begin - 1, 0)]
-    return np.where(before, gap_ms / 86_400_000.0, np.nan)
+    return np.where(before, gap_ms / DAY_MS, np.nan)
 
 
 def visit_events(log: Log, moments: Moments) -> Floats:

@@ -24,7 +24,7 @@ import polars as pl
 import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import Progress
-from sqlalchemy import Engine, func, select
+from sqlalchemy import ColumnElement, Engine, func, select
 from sqlalchemy.exc import OperationalError
 
 from features.database.counters import advance_counter, read_counter
@@ -88,12 +88,17 @@ def active_shoppers(engine: Engine, release: int, within_ms: int) -> list[str]:
     A session whose events have all gone over to a person is none.
     """
     through = read_counter(engine, materialized_counter(release))
-    known = (Event.position <= through, Event.event_type.in_([int(kind) for kind in SEQUENCE_TYPES]))
+    known = _acts(through)
     newest = select(func.max(Event.event_time_ms)).where(*known).scalar_subquery()
     statement = select(Event.shopper).where(*known, Event.event_time_ms > newest - within_ms).distinct()
     with engine.connect() as connection:
         shoppers = list(connection.scalars(statement))
     return sorted(set(EventLog(engine).recent_of(shoppers, 1)["shopper"]))
+
+
+def _acts(through: int) -> tuple[ColumnElement[bool], ...]:
+    """Of the events that a history may hold, those up to a position."""
+    return Event.position <= through, Event.event_type.in_([int(kind) for kind in SEQUENCE_TYPES])
 
 
 def vectors_lost(settings: Settings, engine: Engine, release: int, through: int) -> bool:
@@ -104,11 +109,9 @@ def vectors_lost(settings: Settings, engine: Engine, release: int, through: int)
     """
     from features import store  # Feast takes a second to import
 
-    statement = select(Event.shopper).where(
-        Event.position <= through, Event.event_type.in_([int(kind) for kind in SEQUENCE_TYPES])
-    )
+    statement = select(Event.shopper).where(*_acts(through)).order_by(Event.position.desc()).limit(SOUGHT_EVENTS)
     with engine.connect() as connection:
-        acted = set(connection.scalars(statement.order_by(Event.position.desc()).limit(SOUGHT_EVENTS)))
+        acted = set(connection.scalars(statement))
     shoppers = EventLog(engine).recent_of(sorted(acted), 1)["shopper"].to_list()
     if not shoppers:
         return False
