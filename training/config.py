@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar, get_type_hints
 
 ENCODERS = ("transformer", "gru", "lstm")
-FUSIONS = ("gate", "concat", "attention")
+FUSIONS = ("gate_mlp", "gate", "concat", "attention")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,8 +24,9 @@ class ModelConfig:
     dropout: float = 0.4
     encoder: str = "transformer"
     """One of `ENCODERS`, for both strands."""
-    fusion: str = "gate"
-    """One of `FUSIONS`: an adaptive gate, concatenation and a feed-forward net, or attention over the strands."""
+    fusion: str = "gate_mlp"
+    """One of `FUSIONS`: an adaptive gate with a feed-forward net over both strands beside it, the gate alone, the net
+    alone beside equal shares, or attention over the strands."""
     long: bool = True
     short: bool = True
     overlap: bool = False
@@ -90,6 +91,8 @@ class FitConfig:
     """Share of items whose id embedding is left out of a step, so that content alone means something."""
     drop_transitions: float = 0.3
     """Share of examples trained without the transition term, so that the strands and their gate mean something."""
+    drop_gate: float = 0.5
+    """Share of examples trained with equal shares of both strands, so that neither is forgotten for the other."""
     own_items_loss: float = 0.0
     """Weight of a second loss, on which of a shopper's own items comes again: for a log that knows purchases alone."""
     late_materialization: float = 0.3
@@ -100,7 +103,15 @@ class FitConfig:
     """The largest catalogue whose every item enters every step; of a larger one a sample does."""
 
     def __post_init__(self) -> None:
-        for name in ("drop_long", "drop_recent", "drop_codes", "drop_ids", "drop_transitions", "late_materialization"):
+        for name in (
+            "drop_long",
+            "drop_recent",
+            "drop_codes",
+            "drop_ids",
+            "drop_transitions",
+            "drop_gate",
+            "late_materialization",
+        ):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"{name}={getattr(self, name)}: 0 or more and below 1")
         for name in ("learning_rate", "half_life_days"):
@@ -134,7 +145,13 @@ class Config:
 
 _Part = TypeVar("_Part", ModelConfig, FitConfig)
 
-_BEFORE: dict[str, Any] = {"drop_transitions": 0.0, "own_items_loss": 0.0, "refit": False, "covisitation": False}
+_BEFORE: dict[str, Any] = {
+    "drop_transitions": 0.0,
+    "drop_gate": 0.0,
+    "own_items_loss": 0.0,
+    "refit": False,
+    "covisitation": False,
+}
 """Fields that a configuration from before them lacks, and what it meant."""
 _ABOVE_ZERO = ("heads", "learning_rate", "half_life_days")
 

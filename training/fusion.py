@@ -37,12 +37,19 @@ class Fusion(nn.Module):
         for linear in (self.long_out, self.short_out):  # at first an interest is near the items that it was read from
             nn.init.eye_(linear.weight)
             nn.init.zeros_(linear.bias)
-        asked = SIGNALS + (2 * dim if config.fusion == "gate" else 0)
-        width = {"gate": 32, "attention": dim, "concat": 2 * dim}[config.fusion]
-        self.hidden = nn.Linear(asked if config.fusion != "concat" else 2 * dim + SIGNALS, width)
-        self.out = nn.Linear(width, {"gate": 1, "attention": dim, "concat": dim}[config.fusion])
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        both = 2 * dim + SIGNALS
+        gate = (both, 32, 1)
+        asked, width, given = {
+            "gate_mlp": gate,
+            "gate": gate,
+            "attention": (SIGNALS, dim, dim),
+            "concat": (both, 2 * dim, dim),
+        }[config.fusion]
+        self.hidden = nn.Linear(asked, width)
+        self.out = _silent(nn.Linear(width, given))
+        self.beside = nn.Sequential()
+        if config.fusion == "gate_mlp":
+            self.beside = nn.Sequential(nn.Linear(both, 2 * dim), nn.ReLU(), _silent(nn.Linear(2 * dim, dim)))
 
     def forward(
         self, long: Tensor, short: Tensor, signals: Tensor, long_mask: Tensor, short_mask: Tensor, forced: Tensor | None
@@ -52,24 +59,34 @@ class Fusion(nn.Module):
         The share is 0 without the long strand and 1 without the short one.
 
         Args:
-            forced: (B, 1) shares to take instead of the model's own, where both strands are there.
+            forced: (B, 1) shares to take instead of the model's own, where both strands are there; NaN is none.
         """
         long_part, short_part = self.long_out(long) * long_mask, self.short_out(short) * short_mask
         if self.kind == "attention":
             query = self.out(torch.tanh(self.hidden(signals)))
             scores = torch.stack([(query * long_part).sum(dim=1), (query * short_part).sum(dim=1)], dim=1)
             share = torch.softmax(scores, dim=1)[:, :1]
-        elif self.kind == "gate":
+        elif self.kind == "gate" or self.kind == "gate_mlp":
             share = torch.sigmoid(self.out(torch.tanh(self.hidden(torch.cat([long, short, signals], dim=1)))))
         else:
             share = torch.full_like(long_mask, 0.5)
         if forced is not None:
-            share = forced
+            share = torch.where(forced.isnan(), share, forced)
         share = torch.where(short_mask > 0, share, torch.ones_like(share)) * long_mask
         mixed = share * long_part + (1.0 - share) * short_part
-        if self.kind == "concat":
-            mixed = mixed + self.out(torch.relu(self.hidden(torch.cat([long_part, short_part, signals], dim=1))))
+        parts = torch.cat([long_part, short_part, signals], dim=1)
+        if self.kind == "gate_mlp":
+            mixed = mixed + self.beside(parts)
+        elif self.kind == "concat":
+            mixed = mixed + self.out(torch.relu(self.hidden(parts)))
         return mixed, share
+
+
+def _silent(linear: nn.Linear) -> nn.Linear:
+    """A layer that says nothing until it has learned."""
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return linear
 
 
 class RepeatTerm(nn.Module):
@@ -163,7 +180,7 @@ class FusionModel(nn.Module):
             long, short: (B, D) states of the strands. long_mask: (B, 1).
             signals: (B, S) of `gate_signals`. recent_age: (B, 1) seconds since the newest event.
             codes: (B, 6), shopper codes then context codes.
-            forced: (B, 1) shares to take instead of the model's own.
+            forced: (B, 1) shares to take instead of the model's own, NaN for none.
         """
         short_mask = signals[:, 1:2]
         mixed, share = self.fusion(long * long_mask, short * short_mask, signals, long_mask, short_mask, forced)

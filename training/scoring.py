@@ -47,6 +47,7 @@ def read_batch(
     short_mask = batch.short_mask * float(use_recent and model.use_short)
     seen_types, codes = batch.seen_types, batch.codes
     own_mask = voter_mask = torch.ones_like(long_mask)
+    forced = None if long_weight is None else torch.full_like(long_mask, long_weight)
     if drops:
         own_mask = torch.maximum(batch.long_mask, _kept(count, 0.5, device))  # purchases come from a job as well
         kept = _kept(count, drops.drop_recent, device)
@@ -54,6 +55,8 @@ def read_batch(
         seen_types = seen_types * kept.long()
         if model.use_transitions and drops.drop_transitions:
             voter_mask = _kept(count, drops.drop_transitions, device)
+        if drops.drop_gate:
+            forced = torch.full_like(long_mask, 0.5).where(_kept(count, drops.drop_gate, device) == 0, torch.nan)
         codes = codes * (torch.rand(codes.shape, device=device) >= drops.drop_codes).long()
     elif not (use_recent and model.use_short):
         seen_types = torch.zeros_like(seen_types)
@@ -69,7 +72,6 @@ def read_batch(
         batch.session_events * short_mask,
         batch.unseen_events * short_mask,
     )
-    forced = None if long_weight is None else torch.full_like(long_mask, long_weight)
     interest, share = model.interest(long, long_mask, short, signals, batch.recent_age, codes, forced)
     with torch.autocast(device.type, enabled=False):  # counts differ by less than bfloat16 can tell
         parts = (

@@ -22,6 +22,7 @@ DENSE = FitConfig(
     half_life_days=NO_FADING_DAYS,
     drop_codes=0.0,
     drop_transitions=0.0,
+    drop_gate=0.0,
     late_materialization=0.0,
 )
 """Every event is a moment: all places of a stretch are learned from at once."""
@@ -36,23 +37,37 @@ SHOP = Config(fit=FitConfig(max_minutes=240.0))
 CONFIGURATIONS: dict[str, Config] = {
     "ml-1m": Config(
         model=ModelConfig(
-            long_layers=2, dropout=0.2, overlap=True, content=False, time=False, repeat=False, transitions=True
+            long_layers=2,
+            dropout=0.2,
+            fusion="gate",
+            overlap=True,
+            content=False,
+            time=False,
+            repeat=False,
+            transitions=True,
         ),
         fit=replace(DENSE, epochs=8, batch_examples=2048, drop_long=0.05, drop_recent=0.05, drop_ids=0.0),
     ),
     "amazon-beauty": Config(
-        model=ModelConfig(heads=1, long_layers=2, dropout=0.5, overlap=True, repeat=False, transitions=True), fit=DENSE
+        model=ModelConfig(
+            heads=1, long_layers=2, dropout=0.5, fusion="gate", overlap=True, repeat=False, transitions=True
+        ),
+        fit=DENSE,
     ),
     "amazon-beauty-time": Config(
-        model=ModelConfig(heads=1, long_layers=2, dropout=0.5, overlap=True, repeat=False, transitions=True),
+        model=ModelConfig(
+            heads=1, long_layers=2, dropout=0.5, fusion="gate", overlap=True, repeat=False, transitions=True
+        ),
         fit=replace(DENSE, half_life_days=365.0),
     ),
     "diginetica": Config(
-        model=ModelConfig(dim=128, long=False, dropout=0.3, content=False, time=False, covisitation=True),
+        model=ModelConfig(
+            dim=128, fusion="gate", long=False, dropout=0.3, content=False, time=False, covisitation=True
+        ),
         fit=replace(SESSIONS, batch_examples=2048, half_life_days=150.0),
     ),
     "retailrocket": Config(
-        model=ModelConfig(long=False, dropout=0.3, content=False, time=False, covisitation=True),
+        model=ModelConfig(fusion="gate", long=False, dropout=0.3, content=False, time=False, covisitation=True),
         fit=replace(SESSIONS, half_life_days=100.0),
     ),
     "online-retail": Config(

@@ -48,6 +48,7 @@ ABLATIONS: dict[str, Variant] = {
     "Transformer encoder": _model(encoder="transformer"),
     "concat fusion": _model(fusion="concat"),
     "gate fusion": _model(fusion="gate"),
+    "gate and mlp fusion": _model(fusion="gate_mlp"),
     "attention fusion": _model(fusion="attention"),
 }
 VARIANTS: dict[str, Variant] = OURS | ABLATIONS

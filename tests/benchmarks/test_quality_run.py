@@ -191,7 +191,7 @@ def test_a_variant_changes_one_field_of_the_tasks_configuration() -> None:
             different = [field for field in plain["model"] if changed["model"][field] != plain["model"][field]]
             assert len(different) <= (2 if name == LONG_ONLY and not plain["model"]["long"] else 1), name
             if task == "a shop":  # others may be so already
-                same = (FUSED, "Transformer encoder", "gate fusion", "no transition term", "no co-visitation")
+                same = (FUSED, "Transformer encoder", "gate and mlp fusion", "no transition term", "no co-visitation")
                 assert bool(different) == (name not in same), name
     assert Config.from_dict(VARIANTS["no time"](Config()).to_dict()).model.time is False
 
