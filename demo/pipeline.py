@@ -103,16 +103,18 @@ class State:
 
     @staticmethod
     def of(settings: Settings) -> State:
-        """The state of the shop in a home; empty for a new one."""
+        """The state of the shop in a home; empty for a new one.
+
+        Raises:
+            DemoError: the file cannot be read, or does not hold what `save` writes.
+        """
         path = settings.home / STATE_FILE
-        state = State(path)
-        if path.exists():
-            try:
-                for name, value in json.loads(path.read_text()).items():
-                    setattr(state, name, value)
-            except (json.JSONDecodeError, AttributeError):
-                raise DemoError(f"{path} is damaged; delete it to build the shop again") from None
-        return state
+        if not path.exists():
+            return State(path)
+        try:
+            return State(path, **_kept(json.loads(path.read_bytes())))
+        except (OSError, ValueError) as error:
+            raise DemoError(f"{path} is damaged ({error}); delete it to build the shop again") from None
 
     def save(self) -> None:
         """Writes the file beside and renames it."""
@@ -120,6 +122,21 @@ class State:
         beside = self.path.with_suffix(".part")
         beside.write_text(json.dumps({"source": self.source, "done": self.done, "told": self.told}, indent=1))
         beside.replace(self.path)
+
+
+def _kept(content: Any) -> dict[str, Any]:
+    """The fields of a state, if a file holds those and nothing else.
+
+    Raises:
+        ValueError: it does not.
+    """
+    kinds = {"source": dict, "done": list, "told": list}
+    if not isinstance(content, dict) or content.keys() - kinds:
+        raise ValueError(f"expected an object with {', '.join(kinds)}")
+    for name, value in content.items():
+        if not isinstance(value, kinds[name]):
+            raise ValueError(f"{name} is no {'object' if kinds[name] is dict else 'list'}")
+    return content
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

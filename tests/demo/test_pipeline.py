@@ -96,11 +96,31 @@ def test_a_file_that_changed_is_not_mixed_with_what_was_built(home: Path, tmp_pa
         build(Console(), shop)
 
 
-def test_a_damaged_state_file_is_named(home: Path) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"{",
+        b"\xff\xfe\x00junk",
+        b"[]",
+        b"5",
+        b'{"done": 5}',
+        b'{"source": "events.csv"}',
+        b'{"told": {}}',
+        b'{"path": "elsewhere"}',
+    ],
+)
+def test_a_damaged_state_file_is_named_with_the_remedy(home: Path, content: bytes) -> None:
     home.mkdir(parents=True)
-    (home / "demo.json").write_text("{")
-    with pytest.raises(DemoError, match=r"demo\.json is damaged"):
+    (home / "demo.json").write_bytes(content)
+    with pytest.raises(DemoError, match=r"demo\.json is damaged \(.*\); delete it to build the shop again"):
         State.of(Settings(home=home))
+
+
+def test_a_demo_with_a_damaged_state_file_ends_in_one_line(home: Path) -> None:
+    (home / "demo.json").mkdir(parents=True)
+    done = _demo("run")
+    assert done.returncode == 1
+    assert "demo.json is damaged" in done.stdout and "Traceback" not in done.stdout + done.stderr
 
 
 def test_the_state_comes_back_as_it_was_saved(home: Path) -> None:
