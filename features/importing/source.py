@@ -42,6 +42,10 @@ LINE: Final = "__line"
 _LONGEST_LINE_BYTES = 16_000_000
 _SAMPLE_BYTES = 1 << 20
 _SAMPLE_LINES = 200
+_LOOKED_AT_BYTES = 4096
+_CONTROLS: Final = bytes({*range(0x20), 0x7F} - set(b"\t\n\f\r"))
+_MOST_CONTROLS = 0.05
+"""Share of control characters that a text with NUL may have; compressed bytes have 11%, UTF-16 half."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +169,8 @@ def _csv(path: Path, separator: str | None, columns: Sequence[str], encoding: st
         name.strip() or f"column{number}"
         for number, name in enumerate(next(csv.reader([first], delimiter=separator[0])), 1)
     ]
+    if bad := [name for name in names if "\x00" in name]:
+        raise ImportFailed(f"{path.name}: the name of column {bad[0]!r} holds the character NUL; rename it")
     if len(set(names)) < len(names):
         repeated = sorted({name for name in names if names.count(name) > 1})
         raise ImportFailed(f"{path.name} has several columns called {', '.join(map(repr, repeated))}; rename them")
@@ -220,9 +226,14 @@ def _head(path: Path, encoding: str | None, sample: bool) -> tuple[str, str]:
                 encoding = "utf-8" if _is_utf8(head, None if sample else file) else "latin-1"
     except (OSError, EOFError) as error:
         raise ImportFailed(f"{path.name} cannot be read ({error}); is it complete? Copy or export it again") from None
-    if b"\x00" in head[:4096]:
+    if _is_binary(head[:_LOOKED_AT_BYTES]):
         raise ImportFailed(f"{path.name} is no text file (it holds zero bytes); expected CSV in UTF-8 or Latin-1")
     return head.decode("utf-8-sig" if encoding == "utf-8" else encoding, errors="replace"), encoding
+
+
+def _is_binary(head: bytes) -> bool:
+    """Whether zero bytes are no mishap of single rows, which are rejected each for itself."""
+    return b"\x00" in head and len(head) - len(head.translate(None, _CONTROLS)) > _MOST_CONTROLS * len(head)
 
 
 def _is_utf8(head: bytes, rest: io.BufferedIOBase | gzip.GzipFile | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import random
 from copy import deepcopy
 from datetime import datetime, timezone
 from pathlib import Path
@@ -171,6 +172,48 @@ def test_broken_files(shop: Shop) -> None:
     assert "cut.csv.gz" in refused(zipped)
     assert "text file" in refused(shop.write("binary.csv", "a\x00b\n"), "--mapping", shop.mapping())
     assert "JSON" in refused(shop.write("text.jsonl", GOOD), "--mapping", shop.mapping())
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_a_nul_in_the_first_rows_costs_its_row_alone(shop: Shop, encoding: str) -> None:
+    rows = ["view,a\x00nn,pan,2024-05-01T10:00:00Z", "view,jörg,pot,2024-05-01T10:00:00Z"]
+    file = shop.folder / "shop.csv"
+    file.write_bytes("\n".join(["what,who,thing,when", *rows, ""]).encode(encoding))
+    report = shop.load(file, shop.mapping())
+    assert (report.sections[0].new, report.sections[0].rejected) == (1, {"nul_character": 1})
+    assert shop.events()["shopper"].to_list() == ["u:jörg"]
+
+
+def test_a_nul_in_the_first_row_without_a_header_or_as_json_costs_its_row_alone(shop: Shop) -> None:
+    mapping = PLAIN | {"events": PLAIN["events"] | {"columns": ["what", "who", "thing", "when"]}}
+    rows = GOOD.splitlines()[1].replace("ann", "a\x00nn") + "\n" + GOOD.splitlines()[1]
+    report = shop.load(shop.write("shop.csv", rows), shop.mapping(mapping))
+    assert (report.sections[0].new, report.sections[0].rejected) == (1, {"nul_character": 1})
+    good = '{"what": "view", "who": "bob", "thing": "cup", "when": "2024-05-01T10:00:00Z"}'
+    lines = good.replace("bob", "b\x00ob") + "\n" + good
+    report = shop.load(shop.write("shop.jsonl", lines), shop.mapping())
+    assert (report.sections[0].new, report.sections[0].rejected) == (1, {"unreadable_line": 1})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        GOOD.encode("utf-16"),
+        gzip.compress((GOOD * 500).encode()),
+        random.Random(1).randbytes(20_000),
+        b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + random.Random(2).randbytes(3_000),
+    ],
+    ids=["UTF-16", "gzip", "random", "PNG"],
+)
+def test_a_binary_file_is_refused_whole(shop: Shop, content: bytes) -> None:
+    file = shop.folder / "shop.csv"
+    file.write_bytes(content)
+    assert "text file" in refused(file, "--mapping", shop.mapping())
+    assert shop.events().is_empty()
+
+
+def test_a_nul_in_a_column_name(shop: Shop) -> None:
+    assert "'pri\\x00ce'" in refused_text(shop, GOOD.replace("when", "when,pri\x00ce").replace("Z", "Z,1"))
 
 
 def test_a_damaged_page_inside_parquet(shop: Shop) -> None:
