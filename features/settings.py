@@ -5,6 +5,7 @@ The defaults are the embedded profile: everything under `var/` in this checkout,
 
 from __future__ import annotations
 
+import os
 import re
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +34,24 @@ class Settings(BaseSettings):
     erasure_key: SecretStr = Field(
         default=SecretStr(""), description="secret behind the hashes of erased persons; default a file in home"
     )
+
+    @field_validator("database_url")
+    @classmethod
+    def _sqlite_or_postgresql(cls, url: str) -> str:
+        if url and not re.match(r"(postgresql(\+psycopg)?|sqlite(\+pysqlite)?)://", url):
+            raise ValueError(
+                "is no URL of SQLite or PostgreSQL such as sqlite:////srv/braid/braid.db or "
+                "postgresql://user@host/braid; correct it, or unset it for SQLite in BRAID_HOME"
+            )
+        return url
+
+    @field_validator("home", "model_repository")
+    @classmethod
+    def _can_be_a_folder(cls, path: Path) -> Path:
+        nearest = next((parent for parent in [path, *path.parents] if os.path.exists(parent)), path)
+        if os.path.exists(nearest) and not os.path.isdir(nearest):
+            raise ValueError(f"{nearest} is a file; name a folder")
+        return path
 
     @field_validator("redis_url")
     @classmethod

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timezone
@@ -67,9 +68,10 @@ def publish(
 
     Raises:
         GateError: the candidate does not pass; it is recorded as failed.
-        ReleaseError: another publisher is at work.
+        ReleaseError: another publisher is at work, or the model repository cannot be written.
         OSError: the disk is full, or something else is wrong with it.
     """
+    check_repository(settings.model_repository)
     engine = open_database(settings.log_url)
     table = ReleaseTable(engine)
     why = f"{why} (not measured: {although_worse})" if although_worse else why
@@ -102,6 +104,23 @@ def publish(
     except (OSError, DatabaseError, OperationalError) as error:
         note(f"old releases stay until the next publish, or `python -m training release clean`: {error}")
     return number
+
+
+def check_repository(repository: Path) -> None:
+    """Sees that releases can be placed in a model repository, before anything is made.
+
+    Raises:
+        ReleaseError: it cannot be made or written.
+    """
+    try:
+        repository.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=repository):
+            pass
+    except OSError as error:
+        raise ReleaseError(
+            f"BRAID_MODEL_REPOSITORY={repository} cannot be written ({error.strerror}); make it writable for this "
+            "user, or name another folder"
+        ) from None
 
 
 def _pass_gates(

@@ -24,7 +24,7 @@ from training.evaluate import Protocol
 from training.fit import POPULARITY_DAYS, go_on, take_note
 from training.moments import DAY_MS, END_OF_TIME_MS, Moments, popularity_scores
 from training.pipeline import Split, measure_model, real_samples, report, stages
-from training.publish import publish
+from training.publish import check_repository, publish
 from training.returning import fit_return
 from training.trained import TrainedModel, release_items
 from training.warm_start import Released, read_released, warm_model
@@ -45,8 +45,10 @@ def update(
 
     Raises:
         DataError: no release is live, it cannot be taken over, there is nothing new, or another update is under way.
-        ReleaseError: the live release is damaged, or the gate refuses the new one.
+        ReleaseError: the live release is damaged, the model repository cannot be written, or the gate refuses the new
+            one.
     """
+    check_repository(settings.model_repository)
     engine = open_database(settings.log_url)
     table = ReleaseTable(engine)
     try:

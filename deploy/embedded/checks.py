@@ -109,12 +109,12 @@ def disk(folder: Path, needed_bytes: int = RUNTIME_DISK_BYTES, variable: str = "
     return Check(f"disk at {folder}", free >= needed_bytes, f"{free // MIB} MiB free", remedy)
 
 
-def writable(folder: Path) -> Check:
-    """The shop's folder can be made and written."""
+def writable(folder: Path, name: str = "home", variable: str = "BRAID_HOME") -> Check:
+    """A folder can be made and written."""
     nearest = next(parent for parent in [folder, *folder.parents] if parent.exists())
     ok = nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
-    remedy = f"Make {nearest} writable for this user, or set BRAID_HOME to a folder that is"
-    return Check(f"home {folder}", ok, "writable" if ok else f"{nearest} cannot be written", remedy)
+    remedy = f"Make {nearest} writable for this user, or set {variable} to a folder that is"
+    return Check(f"{name} {folder}", ok, "writable" if ok else f"{nearest} cannot be written", remedy)
 
 
 def door(variable: str, address: str, example: str, least: int = 1, most: int = 65535) -> tuple[str, int]:

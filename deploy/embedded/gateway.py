@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 
 from deploy.embedded import checks, triton
+from features.database.engine import DatabaseError, open_database
 from features.settings import Settings
 from server.access.exposure import Exposed, check_exposure
 from server.access.tls import TlsError, TlsFiles
@@ -35,6 +36,18 @@ def requirements(settings: Settings) -> list[checks.Check]:
         ),
         *overlaps(mine, triton.ports(settings)),
     ]
+
+
+def check_database(settings: Settings) -> None:
+    """Opens the shop's database once, as the gateway will in a moment.
+
+    Raises:
+        SystemExit: it cannot be opened.
+    """
+    try:
+        open_database(settings.log_url).dispose()
+    except DatabaseError as error:
+        raise SystemExit(str(error)) from None
 
 
 def doors(settings: Settings, own: GatewaySettings) -> dict[str, Door]:

@@ -109,6 +109,7 @@ def start(settings: Settings) -> None:
 
     Raises:
         StackError: this machine lacks something (one line each), or supervisord did not come up.
+        SystemExit: a setting is wrong, or the database cannot be opened.
     """
     if is_up(settings):
         with _supervisor(settings) as supervisor:
@@ -116,6 +117,7 @@ def start(settings: Settings) -> None:
         return
     if failed := [check for check in requirements(settings) if not check.ok]:
         raise StackError("\n".join(check.line() for check in failed))
+    gateway.check_database(settings)
     config = write_config(settings)
     started = subprocess.run(
         [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)],

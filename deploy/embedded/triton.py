@@ -54,6 +54,7 @@ def requirements(settings: Settings, runtime: Path = RUNTIME) -> list[checks.Che
         checks.python_library(),
         checks.shell(),
         checks.writable(settings.home),
+        *([] if settings.model_repository.exists() else [_new_repository(settings.model_repository)]),
         checks.disk(settings.home),
         checks.shared_memory(),
         *(
@@ -61,6 +62,11 @@ def requirements(settings: Settings, runtime: Path = RUNTIME) -> list[checks.Che
             for name, (host, number) in ports(settings).items()
         ),
     ]
+
+
+def _new_repository(folder: Path) -> checks.Check:
+    """Whether a model repository that is not there can be made; one that is there is only read."""
+    return checks.writable(folder, "model repository", "BRAID_MODEL_REPOSITORY")
 
 
 def shared_memory_prefix(settings: Settings) -> str:

@@ -8,9 +8,8 @@ from typing import Any, cast
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Engine, Table, create_engine, event
+from sqlalchemy import Connection, Engine, Table, create_engine, event, exc
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import DeclarativeBase
 
 from features.database.models import Event
@@ -33,20 +32,26 @@ def open_database(url: str, *, pre_ping: bool = True) -> Engine:
             anew after an error does without.
 
     Raises:
-        DatabaseError: the URL cannot be read.
+        DatabaseError: the URL cannot be read, or the database does not answer or may not be written to.
     """
     try:
         asks = pre_ping and not url.startswith("sqlite")
         engine = create_engine(_with_driver(url), pool_pre_ping=asks, hide_parameters=True)
-    except ArgumentError:
+    except (exc.ArgumentError, ImportError, ValueError):  # ValueError: of the port
         raise DatabaseError(
-            f"BRAID_DATABASE_URL={url!r} is no SQLAlchemy URL; example: postgresql://user@host/name"
+            "BRAID_DATABASE_URL cannot be read; examples: postgresql://user@host:5432/name, sqlite:////srv/braid/braid.db"
         ) from None
     if engine.dialect.name == "sqlite":
-        if engine.url.database:
-            Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(engine)
         event.listen(engine, "connect", _prepare_sqlite)
-    migrate(engine)
+    try:
+        migrate(engine)
+    except exc.DatabaseError as error:
+        engine.dispose()
+        raise DatabaseError(
+            f"BRAID_DATABASE_URL: {engine.url.render_as_string()} cannot be opened: {_first_line(error)}; see that it "
+            "is there and may be written to, or name another; where none is named, BRAID_HOME says where it is"
+        ) from error
     return engine
 
 
@@ -82,6 +87,28 @@ def upsert(
     statement = insert_into(connection, model)
     changes = {name: statement.excluded[name] for name in rows[0] if name not in key}
     connection.execute(statement.on_conflict_do_update(index_elements=list(key), set_=changes), list(rows))
+
+
+def _make_folder(engine: Engine) -> None:
+    """Makes the folder of SQLite's file.
+
+    Raises:
+        DatabaseError: it cannot be made.
+    """
+    if engine.url.database is None:
+        return
+    folder = Path(engine.url.database).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DatabaseError(
+            f"the database's folder {folder} cannot be made ({error.strerror}); set BRAID_DATABASE_URL, or BRAID_HOME, "
+            "to a place that this user can write to"
+        ) from None
+
+
+def _first_line(error: exc.DatabaseError) -> str:
+    return (str(error.orig).strip() or type(error.orig).__name__).splitlines()[0]
 
 
 def _with_driver(url: str) -> str:

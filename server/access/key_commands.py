@@ -32,7 +32,9 @@ def _table() -> Iterator[KeyTable]:
         engine = open_database(load_settings().log_url)
         yield KeyTable(engine)
         engine.dispose()
-    except (DatabaseError, SQLAlchemyError) as error:
+    except DatabaseError as error:
+        _fail(str(error))
+    except SQLAlchemyError as error:
         _fail(f"BRAID_DATABASE_URL: the database cannot be used: {str(error).splitlines()[0]}")
 
 

@@ -109,6 +109,25 @@ def test_wrong_setting_of_the_gateway_is_one_line_before_anything_starts(
     _refused(_run("deploy.embedded", settings, "up", **{f"BRAID_GATEWAY_{setting}": value}), settings, reason)
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "reason"),
+    [
+        ("DATABASE_URL", "mysql://x/y", "BRAID_DATABASE_URL: Value error, is no URL of SQLite or PostgreSQL"),
+        ("DATABASE_URL", "postgresql://x:pass@y:z/w", "BRAID_DATABASE_URL cannot be read"),
+        ("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/x", "BRAID_DATABASE_URL: postgresql+psycopg://nobody@"),
+        ("DATABASE_URL", "sqlite:////proc/no/dir/x.db", "the database's folder /proc/no/dir cannot be made"),
+        ("MODEL_REPOSITORY", __file__, f"BRAID_MODEL_REPOSITORY: Value error, {__file__} is a file; name a folder"),
+        ("HOME", f"{__file__}/home", f"BRAID_HOME: Value error, {__file__} is a file; name a folder"),
+    ],
+)
+def test_up_names_a_database_or_a_folder_that_it_cannot_use_before_anything_starts(
+    settings: Settings, variable: str, value: str, reason: str
+) -> None:
+    result = _run("deploy.embedded", settings, "up", **{f"BRAID_{variable}": value})
+    _refused(result, settings, reason)
+    assert "pass" not in result.stderr
+
+
 def test_tls_files_are_read_before_anything_starts(settings: Settings) -> None:
     files = {"BRAID_GATEWAY_TLS_CERTIFICATE": "/nope", "BRAID_GATEWAY_TLS_KEY": "/nope"}
     refused = _run("deploy.embedded", settings, "up", **files)

@@ -53,9 +53,18 @@ def test_sqlite_keeps_an_acknowledged_event_through_a_power_loss(tmp_path: Path)
     assert pragmas == {"journal_mode": "wal", "synchronous": 2, "secure_delete": 1}
 
 
-def test_a_wrong_url_is_a_clear_error() -> None:
+@pytest.mark.parametrize(
+    "url", ["not a url", "mysql://x/y", "sqlite://x/y", "postgresql://x@y:z/w", "sqlite:////proc/no/dir/x.db"]
+)
+def test_a_wrong_url_is_a_clear_error(url: str) -> None:
     with pytest.raises(DatabaseError, match="BRAID_DATABASE_URL"):
-        open_database("not a url")
+        open_database(url)
+
+
+def test_a_file_that_is_no_database_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "text.db").write_text("what,who,thing,when\n" * 1000)
+    with pytest.raises(DatabaseError, match=r"^BRAID_DATABASE_URL: sqlite:.*text\.db cannot be opened: file is not a"):
+        open_database(f"sqlite:///{tmp_path}/text.db")
 
 
 def test_an_index_that_a_killed_import_left_out_is_made_when_the_database_is_opened(database_url: str) -> None:

@@ -107,3 +107,24 @@ def test_training_before_building_says_what_to_run(tmp_path: Path, monkeypatch: 
 
 def test_an_empty_release_table_is_listed(home: Path) -> None:
     assert call("release", "list").exit_code == 0
+
+
+def test_a_database_that_does_not_answer_is_one_line(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRAID_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
+    for arguments in (["release", "list"], ["release", "rollback"], ["release", "traffic"], ["update"]):
+        result = call(*arguments)
+        assert result.exit_code == 2
+        assert len(result.stderr.splitlines()) == 1
+        assert "error: BRAID_DATABASE_URL: " in result.stderr and "Connection refused" in result.stderr
+
+
+@pytest.mark.parametrize("repository", ["/proc/no/repository", "/proc/no"])
+def test_a_model_repository_that_cannot_be_written_is_said_before_anything_is_made(
+    home: Path, monkeypatch: pytest.MonkeyPatch, repository: str
+) -> None:
+    monkeypatch.setenv("BRAID_MODEL_REPOSITORY", repository)
+    result = call("update")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"error: BRAID_MODEL_REPOSITORY={repository} cannot be written")
+    assert len(result.stderr.splitlines()) == 1
+    assert not (home / "braid.db").exists()
