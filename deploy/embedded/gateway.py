@@ -8,6 +8,7 @@ from deploy.embedded import checks, triton
 from features.database.engine import DatabaseError, open_database
 from features.settings import Settings
 from server.access.exposure import Exposed, check_exposure
+from server.access.key_table import KeyTable
 from server.access.tls import TlsError, TlsFiles
 from server.settings import GatewaySettings, load_gateway_settings
 
@@ -24,7 +25,7 @@ def requirements(settings: Settings) -> list[checks.Check]:
     own = load_gateway_settings()
     mine = doors(settings, own)
     try:
-        check_exposure(settings.gateway_address, own, any_key=True)  # the gateway itself sees which keys there are
+        check_exposure(settings.gateway_address, own, any_key=True)  # `check_database` sees which keys there are
         if (tls := TlsFiles.of(own)) is not None:
             tls.credentials()
     except (Exposed, TlsError) as error:
@@ -39,14 +40,17 @@ def requirements(settings: Settings) -> list[checks.Check]:
 
 
 def check_database(settings: Settings) -> None:
-    """Opens the shop's database once, as the gateway will in a moment.
+    """Opens the shop's database once, as the gateway will in a moment, and looks whether it knows who may call.
 
     Raises:
-        SystemExit: it cannot be opened.
+        SystemExit: it cannot be opened, or everybody could call from beyond loopback.
     """
     try:
-        open_database(settings.log_url).dispose()
-    except DatabaseError as error:
+        engine = open_database(settings.log_url)
+        any_key = bool(KeyTable(engine).all())
+        engine.dispose()
+        check_exposure(settings.gateway_address, load_gateway_settings(), any_key=any_key)
+    except (DatabaseError, Exposed) as error:
         raise SystemExit(str(error)) from None
 
 

@@ -109,7 +109,7 @@ def start(settings: Settings) -> None:
 
     Raises:
         StackError: this machine lacks something (one line each), or supervisord did not come up.
-        SystemExit: a setting is wrong, or the database cannot be opened.
+        SystemExit: a setting is wrong, the database cannot be opened, or everybody could call the gateway.
     """
     if is_up(settings):
         with _supervisor(settings) as supervisor:

@@ -11,9 +11,13 @@ from pathlib import Path
 import pytest
 
 from deploy import setup
-from deploy.embedded import checks, stack, triton
+from deploy.embedded import checks, gateway, stack, triton
 from deploy.embedded.checks import Check
+from features.database.engine import open_database
 from features.settings import ROOT, Settings
+from server.access.key_table import KeyTable
+from server.access.scopes import Scope
+from tests.certificates import Authority
 from tests.processes import environment
 
 ENORMOUS_BYTES = 1 << 62
@@ -138,6 +142,23 @@ def test_gateway_beyond_loopback_without_tls_is_refused_before_anything_starts(s
     number = settings.gateway_address.rpartition(":")[2]
     beyond = settings.model_copy(update={"gateway_address": f"0.0.0.0:{number}"})
     _refused(_run("deploy.embedded", beyond, "up"), beyond, f"BRAID_GATEWAY_ADDRESS=0.0.0.0:{number} is not loopback")
+
+
+def test_gateway_beyond_loopback_with_tls_but_no_api_key_is_refused_before_anything_starts(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = Authority(tmp_path / "certificates").sign("gateway")
+    tls = {"BRAID_GATEWAY_TLS_CERTIFICATE": str(files.certificate), "BRAID_GATEWAY_TLS_KEY": str(files.key)}
+    number = settings.gateway_address.rpartition(":")[2]
+    beyond = settings.model_copy(update={"gateway_address": f"0.0.0.0:{number}"})
+    reason = f"BRAID_GATEWAY_ADDRESS=0.0.0.0:{number} is not loopback and no API key exists"
+    _refused(_run("deploy.embedded", beyond, "up", **tls), beyond, reason)
+    engine = open_database(beyond.log_url)
+    KeyTable(engine).create("shop window", [Scope.STOREFRONT], calls_per_s=0, burst=0)
+    engine.dispose()
+    for variable, file in tls.items():
+        monkeypatch.setenv(variable, file)
+    gateway.check_database(beyond)
 
 
 @pytest.mark.parametrize(("above", "port"), [(-1, "metrics"), (0, "grpc"), (1, "http")])
