@@ -7,10 +7,10 @@ from datetime import datetime, timezone
 from sqlalchemy import Engine, func, select
 
 from features.database.counters import read_counter
-from features.database.engine import DatabaseError, open_database
+from features.database.engine import open_database
 from features.database.models import Event, Item, User
 from features.log.event_log import EventLog
-from features.online.materialize import materialized_counter, vectors_lost
+from features.online.materialize import materialized_counter, missing_vectors
 from features.releases.release_table import ReleaseTable
 from features.settings import Settings
 from features.stream.stream_positions import stream_position
@@ -43,12 +43,8 @@ def status(settings: Settings) -> dict[str, str]:
 
 
 def _vectors(settings: Settings, engine: Engine, release: int, last: int) -> str:
-    through = read_counter(engine, materialized_counter(release))
-    try:
-        lost = through and vectors_lost(settings, engine, release, through)
-    except DatabaseError as error:
-        return str(error)
-    return "not in the online store; run `python -m features materialize`" if lost else _lag(last, through)
+    missing = missing_vectors(settings, engine, release)
+    return missing or _lag(last, read_counter(engine, materialized_counter(release)))
 
 
 def _time(time_ms: int) -> str:

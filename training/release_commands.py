@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from features.database.engine import open_database
+from features.online.materialize import missing_vectors
 from features.releases.release import read_release
 from features.releases.release_table import ReleaseTable, who
 from features.schema import FUSION_MODEL
@@ -64,6 +65,7 @@ def promote_release(release: int, why: Why = "promoted") -> None:
     with clear_errors():
         _table_if_whole(release).change_state(release, "live", who(), why)
         console.print(f"release {release} is live")
+        _tell_of_vectors(release)
 
 
 @release_app.command("rollback")
@@ -72,6 +74,7 @@ def roll_back(why: Why = "rolled back") -> None:
     with clear_errors():
         live, failed = ReleaseTable(open_database(load_settings().log_url)).rollback(who(), why)
         console.print(f"release {live} is live again, release {failed} has failed")
+        _tell_of_vectors(live)
 
 
 @release_app.command("retire")
@@ -90,6 +93,15 @@ def clean_releases() -> None:
     with clear_errors():
         removed = remove_old_releases(load_settings(), note=lambda line: console.print(line))
         console.print(f"{len(removed)} releases were no longer needed")
+
+
+def _tell_of_vectors(live: int) -> None:
+    """Says what is to be done where the online store has no long-term vectors of the release that is live now."""
+    settings = load_settings()
+    engine = open_database(settings.log_url)
+    if missing := missing_vectors(settings, engine, live):
+        console.print(f"long-term vectors of release {live}: {missing}", style="yellow", soft_wrap=True)
+    engine.dispose()
 
 
 def _table_if_whole(release: int) -> ReleaseTable:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import sqlite3
 import threading
 import zlib
 from collections.abc import Sequence
@@ -105,9 +106,11 @@ def vectors_lost(settings: Settings, engine: Engine, release: int, through: int)
     """Whether the online store has none of the vectors of those who acted last up to a position: it is another one.
 
     Raises:
-        StoreError: the online store cannot be reached.
+        StoreError: the online store cannot be reached, or knows nothing of the release.
     """
-    from features import store  # Feast takes a second to import
+    from feast.errors import FeatureViewNotFoundException  # Feast takes a second to import
+
+    from features import store
 
     statement = select(Event.shopper).where(*_acts(through)).order_by(Event.position.desc()).limit(SOUGHT_EVENTS)
     with engine.connect() as connection:
@@ -116,7 +119,22 @@ def vectors_lost(settings: Settings, engine: Engine, release: int, through: int)
     if not shoppers:
         return False
     with store.opened(settings) as feast:
-        return not store.count_interests(feast, release, shoppers)
+        try:
+            return not store.count_interests(feast, release, shoppers)
+        except (FeatureViewNotFoundException, sqlite3.OperationalError) as error:
+            raise store.StoreError(
+                f"cannot be looked for ({error}); run `python -m features apply`, then `… materialize`"
+            ) from None
+
+
+def missing_vectors(settings: Settings, engine: Engine, release: int) -> str:
+    """What is wrong with a release's long-term vectors online, with the remedy; empty where they are there."""
+    through = read_counter(engine, materialized_counter(release)) or EventLog(engine).last_position()
+    try:
+        lost = vectors_lost(settings, engine, release, through)
+    except DatabaseError as error:
+        return str(error)
+    return "not in the online store; run `python -m features materialize`" if lost else ""
 
 
 def materialize_every(settings: Settings, release: int | None, every_s: float, stop: threading.Event) -> None:
