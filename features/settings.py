@@ -14,6 +14,8 @@ from typing import Literal
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from features.misspelt import tell_of_misspelt
+
 ROOT = Path(__file__).resolve().parent.parent
 LEAST_KEY_CHARS = 32
 
@@ -88,12 +90,18 @@ class Settings(BaseSettings):
         return self.home / "logs"
 
 
+def variables(settings: type[BaseSettings]) -> list[str]:
+    """Names of the variables that a class of settings reads."""
+    return [f"{settings.model_config['env_prefix']}{name}".upper() for name in settings.model_fields]
+
+
 def load_settings() -> Settings:
-    """Settings from the environment.
+    """Settings from the environment; a variable whose name is misspelt is a warning in the log.
 
     Raises:
         SystemExit: a value is wrong; the message names the variable, one line each.
     """
+    tell_of_misspelt(variables(Settings), leave="BRAID_GATEWAY_")
     try:
         return Settings()
     except ValidationError as error:

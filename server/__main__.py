@@ -44,6 +44,7 @@ def main(context: typer.Context) -> None:
     """The process."""
     if context.invoked_subcommand is not None:
         return
+    start_logs("INFO")  # what is said of the settings is a line of the log
     settings, own = load_settings(), load_gateway_settings()
     start_logs(own.log_level)
     allow_descriptors()

@@ -8,6 +8,9 @@ from typing import Literal
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from features.misspelt import tell_of_misspelt
+from features.settings import Settings, variables
+
 
 class GatewaySettings(BaseSettings):
     """Budgets and bounds of one gateway process. Variables are the field names in capitals behind `BRAID_GATEWAY_`."""
@@ -70,11 +73,12 @@ class GatewaySettings(BaseSettings):
 
 
 def load_gateway_settings() -> GatewaySettings:
-    """Settings from the environment.
+    """Settings from the environment; a variable whose name is misspelt is a warning in the log.
 
     Raises:
         SystemExit: a value is wrong; the message names the variable, one line each.
     """
+    tell_of_misspelt([*variables(Settings), *variables(GatewaySettings)])
     try:
         return GatewaySettings()
     except ValidationError as error:
