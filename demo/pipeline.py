@@ -24,6 +24,7 @@ from rich.markup import escape
 
 from deploy.embedded import stack
 from deploy.embedded.checks import failed
+from deploy.embedded.neighbours import shops_beside, short
 from features.schema import FUSION_MODEL, MANIFEST_FILE
 from features.settings import ROOT, Settings, load_settings
 
@@ -59,9 +60,9 @@ class Shop:
         """What stands before `make down` for this shop."""
         if self.settings.home.resolve() == ROOT / "var" and not self.own_repository:
             return ""
-        prefix = f"BRAID_HOME={_short(self.settings.home)} "
+        prefix = f"BRAID_HOME={short(self.settings.home)} "
         return prefix + (
-            f"BRAID_MODEL_REPOSITORY={_short(self.settings.model_repository)} " if self.own_repository else ""
+            f"BRAID_MODEL_REPOSITORY={short(self.settings.model_repository)} " if self.own_repository else ""
         )
 
     @property
@@ -195,14 +196,14 @@ def _steps(shop: Shop) -> Iterator[Step]:
         yield Step(
             name="simulate",
             title="Simulate a shop",
-            arguments=["-m", "demo", "simulate", "--out", _short(shop.data.parent), "--end", today.isoformat()],
+            arguments=["-m", "demo", "simulate", "--out", short(shop.data.parent), "--end", today.isoformat()],
             built=lambda: shop.data.exists() and (shop.data.parent / "truth" / "shop.json").exists(),
         )
     mapping = ["--mapping", shop.mapping] if shop.mapping else []
     yield Step(
         name="import",
         title="Import the events",
-        arguments=["-m", "features", "import", _short(shop.data), *mapping],
+        arguments=["-m", "features", "import", short(shop.data), *mapping],
         built=lambda: bool(settings.database_url) or (settings.home / "braid.db").exists(),
     )
     yield Step(
@@ -246,39 +247,23 @@ def _source(shop: Shop) -> dict[str, Any]:
 def _check_source(shop: Shop, state: State) -> None:
     if state.source and state.source != _source(shop):
         raise DemoError(
-            f"{_short(shop.settings.home)} holds a shop built from another file, another state of it or with another "
-            f"mapping ({state.source.get('path', 'simulated')}). Delete {_short(shop.settings.home)} to build anew, "
+            f"{short(shop.settings.home)} holds a shop built from another file, another state of it or with another "
+            f"mapping ({state.source.get('path', 'simulated')}). Delete {short(shop.settings.home)} to build anew, "
             "or set BRAID_HOME to another folder"
         )
 
 
 def _check_machine(settings: Settings) -> None:
     """What the last step needs is better known before the first."""
-    if stack.is_up(settings) or any(stack.is_up(other) for other in _others(settings)):
+    if stack.is_up(settings) or any(stack.is_up(other) for other in shops_beside(settings, STATE_FILE)):
         return
     missing = failed(stack.requirements(settings))
     if missing:
         raise DemoError("\n".join(f"{need.name}: {need.found}; {need.remedy}" for need in missing))
 
 
-def _others(settings: Settings) -> Iterator[Settings]:
-    """Shops of this checkout whose stack would hold the same ports."""
-    homes = {ROOT / "var", settings.home.parent, *(path.parent for path in (ROOT / "var").glob(f"*/{STATE_FILE}"))}
-    homes |= {path.parent for path in settings.home.glob(f"*/{STATE_FILE}")}
-    homes |= {path.parent for path in settings.home.parent.glob(f"*/{STATE_FILE}")}
-    for home in sorted(homes):
-        if home.resolve() != settings.home.resolve() and (home / STATE_FILE).exists():
-            yield settings.model_copy(update={"home": home})
-
-
 def _stop_others(console: Console, settings: Settings) -> None:
-    for other in _others(settings):
+    for other in shops_beside(settings, STATE_FILE):
         if stack.is_up(other):
-            console.print(f"Stopping the stack of {_short(other.home)}, which holds the same ports.")
+            console.print(f"Stopping the stack of {short(other.home)}, which holds the same ports.")
             stack.stop(other)
-
-
-def _short(path: Path) -> str:
-    """Relative to the checkout where it lies inside."""
-    resolved = path.resolve()
-    return str(resolved.relative_to(ROOT)) if resolved.is_relative_to(ROOT) else str(resolved)

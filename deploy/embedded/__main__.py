@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from deploy.embedded import stack
+from deploy.embedded import neighbours, stack
 from deploy.embedded.checks import failed
 from features.settings import load_settings
 
@@ -40,18 +40,21 @@ def up(within_s: float = typer.Option(120.0, "--within", help="Seconds to wait u
             stack.stop(settings)  # nothing half up is left behind
         _fail(str(error))
     except stack.StackError as error:
-        _fail(str(error))
+        _fail("\n".join([str(error), *neighbours.told(settings)]))
     console.print(f"Up: the gateway serves at {settings.gateway_address}. Logs: {settings.logs}. Stop: make down")
 
 
 @app.command()
 def down() -> None:
-    """Stops the stack and waits until every process is gone."""
+    """Stops this shop's stack and waits until every process is gone."""
+    settings = load_settings()
     try:
-        was_up = stack.stop(load_settings())
+        was_up = stack.stop(settings)
     except stack.StackError as error:
         _fail(str(error))
     console.print("Down." if was_up else "It was not up.")
+    for line in [] if was_up else neighbours.told(settings):
+        console.print(line, soft_wrap=True)
 
 
 @app.command()
@@ -60,7 +63,7 @@ def status() -> None:
     settings = load_settings()
     programs = stack.programs(settings)
     if not programs:
-        _fail("Down. Start it with `make up`.")
+        _fail("\n".join(["Down. Start it with `make up`.", *neighbours.told(settings)]))
     table = Table("program", "state", "pid", "for", "memory")
     for program in programs:
         memory = f"{stack.memory_bytes(program.pid) / MIB:.0f} MiB" if program.pid else ""

@@ -223,20 +223,32 @@ def stop(settings: Settings, within_s: float = 90.0) -> bool:
     Raises:
         StackError: it did not stop in time; the message names the process.
     """
-    processes = _processes(settings)
-    if processes:
+    running = processes(settings)
+    if running:
         try:
             with _supervisor(settings) as supervisor:
                 supervisor.shutdown()
         except (OSError, Fault):  # it is on its way out, or its socket is gone: the signal below says the same
-            processes[0].terminate()
-        _, alive = psutil.wait_procs(processes, timeout=within_s)
+            running[0].terminate()
+        _, alive = psutil.wait_procs(running, timeout=within_s)
         if alive:
             raise StackError(f"Still running after {within_s:.0f} s: {alive[0]}; stop it with kill -9 {alive[0].pid}")
     triton.clear_leftovers(settings)
     control_socket(settings).unlink(missing_ok=True)
     shutil.rmtree(gateway_socket(settings).parent, ignore_errors=True)
-    return bool(processes)
+    return bool(running)
+
+
+def processes(settings: Settings) -> list[psutil.Process]:
+    """supervisord and everything below it; empty while the stack is down."""
+    try:
+        pid = int((settings.home / "run" / "supervisord.pid").read_text())
+        supervisord = psutil.Process(pid)
+        if "supervisor.supervisord" not in supervisord.cmdline():
+            return []  # the number belongs to somebody else by now
+        return [supervisord, *supervisord.children(recursive=True)]
+    except (OSError, ValueError, psutil.Error):
+        return []
 
 
 def memory_bytes(pid: int) -> int:
@@ -246,18 +258,6 @@ def memory_bytes(pid: int) -> int:
         return sum(member.memory_full_info().pss for member in [process, *process.children(recursive=True)])
     except psutil.NoSuchProcess:
         return 0
-
-
-def _processes(settings: Settings) -> list[psutil.Process]:
-    """supervisord and everything below it."""
-    try:
-        pid = int((settings.home / "run" / "supervisord.pid").read_text())
-        supervisord = psutil.Process(pid)
-        if "supervisor.supervisord" not in supervisord.cmdline():
-            return []  # the number belongs to somebody else by now
-        return [supervisord, *supervisord.children(recursive=True)]
-    except (OSError, ValueError, psutil.Error):
-        return []
 
 
 def _failure(settings: Settings, program: str) -> str:

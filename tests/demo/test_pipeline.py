@@ -17,6 +17,7 @@ from demo.pipeline import DemoError, Shop, State, build, open_shop
 from demo.simulate import CHUNK, ShopPlan, simulate
 from demo.storefront import Shown
 from demo.story import another_taste
+from deploy.embedded.neighbours import shops_beside
 from features.schema import EventType
 from features.settings import ROOT, Settings
 
@@ -64,6 +65,19 @@ def test_a_file_gets_a_home_of_its_own(home: Path, tmp_path: Path) -> None:
     assert os.environ["BRAID_HOME"] == str(shop.settings.home)
     assert shop.truth is None
     assert "make down" in f"{shop.make_prefix}make down" and "online-retail" in shop.make_prefix
+
+
+def test_shops_of_files_stand_beside_each_other_and_the_simulated_one(home: Path) -> None:
+    for shop in (home, home / "online-retail", home / "taobao"):
+        State(shop / "demo.json").save()
+    (home / "logs").mkdir()
+
+    def beside(own: Path) -> set[Path]:
+        found = {other.home for other in shops_beside(Settings(home=own), "demo.json")}
+        return {other for other in found if other.is_relative_to(home)}
+
+    assert beside(home) == {home / "online-retail", home / "taobao"}
+    assert beside(home / "taobao") == {home, home / "online-retail"}
 
 
 def test_without_a_file_the_shop_is_the_simulated_one(home: Path) -> None:

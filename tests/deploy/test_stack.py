@@ -90,6 +90,21 @@ def test_second_up_says_so_and_changes_nothing(up: Settings) -> None:
     assert [program.pid for program in stack.programs(up)] == [program.pid for program in before]
 
 
+def test_a_shop_beside_that_holds_the_ports_is_named_with_how_to_stop_it(
+    up: Settings, new_settings: Callable[..., Settings]
+) -> None:
+    ports = {"gateway_address": up.gateway_address, "triton_address": up.triton_address}
+    second, apart = new_settings(**ports), new_settings()
+    told = f"The shop in {up.home} is up and holds the ports; stop it with: BRAID_HOME={up.home} make down\n"
+    refused = braid(second, "up")
+    assert refused.returncode == 1
+    assert f"gateway {up.gateway_address}: Address already in use" in refused.stderr and refused.stderr.endswith(told)
+    assert braid(second, "down").stdout == f"It was not up.\n{told}"
+    assert braid(second, "status").stderr == f"Down. Start it with `make up`.\n{told}"
+    assert braid(apart, "down").stdout == "It was not up.\n"
+    assert stack.is_up(up)
+
+
 def test_status_shows_programs_and_health(up: Settings) -> None:
     shown = braid(up, "status")
     assert shown.returncode == 0
