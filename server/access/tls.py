@@ -9,12 +9,15 @@ import logging
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import grpc
 
 from server.settings import GatewaySettings
 
 LOG = logging.getLogger(__name__)
+
+Stamp: TypeAlias = "list[tuple[int, int] | None]"
 
 
 class TlsError(Exception):
@@ -52,34 +55,24 @@ class TlsFiles:
         Raises:
             TlsError: a file is missing, unreadable or no PEM, or the key is another certificate's.
         """
-        known = self._stamp()
-        configuration = self._read()
-
-        def renewed() -> grpc.ServerCertificateConfiguration | None:  # gRPC asks at each handshake; None: no change
-            nonlocal known
-            stamp = self._stamp()
-            if stamp == known:
-                return None
-            known = stamp
-            try:
-                found = self._read()
-            except TlsError as error:
-                LOG.warning("TLS goes on with the certificate from before: %s", error)
-                return None
-            LOG.info("took in the renewed certificate %s", self.certificate)
-            return found
-
+        renewals = Renewals(self)
         credentials: grpc.ServerCredentials = grpc.dynamic_ssl_server_credentials(
-            configuration,
-            renewed,  # type: ignore[arg-type]  # may be None, as gRPC's own documentation says
+            renewals.first,
+            renewals,  # type: ignore[arg-type]  # may be None, as gRPC's own documentation says
             require_client_authentication=self.client_ca is not None,
         )
         return credentials
 
-    def _stamp(self) -> list[tuple[int, int] | None]:
+    def stamp(self) -> Stamp:
+        """What changes with the files; None for one that cannot be looked at."""
         return [_stamp(file) for file in (self.certificate, self.key, self.client_ca) if file is not None]
 
-    def _read(self) -> grpc.ServerCertificateConfiguration:
+    def read(self) -> grpc.ServerCertificateConfiguration:
+        """What they hold now.
+
+        Raises:
+            TlsError: as `credentials`.
+        """
         certificate = _bytes("CERTIFICATE", self.certificate)
         key = _bytes("KEY", self.key)
         authority = _bytes("CLIENT_CA", self.client_ca) if self.client_ca is not None else None
@@ -94,15 +87,50 @@ class TlsFiles:
                 f"BRAID_GATEWAY_TLS_CERTIFICATE={self.certificate}, BRAID_GATEWAY_TLS_KEY={self.key}: not a "
                 "certificate and its key as PEM without a password"
             ) from None
+        except OSError as error:
+            raise _unreadable("CERTIFICATE", self.certificate, error) from None
         if self.client_ca is not None:
             try:
                 ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(self.client_ca)
             except ssl.SSLError:
                 raise TlsError(f"BRAID_GATEWAY_TLS_CLIENT_CA={self.client_ca}: holds no certificate as PEM") from None
+            except OSError as error:
+                raise _unreadable("CLIENT_CA", self.client_ca, error) from None
         configuration: grpc.ServerCertificateConfiguration = grpc.ssl_server_certificate_configuration(
             [(key, certificate)], root_certificates=authority
         )
         return configuration
+
+
+class Renewals:
+    """What gRPC asks at each handshake: the files anew once they have changed, and again until they can be read."""
+
+    def __init__(self, files: TlsFiles) -> None:
+        """Reads the files.
+
+        Raises:
+            TlsError: as `TlsFiles.credentials`.
+        """
+        self._files = files
+        self._known = files.stamp()
+        self._problem = ""
+        self.first = files.read()
+
+    def __call__(self) -> grpc.ServerCertificateConfiguration | None:
+        """What was renewed; None: nothing was, or it cannot be read yet, which is logged once."""
+        stamp = self._files.stamp()  # before the reading: what changes meanwhile is read at the next handshake
+        if stamp == self._known:
+            return None
+        try:
+            found = self._files.read()
+        except TlsError as error:
+            if str(error) != self._problem:
+                LOG.warning("TLS goes on with the certificate from before: %s", error)
+            self._problem = str(error)
+            return None
+        self._known, self._problem = stamp, ""
+        LOG.info("took in the renewed certificate %s", self._files.certificate)
+        return found
 
 
 def _stamp(file: Path) -> tuple[int, int] | None:
@@ -110,11 +138,15 @@ def _stamp(file: Path) -> tuple[int, int] | None:
         found = file.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_ino
+    return found.st_ctime_ns, found.st_ino
 
 
 def _bytes(name: str, file: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
-        raise TlsError(f"BRAID_GATEWAY_TLS_{name}={file}: cannot be read: {error.strerror}") from None
+        raise _unreadable(name, file, error) from None
+
+
+def _unreadable(name: str, file: Path, error: OSError) -> TlsError:
+    return TlsError(f"BRAID_GATEWAY_TLS_{name}={file}: cannot be read: {error.strerror}")
