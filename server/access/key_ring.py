@@ -36,7 +36,7 @@ class Caller:
         """
         scope = needed(method)
         if scope is not None and scope not in self.scopes and Scope.ADMIN not in self.scopes:
-            held = ", ".join(sorted(held.value for held in self.scopes))
+            held = ", ".join(sorted(held.value for held in self.scopes)) or "none that this version knows"
             raise PermissionDenied(f"{method} needs the scope {scope.value}; key {self.key_id} has {held}")
 
     def wait_s(self) -> float:

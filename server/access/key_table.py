@@ -85,11 +85,16 @@ class KeyTable:
             rows = connection.execute(
                 select(ApiKey.__table__).order_by(ApiKey.created_time_ms, ApiKey.key_id)
             ).mappings()
-            return [StoredKey(**{**row, "scopes": frozenset(Scope(scope) for scope in row["scopes"])}) for row in rows]
+            return [StoredKey(**{**row, "scopes": _known(row["scopes"])}) for row in rows]
 
     def changed_since(self, revision: int) -> tuple[list[StoredKey], int] | None:
         """All keys and their revision; None where that is `revision` still."""
         return changed_since(self._engine, _COUNTER, revision, self.all)
+
+
+def _known(scopes: Iterable[str]) -> frozenset[Scope]:
+    """The scopes that this version knows; a newer one, beside it while they change over, may have made keys of more."""
+    return frozenset(scope for scope in Scope if scope.value in scopes)
 
 
 def _now_ms() -> int:
