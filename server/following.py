@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from features.database.counters import read_counters
+from server.errors import GatewayError
 
 LOG = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class Counters:
         return self._news.setdefault(counter, asyncio.Event())
 
     async def follow(self) -> None:
-        """Looks for ever; a database that does not answer is logged once."""
+        """Looks for ever; what fails is logged once."""
         await refresh_for_ever(self._look, POLL_S, LOG, "what is followed in the database stays as it is for now")
 
     async def _look(self) -> None:
@@ -93,12 +94,13 @@ class FollowedTable(ABC, Generic[Rows]):
             loop = asyncio.get_running_loop()
             changed = await loop.run_in_executor(self._threads, self._table.changed_since, self._revision)
             if changed is not None:
-                rows, self._revision = changed
+                rows, revision = changed
                 self.take(rows)
+                self._revision = revision
             self.loaded.set()
 
     async def follow(self) -> None:
-        """Refreshes whenever there is news, for ever; a database that does not answer is logged once."""
+        """Refreshes whenever there is news, for ever; what fails is logged once."""
         await refresh_for_ever(self._take_news, POLL_S, LOG, f"{self._name} stay as they are for now")
 
     async def _take_news(self) -> None:
@@ -106,22 +108,50 @@ class FollowedTable(ABC, Generic[Rows]):
         self._news.clear()
         try:
             await self.refresh()
-        except SQLAlchemyError:
+        except Exception:
             self._news.set()  # it is still to be read
             raise
+
+
+class Failures:
+    """What fails from one success to the next, in a log line for each kind of error.
+
+    Args:
+        stays: the line's words, before the error's own.
+    """
+
+    def __init__(self, logger: logging.Logger, stays: str) -> None:
+        self._logger = logger
+        self._stays = stays
+        self._told: set[type[Exception]] = set()
+
+    def __bool__(self) -> bool:
+        """Whether it has failed since it last worked."""
+        return bool(self._told)
+
+    def begin(self, error: Exception) -> None:
+        """It has failed; what neither the database nor Triton is to blame for comes with its traceback."""
+        if type(error) not in self._told:
+            if isinstance(error, (SQLAlchemyError, GatewayError)):
+                self._logger.warning("%s: %s", self._stays, error)
+            else:
+                self._logger.error("%s: %r", self._stays, error, exc_info=error)
+        self._told.add(type(error))
+
+    def end(self) -> None:
+        """It works."""
+        self._told.clear()
 
 
 async def refresh_for_ever(
     refresh: Callable[[], Awaitable[None]], every_s: float, logger: logging.Logger, stays: str
 ) -> None:
-    """Calls `refresh` for ever; a database that does not answer is logged once, in the words `stays`."""
-    quiet = False
+    """Calls `refresh` for ever, whatever it raises; that is logged once, in the words `stays`."""
+    failures = Failures(logger, stays)
     while True:
         try:
             await refresh()
-            quiet = False
-        except SQLAlchemyError as error:
-            if not quiet:
-                logger.warning("%s: %s", stays, error)
-            quiet = True
+            failures.end()
+        except Exception as error:  # nobody would begin again what ends here
+            failures.begin(error)
         await asyncio.sleep(every_s)

@@ -40,5 +40,5 @@ class Freshness:
         VECTOR_LAG_SECONDS.set(found.vectors_s)
 
     async def follow(self) -> None:
-        """Refreshes for ever; a database that does not answer is logged once."""
+        """Refreshes for ever; what fails is logged once."""
         await refresh_for_ever(self.refresh, POLL_S, LOG, "how fresh the features are is not known for now")

@@ -8,11 +8,11 @@ import time
 from concurrent.futures import Executor
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from features.traffic.shadow_statistics import Disagreement, Key, add_disagreements
 from server.deadline import Deadline
 from server.errors import GatewayError
+from server.following import Failures
 from server.metrics import SHADOW_COPIES, SHADOW_OVERLAP, SHADOW_SECONDS
 from server.recommend import shadow_page
 from server.releases.shadow_queue import Copy
@@ -34,6 +34,8 @@ class Shadows:
         self._engine = engine
         self._threads = threads
         self._found: dict[Key, Disagreement] = {}
+        self._not_copied = Failures(LOG, "requests are not copied to their shadows")
+        self._not_stored = Failures(LOG, "what shadows disagree on is not recorded")
 
     async def follow(self) -> None:
         """Takes copies from the queue; what goes wrong is counted, and concerns no request."""
@@ -43,8 +45,10 @@ class Shadows:
                 await self._compare(await asyncio.wait_for(self._shop.shadows.take(), STORE_S))
             except asyncio.TimeoutError:
                 pass
-            except Exception:
-                LOG.exception("a request could not be copied to the shadow")
+            except Exception as error:
+                self._not_copied.begin(error)
+            else:
+                self._not_copied.end()
             if time.monotonic() >= store_s:
                 await self._store()
                 store_s = time.monotonic() + STORE_S
@@ -80,5 +84,6 @@ class Shadows:
         found, self._found = self._found, {}
         try:
             await asyncio.get_running_loop().run_in_executor(self._threads, add_disagreements, self._engine, found)
-        except SQLAlchemyError as error:
-            LOG.warning("what %d shadows disagree on is not recorded: %s", len(found), error)
+            self._not_stored.end()
+        except Exception as error:
+            self._not_stored.begin(error)

@@ -11,12 +11,10 @@ from typing import ParamSpec, TypeVar
 import numpy as np
 import polars as pl
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from features.shop.catalogue import Catalogue, CatalogueItem
 from server.catalogue.catalogue_index import CatalogueIndex, Rows
-from server.errors import ModelUnavailable
-from server.following import Counters
+from server.following import Counters, Failures
 from server.infer.triton import Triton
 from server.metrics import CATALOGUE_READ_TIME_SECONDS
 from server.releases.loaded_release import LoadedRelease, catalogue_rows
@@ -95,21 +93,19 @@ class CatalogueFollower:
         self._releases = [other for other in self._releases if other is not release]
 
     async def follow(self) -> None:
-        """Refreshes whenever there is news, for ever; what does not answer is logged once and asked again."""
-        quiet = False
+        """Refreshes whenever there is news, for ever; what fails is logged once and tried again."""
+        failures = Failures(LOG, "the catalogue in memory stays as it is for now")
         while True:
             self._changed.clear()
             try:
                 await self.refresh()
                 for release in self._releases:
                     await self._give_vectors(release)
-                quiet = False
-            except (SQLAlchemyError, ModelUnavailable) as error:
-                if not quiet:
-                    LOG.warning("the catalogue in memory stays as it is for now: %s", error)
-                quiet = True
+                failures.end()
+            except Exception as error:  # nobody would begin again what ends here
+                failures.begin(error)
             try:
-                await asyncio.wait_for(self._changed.wait(), AGAIN_S if quiet else AT_LEAST_EVERY_S)
+                await asyncio.wait_for(self._changed.wait(), AGAIN_S if failures else AT_LEAST_EVERY_S)
             except asyncio.TimeoutError:
                 continue
 

@@ -35,7 +35,7 @@ class Canaries:
         """By experiment and when it began."""
 
     async def follow(self) -> None:
-        """Looks for ever; a database that does not answer is logged once."""
+        """Looks for ever; what fails is logged once."""
         await refresh_for_ever(self._look, LOOK_S, LOG, "canaries stay as they are for now")
 
     async def _look(self) -> None:

@@ -108,15 +108,15 @@ class ReleaseFollower:
                 continue
 
     async def _try(self, part: Callable[[], Awaitable[None]]) -> None:
-        message = ""
+        message, unexpected = "", False
         try:
             await part()
         except (SQLAlchemyError, ModelUnavailable, OSError) as error:
             message = f"waiting: {error}"
-        except Exception:
-            LOG.exception("following the release table failed, trying again")
-        if message and message != self._said.get(part.__name__):
-            LOG.warning("%s", message)  # once, not every time that it is found unchanged
+        except Exception as error:
+            message, unexpected = f"following the release table failed, trying again: {error!r}", True
+        if message and message != self._said.get(part.__name__):  # once, not every time that it is found unchanged
+            LOG.log(logging.ERROR if unexpected else logging.WARNING, "%s", message, exc_info=unexpected)
         self._said[part.__name__] = message
 
     async def until(self, done: Callable[[], bool], timeout_s: float) -> bool:

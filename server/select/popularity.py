@@ -182,7 +182,7 @@ class PopularItems:
         self.loaded.set()
 
     async def follow(self) -> None:
-        """Refreshes for ever; a database that does not answer is logged once."""
+        """Refreshes for ever; what fails is logged once."""
         await refresh_for_ever(self.refresh, POLL_S, LOG, "popularity stays as it is for now")
 
 

@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pytest
 
 from features.database.engine import open_database
 from features.releases.release import ITEM_COLUMNS
 from features.settings import Settings
 from features.shop.catalogue import Catalogue, CatalogueItem
+from server.catalogue import catalogue_follower
 from server.catalogue.catalogue_follower import CHUNK, CatalogueFollower
 from server.catalogue.catalogue_index import CatalogueIndex
 from server.following import Counters
 from server.infer.triton import Triton
+from tests.conditions import eventually_async
 
 
 @asynccontextmanager
@@ -67,6 +70,38 @@ def test_calls_go_on_while_a_large_release_takes_its_place(settings: Settings) -
             return turns
 
     assert asyncio.run(take()) >= 20
+
+
+async def test_an_item_that_cannot_be_read_is_logged_once_and_taken_in_once_it_can_be(
+    settings: Settings, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalogue_follower, "AGAIN_S", 0.01)
+    engine = open_database(settings.log_url)
+    Catalogue(engine).upsert([CatalogueItem(item_id="item", category_path=["New"])])
+
+    def store(category_path: str) -> None:
+        with engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE items SET category_path = ?", (category_path,))
+
+    async def told() -> bool:
+        return "the catalogue in memory stays as it is for now" in caplog.text
+
+    async def taken_in() -> bool:
+        return follower.loaded.is_set()
+
+    with ThreadPoolExecutor(1) as threads:
+        index, triton = CatalogueIndex(), Triton("127.0.0.1:1", Path(), call_timeout_s=1)
+        follower = CatalogueFollower(engine, index, triton, Counters(engine, threads), threads)
+        store("no JSON")
+        task = asyncio.ensure_future(follower.follow())
+        await eventually_async(told, what="the error in the log")
+        store('["New"]')
+        await eventually_async(taken_in, what="the item")
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert index.item_ids == ["item"] and len(caplog.records) == 1
+    await triton.close()
+    engine.dispose()
 
 
 async def turns_beside(work: Coroutine[Any, Any, object]) -> int:

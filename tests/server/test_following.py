@@ -14,6 +14,7 @@ from features.database.counters import add_to_counter
 from features.database.engine import open_database
 from features.settings import Settings
 from server.following import Counters, FollowedTable
+from tests.conditions import eventually_async
 
 WITHIN_S = 30
 
@@ -44,9 +45,12 @@ class Followed(FollowedTable[int]):
         super().__init__(table, counters, threads, name="the numbers")
         self.taken: asyncio.Queue[int] = asyncio.Queue()
         self.reads = 0
+        self.cannot_take = False
 
     def take(self, rows: int) -> None:
         """The count."""
+        if self.cannot_take:
+            raise ValueError(f"{rows} is no number that this version knows")
         self.taken.put_nowait(rows)
 
     async def refresh(self) -> None:
@@ -103,3 +107,25 @@ async def test_a_change_during_an_outage_is_taken_in_after_it_and_the_outage_is_
         assert await followed.next() == 1
     assert len(caplog.records) == 1 and "stays as it is for now" in caplog.records[0].message
     engine.dispose()
+
+
+async def test_what_cannot_be_taken_in_is_logged_once_and_taken_in_as_soon_as_it_can_be(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = open_database(settings.log_url)
+    table = Numbers(engine, "numbers")
+    async with following(engine, table) as (followed,):
+        assert await followed.next() == 0
+        followed.cannot_take, reads = True, followed.reads
+        table.change()
+        await eventually_async(lambda: at_least(followed, reads + 3), within_s=WITHIN_S, what="two more attempts")
+        followed.cannot_take = False
+        assert await followed.next() == 1
+    (told,) = caplog.records
+    assert "the numbers stay as they are for now" in told.message and "this version knows" in told.message
+    engine.dispose()
+
+
+async def at_least(followed: Followed, reads: int) -> bool:
+    """Whether the table was read so often."""
+    return followed.reads >= reads
