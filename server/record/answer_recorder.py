@@ -85,11 +85,11 @@ class AnswerRecorder:
             self._unwritten.popleft()
 
     def _run(self) -> None:
-        rows: list[dict[str, Any]] = []
+        rows: list[dict[str, Any] | None] = []
         commit_s = prune_s = time.monotonic()
         while rows or self._waiting or not self._ending.is_set():
             while self._waiting and len(rows) < MAX_ROWS:
-                rows.append(answer_row(self._waiting.popleft()))  # the costly part, soon after the request
+                rows.append(self._row(self._waiting.popleft()))  # the costly part, soon after the request
             now_s = time.monotonic()
             if rows and (now_s - commit_s >= COMMIT_S or len(rows) >= MAX_ROWS or self._ending.is_set()):
                 self._write(rows)
@@ -100,7 +100,17 @@ class AnswerRecorder:
                 self._ending.wait(POLL_S)
         self._disconnect()
 
-    def _write(self, rows: list[dict[str, Any]]) -> None:
+    def _row(self, answer: NewAnswer) -> dict[str, Any] | None:
+        """What is written of an answer; None where that cannot be made, which costs the others nothing."""
+        try:
+            return answer_row(answer)
+        except Exception as error:
+            self._drop(1, "database", repr(error))
+            return None
+
+    def _write(self, answers: list[dict[str, Any] | None]) -> None:
+        """Writes what was made of answers, in the order in which they were taken."""
+        rows = [row for row in answers if row is not None]
         try:
             with self._connected().begin():
                 append_answers(self._connected(), self._tombstones, rows)
@@ -109,7 +119,7 @@ class AnswerRecorder:
             self._drop(len(rows), "database", repr(error))
             return
         finally:
-            self._settled += len(rows)
+            self._settled += len(answers)
         ANSWERS_RECORDED.inc(len(rows))
         if self._dropped and 2 * len(self._waiting) < self._max_answers:
             LOG.info("answers are recorded again; %d were not", self._dropped)

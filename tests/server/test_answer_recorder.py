@@ -184,6 +184,18 @@ def test_a_failing_database_drops_what_is_counted_and_says_so_once(
     assert "not recorded until" in messages[0] and messages[1] == "answers are recorded again; 3 were not"
 
 
+def test_an_answer_that_makes_no_row_is_dropped_alone(engine: Engine) -> None:
+    before = dropped("database")
+    recorder = AnswerRecorder(engine, NOBODY_ERASED, max_answers=100, retention_days=1e6)
+    good = [answer(), answer()]
+    for one in (good[0], answer(inputs=()), good[1]):
+        recorder.record(one)
+    recorder.close()
+    assert count(engine) == len(good)
+    assert dropped("database") == before + 1
+    assert recorder.unwritten_item_ids(["u:anna"], "visit", 0) == set()
+
+
 def test_answers_past_the_retention_are_deleted_however_many_they_are(engine: Engine) -> None:
     with engine.begin() as connection:
         old = [answer_row(answer(inputs=None, now_ms=NOW_MS - 400 * DAY_MS)) for _ in range(2_500)]
