@@ -197,6 +197,7 @@ class ReleaseFollower:
                 await self._catalogue.prepare(release)
                 await self._versions.warm_up(await self._recorded.for_release(release))
                 self.loaded[number] = release
+                self._breakers.hold(number)
         except ReleaseError as error:
             self._refuse(number, str(error))
             return None

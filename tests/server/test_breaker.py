@@ -8,6 +8,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 
 from server.deadline import Deadline
 from server.errors import ModelUnavailable
@@ -47,6 +48,29 @@ def test_three_failures_in_a_row_open_it_and_a_success_closes_it() -> None:
     assert breaker.allows() and breaker.allows()
 
 
+def shown(release: int) -> float | None:
+    """What the metrics say of a release's breaker; None: nothing."""
+    return REGISTRY.get_sample_value("braid_breaker_open", {"part": f"triton release={release}"})
+
+
+def test_the_metrics_tell_of_a_release_while_it_is_held_whatever_late_requests_meet() -> None:
+    breakers = Breakers()
+    breakers.hold(7)
+    under_way = breakers.of(7)
+    for _ in range(3):
+        under_way.failed("slow")
+    assert breakers.of(7).open and shown(7) == 1
+    breakers.forget(7)
+    for _ in range(3):
+        breakers.of(7).failed("Triton has unloaded it")
+        under_way.failed("Triton has unloaded it")
+    under_way.succeeded()
+    assert breakers.of(7).allows() and shown(7) is None
+    breakers.hold(7)
+    assert breakers.of(7).allows() and shown(7) == 0
+    breakers.forget(7)
+
+
 def test_item_vectors_that_do_not_come_open_the_models_breaker(tmp_path: Path) -> None:
     async def never(_request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         await asyncio.Event().wait()
@@ -61,6 +85,7 @@ def test_item_vectors_that_do_not_come_open_the_models_breaker(tmp_path: Path) -
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         triton, breakers = Triton(f"127.0.0.1:{port}", tmp_path, call_timeout_s=5.0), Breakers()
+        breakers.hold(7)
         model, found = Model(triton, breakers, budget_s=0.2), list[str]()
         for _ in range(4):
             deadline = Deadline.after(1.0)
