@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +21,9 @@ from server.record.database_work import DatabaseWork
 from server.releases.release_follower import ReleaseFollower
 
 T = TypeVar("T")
+
+READ_S = 600.0
+"""For all files of a release: it may be large, and the disk cold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +45,7 @@ class ReleaseControl:
         self._repository = repository
         self._follower = follower
         self._work = DatabaseWork("the releases", budget_s=budget_s)
+        self._files = ThreadPoolExecutor(1, thread_name_prefix="release-files")
 
     async def page(self, below: int | None, limit: int, deadline: Deadline) -> list[ReleaseReport]:
         """At most so many releases, newest first, without their changes."""
@@ -58,7 +64,7 @@ class ReleaseControl:
 
         Raises:
             NotPossible: it cannot be.
-            DeadlinePassed: it is not yet.
+            DeadlinePassed: it is not yet, or its files are not read yet.
         """
         await self._check_files(release, deadline)
         await self._change(lambda: self._table.load(release, who, why), deadline)
@@ -69,7 +75,7 @@ class ReleaseControl:
 
         Raises:
             NotPossible: it cannot serve; the release before does.
-            DeadlinePassed: it does not yet.
+            DeadlinePassed: it does not yet, or its files are not read yet.
         """
         await self._check_files(release, deadline)
         await self._change(lambda: self._table.change_state(release, "live", who, why), deadline)
@@ -96,6 +102,7 @@ class ReleaseControl:
 
     def close(self) -> None:
         """Ends the threads after the work under way."""
+        self._files.shutdown(wait=True, cancel_futures=True)
         self._work.close()
 
     async def _check_files(self, release: int, deadline: Deadline) -> None:
@@ -103,8 +110,14 @@ class ReleaseControl:
         await _known(self._work.read(lambda: self._table.of(release), deadline))
         if release not in self._follower.loaded:
             folder = self._repository / FUSION_MODEL / str(release)
+            reading = asyncio.get_running_loop().run_in_executor(self._files, read_release, folder)
             try:
-                await self._work.read(lambda: read_release(folder), deadline)
+                await asyncio.wait_for(reading, deadline.left_s(READ_S))
+            except asyncio.TimeoutError:
+                raise DeadlinePassed(
+                    f"the files of release {release} are still being read, nothing was changed; call again with a "
+                    "longer deadline"
+                ) from None
             except ReleaseError as error:
                 raise NotPossible(f"release {release} cannot serve: {error}") from None
 
