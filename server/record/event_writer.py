@@ -30,7 +30,7 @@ BAD_DATA = (DataError, IntegrityError, ValueError, OverflowError)
 
 
 class EventWriter:
-    """One writer thread a process; holds at most `max_events` that are not yet committed."""
+    """One writer thread a process; holds at most `max_events` that are not yet committed, or one request's."""
 
     def __init__(self, engine: Engine, tombstones: Tombstones, *, max_events: int, budget_s: float) -> None:
         self._log = EventLog(engine, tombstones)
@@ -54,7 +54,7 @@ class EventWriter:
             DeadlinePassed: the caller's time is over; sending the same events again is safe.
             Unavailable: the log cannot be written.
         """
-        if self._held + len(events) > self._max_events:
+        if not self._fits(len(events)):
             raise Overloaded(
                 f"{self._held} events wait for their commit, at most {self._max_events} may; send again later",
                 retry_after_s=1.0,
@@ -63,7 +63,7 @@ class EventWriter:
 
     async def room(self, count: int) -> None:
         """Waits until `begin` may take `count` events more."""
-        while self._held and self._held + count > self._max_events:
+        while not self._fits(count):
             self._freed.clear()
             await self._freed.wait()
 
@@ -92,6 +92,10 @@ class EventWriter:
     def close(self) -> None:
         """Ends the thread after the commit under way."""
         self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def _fits(self, count: int) -> bool:
+        """Whether so many events may wait as well; where none do, any request's: it would be refused for ever."""
+        return not self._held or self._held + count <= self._max_events
 
     def _release(self, count: int) -> None:
         self._held -= count

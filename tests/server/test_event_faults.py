@@ -25,7 +25,7 @@ from features.database.engine import open_database
 from features.log.event_log import EventLog, NewEvent, Outcome, lock_writers
 from features.settings import Settings
 from server.deadline import Deadline
-from server.errors import DeadlinePassed, Unavailable
+from server.errors import DeadlinePassed, Overloaded, Unavailable
 from server.record.event_writer import EventWriter
 from tests import postgres
 from tests.conditions import eventually
@@ -254,6 +254,19 @@ async def test_a_clock_that_steps_back_stops_nothing_and_is_told_once(
     assert stored["event_id"].to_list() == ["0", "1", "2", "3", "4"]
     assert stored["arrival_time_ms"].to_list() == [1_000 * now_s for now_s in clock_s]
     assert len(told(caplog)) == 1 and "stepped back by 100001.0 s" in told(caplog)[0]
+
+
+async def test_a_request_of_more_events_than_may_wait_is_taken_when_none_does(engine: Engine) -> None:
+    writer = EventWriter(engine, NOBODY_ERASED, max_events=3, budget_s=20)
+    with engine.begin() as connection:
+        lock_writers(connection)
+        large = asyncio.ensure_future(writer.write([event(f"event-{number}") for number in range(5)], Deadline()))
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded, match="5 events wait"):
+            await writer.write([event("one more")], Deadline())
+    assert await large == [Outcome.STORED] * 5
+    assert await writer.write([event("one more")], Deadline()) == [Outcome.STORED]
+    writer.close()
 
 
 async def test_a_caller_whose_deadline_passes_is_told_so_and_the_queue_forgets_them(

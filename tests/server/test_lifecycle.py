@@ -19,6 +19,7 @@ from grpc_status import rpc_status
 from braid.v1 import catalog_pb2, event_pb2
 from braid.v1 import recommendation_pb2 as rec
 from features.database.engine import open_database
+from features.log.event_log import lock_writers
 from features.releases.release import MANIFEST_FILE
 from features.releases.release_table import ReleaseTable
 from features.settings import ROOT, Settings
@@ -112,15 +113,28 @@ def test_two_processes_share_a_port_and_one_may_go(new_settings: NewSettings) ->
 
 
 def test_too_many_events_are_told_when_to_come_back(new_settings: NewSettings) -> None:
-    with gateway(new_settings(), max_queued_events="10") as under_test:
-        events = [new_event(VIEW, "i", user_id="u") for _ in range(11)]
-        with pytest.raises(grpc.RpcError) as refused:
-            under_test.client.write(*events)
-        assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    settings = new_settings()
+    events = [new_event(VIEW, "i", user_id="u") for _ in range(11)]
+    with gateway(settings, max_queued_events="10") as under_test:
+        engine = open_database(settings.log_url)
+        with engine.begin() as connection:
+            lock_writers(connection)
+            request = event_pb2.WriteEventsRequest(events=events)
+            waiting = under_test.client.events.WriteEvents.future(request, timeout=30)
+            refused = eventually(lambda: too_many(under_test.client), what="the refusal")
         retry = error_details_pb2.RetryInfo()
-        assert rpc_status.from_call(refused.value).details[0].Unpack(retry)
+        assert rpc_status.from_call(refused).details[0].Unpack(retry)
         assert retry.retry_delay.ToMilliseconds() > 0
-        assert under_test.client.write(*events[:10]) == [event_pb2.EventStatus.CODE_STORED] * 10
+        assert [status.code for status in waiting.result().statuses] == [event_pb2.EventStatus.CODE_STORED] * 11
+        engine.dispose()
+
+
+def too_many(client: Client) -> grpc.RpcError | None:
+    """How a call with an event is refused because others wait; None where it waits with them."""
+    request = event_pb2.WriteEventsRequest(events=[new_event(VIEW, "i", user_id="u")])
+    with pytest.raises(grpc.RpcError) as refused:
+        client.events.WriteEvents(request, timeout=0.5)
+    return refused.value if refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED else None
 
 
 def test_logs_are_json_lines_with_the_callers_request_id_and_no_user(new_settings: NewSettings) -> None:
