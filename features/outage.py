@@ -34,3 +34,9 @@ class Outage:
         if self._since_s is not None:
             self._logger.log(self._ended_level, "%s, after %.1f s", self._ended, time.monotonic() - self._since_s)
             self._since_s = None
+
+
+def cause(error: Exception) -> str:
+    """An error's kind and the driver's own words: SQLAlchemy's hold the statement's parameters, and so people's ids."""
+    lines = str(getattr(error, "orig", None) or error).splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"

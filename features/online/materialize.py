@@ -26,17 +26,16 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import Progress
 from sqlalchemy import ColumnElement, Engine, func, select
-from sqlalchemy.exc import OperationalError
 
 from features.database.counters import advance_counter, read_counter
-from features.database.engine import DatabaseError, open_database
+from features.database.engine import open_database
 from features.database.models import Event
 from features.erasure.survivors import Survivors
 from features.locks import locked
 from features.log.event_log import EventLog
 from features.online.interest_encoder import Encoders, InterestEncoder, MaterializeError
 from features.online.rows import interest_rows, recent_rows
-from features.outage import Outage
+from features.outage import Outage, cause
 from features.releases.release import ReleaseError, read_manifest
 from features.releases.release_table import ReleaseTable
 from features.schema import (
@@ -146,8 +145,8 @@ def materialize_every(settings: Settings, release: int | None, every_s: float, s
             try:
                 materialize(settings, release, encoders=encoders)
                 told.ends()
-            except (DatabaseError, OperationalError) as error:
-                told.begins(str(getattr(error, "orig", None) or error).splitlines()[0])
+            except Exception as error:  # whatever a database, store or disk raises: the next run may be better
+                told.begins(cause(error))
             stop.wait(every_s)
 
 

@@ -98,7 +98,7 @@ class Retries:
 
     def wait_s(self, error: Exception) -> float:
         """Seconds until the next attempt."""
-        self._told.begins(f"{type(error).__name__}: {_reason(error)}")
+        self._told.begins(outage.cause(error))
         self._wait_s = min(2 * self._wait_s, LONGEST_WAIT_S)
         return self._wait_s
 
@@ -227,9 +227,3 @@ def _modified_s(path: Path) -> float:
         return path.stat().st_mtime
     except FileNotFoundError:
         return time.time()
-
-
-def _reason(error: Exception) -> str:
-    """The driver's own words: SQLAlchemy's hold the statement's parameters, and so the shoppers' ids."""
-    lines = str(getattr(error, "orig", None) or error).splitlines()
-    return lines[0] if lines else "no message"

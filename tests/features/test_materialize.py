@@ -269,19 +269,22 @@ def test_a_run_every_while_takes_up_new_events_with_one_encoder_and_outlives_fai
     start = InterestEncoder.__init__
     monkeypatch.setattr(InterestEncoder, "__init__", lambda self, files: (started.append(files), start(self, files))[1])
     folder = shop.model_repository / schema.FUSION_MODEL / str(RELEASE)
+    (shop.home / "materialize").touch()  # where the job makes its folder
     stop = threading.Event()
     thread = threading.Thread(target=materialize_every, args=(shop, RELEASE, 0.05, stop))
     thread.start()
     try:
+        eventually(lambda: "NotADirectoryError" in caplog.text, within_s=60, what="the disk's refusal")
+        (shop.home / "materialize").unlink()
         eventually(lambda: vectors(shop) == expected(engine), within_s=60, what="the first run")
         EventLog(engine).append([view_of("u:0", "later")], now_ms())
         eventually(lambda: vectors(shop) == expected(engine), within_s=60, what="a run with the new event")
         (folder / schema.MANIFEST_FILE).rename(folder / "away")
-        eventually(lambda: "vectors cannot be made" in caplog.text, within_s=60, what="the failure")
+        eventually(lambda: "MaterializeError" in caplog.text, within_s=60, what="the failure")
         (folder / "away").rename(folder / schema.MANIFEST_FILE)
-        eventually(lambda: "vectors are made again" in caplog.text, within_s=60, what="the end of it")
+        eventually(lambda: caplog.text.count("vectors are made again") == 2, within_s=60, what="the end of it")
     finally:
         stop.set()
         thread.join()
     assert started == [folder]
-    assert caplog.text.count("vectors cannot be made") == 1
+    assert caplog.text.count("vectors cannot be made") == 2
