@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, delete, insert, select
 
 from features.answers.answer_features import encode
 from features.database.models import Answer
-from features.erasure.tombstones import Tombstones
+from features.erasure.tombstones import Tombstones, named_keys
 from features.inputs.shopper import NO_CONTEXT, Context, ShopperEvent, ShopperQuery
 from features.inputs.transform import Array
 from features.schema import shopper_key
@@ -139,7 +139,7 @@ def append_answers(connection: Connection, tombstones: Tombstones, rows: Sequenc
     Raises:
         ErasureKeyError: persons were erased under another key.
     """
-    named = [{row["shopper"], f"s:{row['session_id']}"} for row in rows]
+    named = [named_keys(row["shopper"], row["session_id"]) for row in rows]
     refused = tombstones.refused(connection, set().union(*named))
     if kept := [row for row, keys in zip(rows, named, strict=True) if keys.isdisjoint(refused)]:
         connection.execute(insert(Answer), kept)

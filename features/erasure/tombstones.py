@@ -141,6 +141,11 @@ def _check_value(key: bytes) -> int:
     return int.from_bytes(hmac.digest(key, b"braid erasure key", "sha256")[:7], "big")
 
 
+def named_keys(shopper: str, session_id: str | None) -> set[str]:
+    """The keys that a row names: its shopper's, and that of the session beside a person, where there is one."""
+    return {shopper, f"s:{session_id}"} if session_id else {shopper}
+
+
 def hold(connection: Connection, *, alone: bool = False) -> None:
     """Nobody is erased until this transaction ends; `alone`, nobody else holds either.
 

@@ -17,7 +17,7 @@ import polars as pl
 from sqlalchemy import Connection, Engine, String, cast, func, select, text
 
 from features.database.models import Event, SignIn
-from features.erasure.tombstones import HOLD_LOCK, Tombstones, erased_by
+from features.erasure.tombstones import HOLD_LOCK, Tombstones, erased_by, named_keys
 from features.log.event_insertion import INSERTED, insert_events
 from features.log.sign_ins import INDEX_PLANS
 from features.schema import OWN_ITEMS, SEQUENCE_TYPES, EventType, shopper_key
@@ -272,9 +272,9 @@ def _row(event: NewEvent, arrival_time_ms: int) -> tuple[Any, ...]:
     )
 
 
-def _keys(row: tuple[Any, ...]) -> tuple[str, str]:
-    """Whom a row of `_row` names: its shopper, and the session beside a person."""
-    return row[_SHOPPER], f"s:{row[_SESSION]}"
+def _keys(row: tuple[Any, ...]) -> set[str]:
+    """Whom a row of `_row` names."""
+    return named_keys(row[_SHOPPER], row[_SESSION])
 
 
 def _frame(rows: Sequence[Any], columns: dict[str, pl.DataType]) -> pl.DataFrame:

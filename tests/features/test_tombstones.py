@@ -6,6 +6,7 @@ import stat
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -55,30 +56,42 @@ def test_late_events_of_the_person_and_of_their_sessions_are_refused_and_others_
 
 
 def test_answers_that_waited_while_their_shopper_was_erased_are_not_stored(shop: Settings, engine: Engine) -> None:
-    asked = (("ann", ""), ("bob", ""), ("eve", "walk"))
-    queries = [ShopperQuery(user_id=user, session_id=session, now_ms=now_ms()) for user, session in asked]
-    waiting = [
-        answer_row(
-            NewAnswer(
-                attribution_token=f"token {place}",
-                query=query,
-                placement="",
-                options={},
-                release=0,
-                tier=4,
-                item_ids=["a"],
-                stored=True,
-                inputs=None,
-            )
-        )
-        for place, query in enumerate(queries)
-    ]
+    waiting = [waiting_answer(*asked) for asked in (("ann", ""), ("bob", ""), ("eve", "walk"))]
     erase(shop, user_id="ann")
     erase(shop, session_id="walk")
     with engine.begin() as connection:
         append_answers(connection, Tombstones(shop), waiting)
     with engine.connect() as connection:
         assert list(connection.scalars(select(Answer.shopper))) == ["u:bob"]
+
+
+def waiting_answer(user_id: str, session_id: str) -> dict[str, Any]:
+    """The row of an answer to somebody that is still to be stored."""
+    answer = NewAnswer(
+        attribution_token=f"token for {user_id} {session_id}",
+        query=ShopperQuery(user_id=user_id, session_id=session_id, now_ms=now_ms()),
+        placement="",
+        options={},
+        release=0,
+        tier=4,
+        item_ids=["a"],
+        stored=True,
+        inputs=None,
+    )
+    return answer_row(answer)
+
+
+def test_who_has_no_session_is_not_in_an_erased_session_whose_id_is_the_word_none(
+    shop: Settings, engine: Engine
+) -> None:
+    erase(shop, session_id="None")
+    events = [event_of("1", "ann", None), event_of("2", "ann", "None"), event_of("3", None, "None")]
+    outcomes = EventLog(engine, Tombstones(shop)).append(events, 1)
+    assert outcomes == [Outcome.STORED, Outcome.ERASED, Outcome.ERASED]
+    with engine.begin() as connection:
+        append_answers(connection, Tombstones(shop), [waiting_answer("ann", ""), waiting_answer("bob", "None")])
+    with engine.connect() as connection:
+        assert list(connection.scalars(select(Answer.shopper))) == ["u:ann"]
 
 
 def test_a_writer_without_tombstones_writes_nothing_once_somebody_was_erased(shop: Settings, engine: Engine) -> None:
