@@ -12,7 +12,7 @@
         ├── FeaturesUnavailable   the feature store; answered from a lower tier
         └── ModelUnavailable      Triton or the release; answered from a lower tier
 
-`server.services.calls` turns them into gRPC statuses, and nothing else does.
+`server.services.statuses` turns them into gRPC statuses, and nothing else does.
 """
 
 from __future__ import annotations

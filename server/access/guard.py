@@ -13,8 +13,8 @@ from server.access.key_ring import Caller, KeyRing
 from server.access.scopes import is_open, needed
 from server.errors import GatewayError, Overloaded, PermissionDenied, Unauthenticated
 from server.metrics import CALLS_REFUSED
-from server.services.calls import grpc_status
 from server.services.early_refusal import Handler, refusing
+from server.services.statuses import grpc_status
 
 LOG = logging.getLogger(__name__)
 

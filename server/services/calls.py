@@ -1,4 +1,4 @@
-"""Around every call: deadline, request id, load limit, log line; the one place where errors become gRPC statuses."""
+"""Around every call: deadline, request id, load limit, log line, and an error's status."""
 
 from __future__ import annotations
 
@@ -12,25 +12,15 @@ from contextlib import aclosing
 from typing import Any, Protocol, TypeVar
 
 import grpc
-from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
-from google.rpc import code_pb2, error_details_pb2, status_pb2
+from google.rpc import code_pb2
 from grpc_status import rpc_status
 
 from server.deadline import Deadline
-from server.errors import (
-    DeadlinePassed,
-    GatewayError,
-    InvalidRequest,
-    NotFound,
-    NotPossible,
-    Overloaded,
-    PermissionDenied,
-    Unauthenticated,
-    Unavailable,
-)
+from server.errors import DeadlinePassed, GatewayError
 from server.logs import REQUEST_ID
 from server.metrics import count_call, time_call
+from server.services.statuses import status_of
 from server.tracing import call_span
 
 LOG = logging.getLogger(__name__)
@@ -126,8 +116,8 @@ class _Call:
         code = "OK"
         try:
             if isinstance(error, GatewayError):
-                status = _status(error)
-                code = _code(status)
+                status = status_of(error)
+                code = str(code_pb2.Code.Name(status.code))
                 LOG.debug("method=%s code=%s error=%s", self._name, code, type(error).__name__)
                 await self._context.abort_with_status(rpc_status.to_status(status))  # type: ignore[attr-defined]
             elif isinstance(error, Exception):
@@ -151,53 +141,8 @@ class _Call:
             REQUEST_ID.reset(self._token)
 
 
-def grpc_status(error: GatewayError) -> grpc.Status:
-    """An error as gRPC says it."""
-    status: grpc.Status = rpc_status.to_status(_status(error))
-    return status
-
-
 def _request_id(context: Context) -> str:
     for key, value in context.invocation_metadata() or ():
         if key == "x-request-id" and isinstance(value, str):
             return value[:MAX_REQUEST_ID_CHARS]
     return os.urandom(8).hex()
-
-
-def _status(error: GatewayError) -> status_pb2.Status:
-    details: list[Message] = []
-    if isinstance(error, InvalidRequest):
-        code = code_pb2.INVALID_ARGUMENT
-        violations = [
-            error_details_pb2.BadRequest.FieldViolation(field=violation.field, description=violation.description)
-            for violation in error.violations
-        ]
-        details.append(error_details_pb2.BadRequest(field_violations=violations))
-    elif isinstance(error, NotFound):
-        code = code_pb2.NOT_FOUND
-    elif isinstance(error, NotPossible):
-        code = code_pb2.FAILED_PRECONDITION
-    elif isinstance(error, Unauthenticated):
-        code = code_pb2.UNAUTHENTICATED
-    elif isinstance(error, PermissionDenied):
-        code = code_pb2.PERMISSION_DENIED
-    elif isinstance(error, Overloaded):
-        code = code_pb2.RESOURCE_EXHAUSTED
-        delay = duration_pb2.Duration()
-        delay.FromMilliseconds(round(1000 * error.retry_after_s))
-        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
-    elif isinstance(error, DeadlinePassed):
-        code = code_pb2.DEADLINE_EXCEEDED
-    else:
-        assert isinstance(error, Unavailable), error
-        code = code_pb2.UNAVAILABLE
-    packed = []
-    for detail in details:
-        holder = any_pb2.Any()
-        holder.Pack(detail)
-        packed.append(holder)
-    return status_pb2.Status(code=code, message=str(error)[:2_000], details=packed)
-
-
-def _code(status: status_pb2.Status) -> str:
-    return str(code_pb2.Code.Name(status.code))

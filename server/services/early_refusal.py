@@ -12,7 +12,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from server.errors import Overloaded
 from server.metrics import CALLS, CALLS_REFUSED, REFUSAL_SECONDS
 from server.overload.admission import RETRY_AFTER_S, TOO_MANY, Admission
-from server.services.calls import grpc_status
+from server.services.statuses import grpc_status
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 

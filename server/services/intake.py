@@ -18,8 +18,8 @@ from google.protobuf.message import DecodeError
 from server.errors import DeadlinePassed, GatewayError, InvalidRequest, Overloaded, Violation
 from server.metrics import CALLS_REFUSED
 from server.overload.admission import RETRY_AFTER_S
-from server.services.calls import grpc_status
 from server.services.early_refusal import Handler
+from server.services.statuses import grpc_status
 
 PROMPT_S = 0.25
 LONGEST_S = 10.0
