@@ -2,7 +2,12 @@
 
 A split holds for one placement, or for all that have none of their own. The hash is of the experiment's name and the
 shopper: the same shopper stays in the same arm, in every process and after every restart, and another experiment deals
-anew. Growing the last arm takes shoppers from the others and moves none out of it.
+anew.
+
+An arm that grows loses no shopper. What it takes comes from the control, the first arm, and no other arm moves: always
+with up to three arms, and with more as long as none but the control has over 25% (up to five arms) or 12.5%. Beyond
+that a later arm gives way to an earlier one. For more than three arms no rule without a memory does without: the second
+arm at 100 - w percent would have to leave w percent free, the same ones for the third arm and for the fourth.
 """
 
 from __future__ import annotations
@@ -19,6 +24,8 @@ MAX_COMPARED: Final = 10_000
 """Answers of an arm that the guardrails look at, the newest of the step."""
 TOLERANCE: Final = 1e-6
 """By how much weights may miss 100."""
+_PLACES: Final = (0.5, 0.25, 0.75, 0.125, 0.625)
+"""Where the fourth arm and those after it begin."""
 
 
 class TrafficError(ValueError):
@@ -139,13 +146,41 @@ def point_of(experiment: str, shopper: str) -> float:
 
 
 def arm_at(point: float, arms: Sequence[Arm]) -> int:
-    """The release of the arm that a point falls into; the last arm begins at 0."""
-    end = 0.0
-    for arm in reversed(arms[1:]):
-        end += arm.weight / 100
-        if point < end:
-            return arm.release
+    """The release of the arm that a point falls into; by its place in the list, never by the number of arms."""
+    for begin, end, release in _grounds(arms):
+        if begin <= point < end:
+            return release
     return arms[0].release
+
+
+def _grounds(arms: Sequence[Arm]) -> list[tuple[float, float, int]]:
+    """Begin, end and release of what the arms hold; the rest is the control's.
+
+    The second arm grows from 0 upwards, the third from 1 downwards: they meet only where nothing is left.
+    """
+    low = arms[1].weight / 100
+    high = 1 - arms[2].weight / 100 if len(arms) > 2 else 1.0
+    found = [(0.0, low, arms[1].release), *((high, 1.0, arm.release) for arm in arms[2:3])]
+    free = [(low, high)]
+    for arm, place in zip(arms[3:], _PLACES, strict=False):
+        taken, free = _take(free, place, arm.weight / 100)
+        found += [(begin, end, arm.release) for begin, end in taken]
+    return found
+
+
+def _take(
+    free: Sequence[tuple[float, float]], place: float, share: float
+) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
+    """Takes a share of what is free, from a place upwards and then from the lowest; what was taken, what is left."""
+    above = [(max(begin, place), end) for begin, end in free if end > place]
+    below = [(begin, min(end, place)) for begin, end in free if begin < place]
+    taken, left = [], []
+    for begin, end in sorted(above) + sorted(below):
+        cut = min(end, begin + share)
+        share -= cut - begin
+        taken.append((begin, cut))
+        left.append((cut, end))
+    return taken, left
 
 
 def canary_arms(live: int, plan: CanaryPlan, step: int) -> tuple[Arm, ...]:

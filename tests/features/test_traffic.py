@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 from dataclasses import replace
@@ -64,6 +65,53 @@ def test_a_growing_canary_keeps_its_shoppers() -> None:
     points = [point_of("canary", f"s:{number}") for number in range(5_000)]
     members = [{p for p in points if arm_at(p, canary_arms(1, plan, step)) == 2} for step in range(4)]
     assert all(smaller < larger for smaller, larger in zip(members, members[1:], strict=False))
+
+
+def weighted(*weights: float) -> tuple[Arm, ...]:
+    """The control and arms of these weights, releases 2, 3 and so on."""
+    return Arm(1, 100 - sum(weights)), *(Arm(2 + place, weight) for place, weight in enumerate(weights))
+
+
+def dealt(arms: tuple[Arm, ...], shoppers: int = 4_000) -> list[int]:
+    """The release of each shopper."""
+    return [arm_at(point_of("dealt", f"u:{number}"), arms) for number in range(shoppers)]
+
+
+@pytest.mark.parametrize(("arms", "most"), [(3, 98), (5, 25), (8, 12.5)])
+def test_an_arm_that_grows_takes_from_the_control_alone_and_one_that_stays_keeps_its_shoppers(
+    arms: int, most: float
+) -> None:
+    draw = random.Random(arms)
+    weights = [10.0] * (arms - 1)
+    before = dealt(weighted(*weights))
+    for _ in range(30):
+        changed = draw.randrange(arms - 1)
+        left = 99 - sum(weights) + weights[changed]
+        grows = (weight := draw.uniform(0.1, min(most, left))) >= weights[changed]
+        weights[changed] = weight
+        after = dealt(weighted(*weights))
+        moves = {move for move in zip(before, after, strict=True) if move[0] != move[1]}
+        assert moves <= {(1, 2 + changed) if grows else (2 + changed, 1)}
+        before = after
+
+
+@pytest.mark.parametrize("weights", [(60, 10, 10, 10), (5, 30, 40, 20), (20, 30, 20, 3, 2, 11, 5), (12.5,) * 7])
+def test_arms_beyond_their_ground_have_their_share_and_lose_none_where_they_grow(weights: tuple[float, ...]) -> None:
+    found = dealt(weighted(*weights), 10_000)
+    for arm in weighted(*weights):
+        deviation = (arm.weight * (100 - arm.weight)) ** 0.5 / 10_000
+        assert abs(found.count(arm.release) / 10_000 - arm.weight / 100) < 4 * deviation
+    for place, weight in enumerate(weights):
+        grown = dealt(weighted(*weights[:place], weight + 2, *weights[place + 1 :]), 10_000)
+        assert all(release != 2 + place or then == release for release, then in zip(found, grown, strict=True))
+        assert all(
+            then == release for release, then in zip(found, grown, strict=True) if release in range(2, 2 + place)
+        )
+
+
+def test_two_arms_stand_where_they_stood() -> None:
+    arms = (Arm(7, 70), Arm(9, 30))
+    assert [arm_at(point, arms) for point in (0.0, 0.2999, 0.3, 0.9999)] == [9, 9, 7, 7]
 
 
 @pytest.mark.parametrize(
