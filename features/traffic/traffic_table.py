@@ -153,14 +153,16 @@ class TrafficTable:
             return True
 
     def end_if_stranded(self, split: Split, who: str) -> bool:
-        """Ends a split that can no longer mean what it says: an arm is not held ready, or the live release changed."""
+        """Ends a split that can no longer mean what it says; True if it did.
+
+        An arm or the shadow is no longer held ready, or the live release that a canary is compared with has changed.
+        """
         with self._engine.begin() as connection:
             lock_releases(connection)
             if not _stands(connection, split):
                 return False
             standing = read_standing(connection)
-            held = {standing.live, *standing.spares}
-            gone = [arm.release for arm in split.arms if arm.release not in held]
+            gone = sorted(split.releases - {standing.live, *standing.spares})
             if gone:
                 why = f"release {gone[0]} is no longer held ready"
             elif split.canary is not None and split.arms[0].release != standing.live:

@@ -194,3 +194,14 @@ def test_a_split_ends_where_its_releases_have_moved_on(traffic: TrafficTable, re
     releases.retire(2, "anna", "no")
     assert traffic.end_if_stranded(again, "gateway") and "held ready" in traffic.changes()[-1].why
     assert not traffic.end_if_stranded(replace(again, stage=0), "gateway")
+
+
+@pytest.mark.parametrize("arms", [(), HALVES])
+def test_a_split_ends_where_its_shadow_is_retired(
+    traffic: TrafficTable, releases: ReleaseTable, arms: tuple[Arm, ...]
+) -> None:
+    split = traffic.set(Wanted(experiment="s", arms=arms, shadow=3), "anna", "to see")
+    assert not traffic.end_if_stranded(split, "gateway")
+    releases.retire(3, "anna", "seen")
+    assert traffic.end_if_stranded(split, "gateway") and traffic.splits() == []
+    assert traffic.changes()[-1].why == "release 3 is no longer held ready"
