@@ -64,11 +64,12 @@ class Catalogue:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def upsert(self, items: Sequence[CatalogueItem], fields: Sequence[str] | None = None) -> None:
-        """Inserts items or overwrites them, all or none; the last of two with one id holds.
+    def upsert(self, items: Sequence[CatalogueItem], fields: Sequence[str] | None = None) -> int:
+        """Inserts items or overwrites them, all or none; the last of two with one id holds. Returns how many it wrote.
 
         Args:
-            fields: what to overwrite of items that exist (all if not given); others are inserted whole.
+            fields: what to overwrite of items that exist (all if not given). Items that there never were are inserted
+                whole; deleted ones are passed over: a part of an item does not bring it back.
 
         Raises:
             ValueError: a name in `fields` is no field of `CatalogueItem`, or is its id.
@@ -78,20 +79,20 @@ class Catalogue:
             raise ValueError(f"fields {sorted(unknown)} cannot be updated; known are those of CatalogueItem")
         rows = {item.item_id: {name: getattr(item, name) for name in _NAMES} | {"deleted": False} for item in items}
         if not rows:
-            return
+            return 0
         with self._engine.begin() as connection:
             revision = next_revisions(connection, len(rows))
             for offset, row in enumerate(rows.values()):
                 row["revision"] = revision + offset
-            existing = _present(connection, list(rows)) if fields else set()
-            upsert(connection, Item, [row for key, row in rows.items() if key not in existing], key=["item_id"])
+            known = _known(connection, list(rows)) if fields else {}
+            existing = [key for key in rows if known.get(key) is False]
+            upsert(connection, Item, [row for key, row in rows.items() if key not in known], key=["item_id"])
             if fields and existing:
                 values: dict[str, Any] = {name: bindparam(f"new_{name}") for name in (*fields, "revision")}
                 statement = update(_ITEMS).where(Item.item_id == bindparam("id")).values(values)
-                changes = [
-                    {"id": key} | {f"new_{name}": rows[key][name] for name in values} for key in rows if key in existing
-                ]
+                changes = [{"id": key} | {f"new_{name}": rows[key][name] for name in values} for key in existing]
                 connection.execute(statement, changes)
+        return len(rows) - len(known) + len(existing)
 
     def get(self, item_id: str) -> CatalogueItem | None:
         """One item, or None if the catalogue has none of that id."""
@@ -117,7 +118,7 @@ class Catalogue:
         """Takes items out of the catalogue; returns how many were there."""
         with self._engine.begin() as connection:
             revision = next_revisions(connection, len(item_ids))
-            present = sorted(_present(connection, item_ids))
+            present = sorted(key for key, deleted in _known(connection, item_ids).items() if not deleted)
             if present:
                 statement = update(_ITEMS).where(Item.item_id == bindparam("id"))
                 changes = [{"id": key, "new": revision + offset} for offset, key in enumerate(present)]
@@ -160,12 +161,12 @@ def next_revisions(connection: Connection, count: int) -> int:
     return add_to_counter(connection, _COUNTER, count) - count + 1
 
 
-def _present(connection: Connection, item_ids: Sequence[str]) -> set[str]:
-    found: set[str] = set()
+def _known(connection: Connection, item_ids: Sequence[str]) -> dict[str, bool]:
+    """Those of the ids that there ever were, and whether they are deleted."""
+    found: dict[str, bool] = {}
     for start in range(0, len(item_ids), _ROWS_A_QUERY):
-        ids = item_ids[start : start + _ROWS_A_QUERY]
-        statement = select(Item.item_id).where(Item.item_id.in_(ids), Item.deleted.is_(False))
-        found.update(connection.scalars(statement))
+        statement = select(Item.item_id, Item.deleted).where(Item.item_id.in_(item_ids[start : start + _ROWS_A_QUERY]))
+        found |= {item_id: deleted for item_id, deleted in connection.execute(statement)}
     return found
 
 

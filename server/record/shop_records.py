@@ -42,10 +42,11 @@ class ShopRecords:
 
     async def upsert_items(
         self, items: Sequence[CatalogueItem], fields: Sequence[str] | None, deadline: Deadline
-    ) -> None:
-        """Durable, and in this process's answers, when it returns."""
-        await self._work.write(lambda: self._catalogue.upsert(items, fields), deadline)
+    ) -> int:
+        """How many were written; durable, and in this process's answers, when it returns."""
+        count = await self._work.write(lambda: self._catalogue.upsert(items, fields), deadline)
         await self._follow()
+        return count
 
     async def delete_items(self, item_ids: Sequence[str], deadline: Deadline) -> int:
         """How many were there; they are in no answer of this process when it returns."""

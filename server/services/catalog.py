@@ -42,8 +42,7 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
             if name not in MASKABLE:
                 fields.refuse("update_mask", f"names {name!r}; only {', '.join(MASKABLE)} are allowed")
         fields.done()
-        await self._records.upsert_items(items, names or None, deadline)
-        return pb.UpsertItemsResponse(upserted_count=len(items))
+        return pb.UpsertItemsResponse(upserted_count=await self._records.upsert_items(items, names or None, deadline))
 
     @answers
     async def GetItem(self, request: pb.GetItemRequest, deadline: Deadline) -> pb.GetItemResponse:

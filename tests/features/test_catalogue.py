@@ -75,9 +75,23 @@ def test_deleted_items_are_gone_but_their_deletion_is_told(catalogue: Catalogue)
     assert catalogue.frame()["item_id"].to_list() == ["cup 🍵"]
     changed = catalogue.changed_since(2, 10)
     assert [(item.item_id, item.deleted) for item in changed] == [("pot", True)]
-    catalogue.upsert([CatalogueItem(item_id="pot", title="Back")], fields=["price"])
+    catalogue.upsert([CatalogueItem(item_id="pot", title="Back")])
     back = catalogue.get("pot")
     assert back is not None and back.title == "Back"
+
+
+def test_a_part_of_an_item_does_not_bring_it_back(catalogue: Catalogue) -> None:
+    catalogue.upsert([FULL, CatalogueItem(item_id="pot")])
+    catalogue.delete(["cup 🍵"])
+    revision = catalogue.revision()
+    prices = [CatalogueItem(item_id=item_id, price=3.0) for item_id in ("cup 🍵", "pot", "pan")]
+    assert catalogue.upsert(prices[:1], fields=["price"]) == 0
+    assert catalogue.get("cup 🍵") is None and catalogue.changed_since(revision, 10) == []
+    assert catalogue.upsert(prices, fields=["price"]) == 2
+    assert sorted(catalogue.of(["cup 🍵", "pot", "pan"])) == ["pan", "pot"]
+    assert catalogue.upsert([FULL]) == 1
+    back = catalogue.get("cup 🍵")
+    assert back is not None and (back.title, back.price, back.age_restricted) == ("A cup", 2.5, True)
 
 
 def test_every_change_has_a_revision_of_its_own(catalogue: Catalogue) -> None:

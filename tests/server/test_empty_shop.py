@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import grpc
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from braid.v1 import catalog_pb2 as catalog
@@ -111,3 +112,18 @@ def test_a_call_whose_time_is_over_is_not_worked_on(bare: Client) -> None:
 def test_a_caller_in_a_hurry_is_answered_in_time(bare: Client) -> None:
     request = rec.RecommendRequest(user_id="anybody")
     assert bare.recommendations.Recommend(request, timeout=1).tier == rec.TIER_POPULAR
+
+
+def test_a_price_for_a_deleted_item_does_not_bring_it_back(bare: Client) -> None:
+    prefix = uuid4().hex
+    gone, kept = (catalog.Item(item_id=f"{prefix}-{name}", title=name, price=1) for name in ("gone", "kept"))
+    bare.catalog.UpsertItems(catalog.UpsertItemsRequest(items=[gone, kept]))
+    bare.catalog.DeleteItems(catalog.DeleteItemsRequest(item_ids=[gone.item_id]))
+    prices = [catalog.Item(item_id=item.item_id, price=2) for item in (gone, kept)]
+    request = catalog.UpsertItemsRequest(items=prices, update_mask=FieldMask(paths=["price"]))
+    assert bare.catalog.UpsertItems(request).upserted_count == 1
+    code, _ = refusal(lambda: bare.catalog.GetItem(catalog.GetItemRequest(item_id=gone.item_id)))
+    assert code == grpc.StatusCode.NOT_FOUND
+    found = bare.catalog.GetItem(catalog.GetItemRequest(item_id=kept.item_id)).item
+    assert (found.title, found.price) == ("kept", 2)
+    bare.catalog.DeleteItems(catalog.DeleteItemsRequest(item_ids=[kept.item_id]))
