@@ -26,11 +26,11 @@ LOG = logging.getLogger(__name__)
 
 async def rank(shop: Shop, query: RankQuery, deadline: Deadline) -> Ranking:
     """Scores of the items for the shopper and the moment; whether an item may be shown does not matter here."""
-    rows = shop.index.rows([*query.item_ids, *(item.item_id for item in query.items)])
     choice = shop.traffic.choose(query.shopper)
     course, release = Course(choice.trial), choice.release
     while True:
         shopper = await shop.shopper(query.shopper, release.number if release else 0, deadline)
+        rows = _known_rows(shop, query, release)
         if release is None or not shopper.known:
             break
         request = FusionRequest(shopper, release, shop.index, allowed=b"\0", candidates=candidates_of(rows, release))
@@ -50,6 +50,15 @@ async def rank(shop: Shop, query: RankQuery, deadline: Deadline) -> Ranking:
         tier = Tier.FULL if shopper.interest else Tier.RECENT
         return _answer(shop, query, shopper, course, scores, unknown, tier, request, chances)
     return _answer(shop, query, shopper, course, _popularity(shop, rows), rows < 0, Tier.POPULAR)
+
+
+def _known_rows(shop: Shop, query: RankQuery, release: LoadedRelease | None) -> Rows:
+    """Catalogue rows of the items, (n,), -1 for those that neither catalogue nor release knows."""
+    rows = shop.index.rows([*query.item_ids, *(item.item_id for item in query.items)])
+    deleted = np.flatnonzero(rows >= 0)
+    deleted = deleted[shop.index.columns.deleted[rows[deleted]]]  # it keeps its row
+    rows[deleted if release is None else deleted[release.indices(rows[deleted]) < 0]] = -1
+    return rows
 
 
 async def _score_content(

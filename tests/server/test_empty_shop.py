@@ -124,6 +124,8 @@ def test_a_price_for_a_deleted_item_does_not_bring_it_back(bare: Client) -> None
     assert bare.catalog.UpsertItems(request).upserted_count == 1
     code, _ = refusal(lambda: bare.catalog.GetItem(catalog.GetItemRequest(item_id=gone.item_id)))
     assert code == grpc.StatusCode.NOT_FOUND
+    ranked = bare.recommendations.Rank(rec.RankRequest(user_id="anybody", item_ids=[gone.item_id, kept.item_id]))
+    assert [result.unknown for result in ranked.results] == [True, False]
     found = bare.catalog.GetItem(catalog.GetItemRequest(item_id=kept.item_id)).item
     assert (found.title, found.price) == ("kept", 2)
     bare.catalog.DeleteItems(catalog.DeleteItemsRequest(item_ids=[kept.item_id]))

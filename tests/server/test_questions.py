@@ -8,7 +8,7 @@ from uuid import uuid4
 import grpc
 import pytest
 
-from braid.v1 import event_pb2
+from braid.v1 import catalog_pb2, event_pb2
 from braid.v1 import recommendation_pb2 as rec
 from tests.server.client import Client, ids, new_event, refusal
 from tests.server.shop import TASTES, items
@@ -42,6 +42,27 @@ def test_an_item_that_nobody_knows_is_the_average_one(client: Client) -> None:
     assert answer.results[61].score == answer.results[62].score
     scores = [result.score for result in answer.results[:60]]
     assert min(scores) < answer.results[60].score < max(scores)
+
+
+def test_a_deleted_item_is_unknown_to_rank_unless_the_release_knows_it_or_its_content_comes_along(
+    client: Client,
+) -> None:
+    learned = client.catalog.GetItem(catalog_pb2.GetItemRequest(item_id="music-02")).item
+    sent = [catalog_pb2.Item(item_id=uuid4().hex, category_path=learned.category_path) for _ in range(2)]
+    client.catalog.UpsertItems(catalog_pb2.UpsertItemsRequest(items=sent[:1]))
+    before = rank(client, "user-5", ["music-02", "nobody-knows"])
+    client.catalog.DeleteItems(catalog_pb2.DeleteItemsRequest(item_ids=["music-02", sent[0].item_id]))
+    try:
+        after = rank(client, "user-5", ["music-02", sent[0].item_id])
+        by_content = rank(client, "user-5", [], items=sent)
+    finally:
+        client.catalog.UpsertItems(catalog_pb2.UpsertItemsRequest(items=[learned]))
+    assert [result.unknown for result in after.results] == [False, True]
+    expected = [result.score for result in before.results]
+    assert [result.score for result in after.results] == pytest.approx(expected, abs=1e-3)
+    deleted, never_there = by_content.results
+    assert not deleted.unknown and not never_there.unknown
+    assert deleted.score == pytest.approx(never_there.score, abs=1e-3) != pytest.approx(expected[1], abs=1e-3)
 
 
 def test_rank_for_a_stranger_is_by_popularity(client: Client) -> None:
