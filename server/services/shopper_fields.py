@@ -120,10 +120,10 @@ def item_filter(
         return NO_FILTER
     fields, message = fields.within("filter"), request.filter
     least, most = price_range(fields, message)
-    for kind in ("categories", "brands"):
-        kept = {value.strip("/") for value in getattr(message, f"keep_{kind}")}
+    for kind, around in (("categories", "/"), ("brands", "")):
+        kept = {value.strip(around) for value in getattr(message, f"keep_{kind}")}
         for number, value in enumerate(getattr(message, f"drop_{kind}")):
-            if value.strip("/") in kept:
+            if value.strip(around) in kept:
                 fields.refuse(f"drop_{kind}[{number}]", f"is in keep_{kind} as well; take it out of one of them")
     return ItemFilter(
         keep_categories=fields.texts("keep_categories", message.keep_categories, MAX_FILTER_VALUES, MAX_TEXT_CHARS),
