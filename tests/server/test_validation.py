@@ -201,6 +201,16 @@ def test_rank_takes_a_thousand_items(empty_client: Client) -> None:
     assert len(answer.results) == 1000
 
 
+def test_rank_takes_a_thousand_items_in_all_and_says_so(empty_client: Client) -> None:
+    by_content = [item(item_id=str(number)) for number in range(64)]
+    answer = empty_client.recommendations.Rank(rec.RankRequest(user_id="u", item_ids=["a"] * 936, items=by_content))
+    assert len(answer.results) == 1000
+    for ids, sent, count in ((["a"] * 937, by_content, "1001"), ([], [], "0"), (["a"] * 1001, [], "1001")):
+        request = rec.RankRequest(user_id="u", item_ids=ids, items=sent)
+        _, fields = refusal(lambda request=request: empty_client.recommendations.Rank(request))
+        assert fields == {"item_ids": f"and items have {count} entries in all, 1 to 1,000 are allowed"}
+
+
 def test_rank_takes_items_by_content_alone_in_a_shop_without_a_model(empty_client: Client) -> None:
     request = rec.RankRequest(user_id="u", items=[item(item_id=str(number)) for number in range(64)])
     answer = empty_client.recommendations.Rank(request)
