@@ -27,7 +27,7 @@ _NOTHING: Rows = np.zeros(0, np.int32)
 
 @dataclass(frozen=True, slots=True)
 class _Cap:
-    """codes: of each row. group_of: each code's group; 0 is none. most: rows of one group."""
+    """codes: of each row there was when the page began. group_of: each code's group; 0 is none. most: of one group."""
 
     name: str
     codes: Rows
@@ -57,7 +57,12 @@ class Page:
         similarities: Callable[[Rows], Floats],
         beside: Rows = _NOTHING,
     ) -> None:
-        """`similarities`: of every two of the rows, float32 (n, n). `beside`: rows shown besides; caps count them."""
+        """Caps go by the catalogue as it is now, whatever it becomes while the page waits for the model.
+
+        Args:
+            similarities: of every two of the rows, float32 (n, n).
+            beside: rows shown besides; caps count them.
+        """
         self.rows: Rows = np.zeros(0, np.int32)
         self.scores: Floats = np.zeros(0, np.float32)
         self.explored: int | None = None
@@ -70,10 +75,10 @@ class Page:
         self._caps: list[_Cap] = []
         if caps.max_per_category:
             upper = index.upper_nodes(caps.category_level or MAX_CATEGORY_LEVELS)
-            self._caps.append(_Cap("max_per_category", columns.node, upper, caps.max_per_category))
+            self._caps.append(_Cap("max_per_category", columns.node.copy(), upper, caps.max_per_category))
         if caps.max_per_brand:
             brands = np.arange(int(columns.brand.max(initial=0)) + 1, dtype=np.int32)
-            self._caps.append(_Cap("max_per_brand", columns.brand, brands, caps.max_per_brand))
+            self._caps.append(_Cap("max_per_brand", columns.brand.copy(), brands, caps.max_per_brand))
 
     @property
     def done(self) -> bool:

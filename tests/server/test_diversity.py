@@ -137,6 +137,18 @@ def test_a_mask_from_before_the_catalogue_grew_is_fine() -> None:
     assert page.passed_over(np.ones(2, np.bool_)) == [("max_per_brand", 1)]
 
 
+@pytest.mark.parametrize("caps", [Caps(max_per_category=1), Caps(max_per_brand=1)])
+def test_caps_go_by_the_catalogue_of_the_pages_beginning_while_it_changes(caps: Caps) -> None:
+    index = index_of([(["A"], "x")] * 5)
+    page, everything = Page(index, 10, 0.0, caps, index.content_similarities), np.ones(5, np.bool_)
+    page.take(np.array([0], np.int32), np.ones(1, np.float32))
+    index.apply([CatalogueItem(item_id=item_id, category_path=["B"], brand="y") for item_id in ("i3", "i4", "new")])
+    page.take(np.array([3], np.int32), np.ones(1, np.float32))
+    assert page.rows.tolist() == [0]
+    assert not page.open(everything).any()
+    assert [count for _, count in page.passed_over(everything)] == [4]
+
+
 def test_diversity_chooses_among_the_best_of_the_pool() -> None:
     kinds: list[tuple[list[str], str | None]] = [(["A"], None)] * (POOL + 20)
     kinds[-1] = (["B"], "x")
