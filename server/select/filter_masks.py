@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from dataclasses import dataclass
 from itertools import count
@@ -12,7 +13,11 @@ from server.select.filters import Sellable, attribute_mask
 from server.select.placement_rules import RulesInForce
 
 MOST_BYTES = 64 << 20
-"""Masks kept, the least recently used leave first."""
+"""Masks kept, with the filters by which they are found; the least recently used leave first."""
+_PART_BYTES = 1 << 10
+"""What a part takes beside its mask: so many small objects that they count where the catalogue is small."""
+
+_Key = tuple[object, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +38,9 @@ class SharedMask:
 
     @property
     def size_bytes(self) -> int:
-        """Of all its masks."""
-        return self.mask.nbytes + sum(part.mask.nbytes for part in self.parts if part.mask is not self.mask)
+        """Of all its masks and what is around them."""
+        masks = self.mask.nbytes + sum(part.mask.nbytes for part in self.parts if part.mask is not self.mask)
+        return masks + _PART_BYTES * len(self.parts)
 
 
 class FilterMasks:
@@ -44,8 +50,9 @@ class FilterMasks:
         self._index = index
         self._sellable = sellable
         self._stamps = count(1)
-        self._known: OrderedDict[tuple[object, ...], SharedMask] = OrderedDict()
+        self._known: OrderedDict[_Key, SharedMask] = OrderedDict()
         self._bytes = 0
+        self._version = index.version
 
     def of(self, now_ms: int, item_filter: ItemFilter, rules: RulesInForce) -> SharedMask:
         """What filter and rules allow but for what the filter leaves out by name."""
@@ -61,12 +68,16 @@ class FilterMasks:
             item_filter.max_price,
             item_filter.in_stock_only,
         )
+        if self._version != self._index.version:  # nothing of an older catalogue is ever found again
+            self._known.clear()
+            self._bytes, self._version = 0, self._index.version
         found = self._known.get(key)
         if found is None:
             found = self._known[key] = self._make(sellable, item_filter, rules)
-            self._bytes += found.size_bytes
+            self._bytes += found.size_bytes + _key_bytes(key)
             while self._bytes > MOST_BYTES and len(self._known) > 1:
-                self._bytes -= self._known.popitem(last=False)[1].size_bytes
+                oldest, left = self._known.popitem(last=False)
+                self._bytes -= left.size_bytes + _key_bytes(oldest)
         else:
             self._known.move_to_end(key)
         return found
@@ -85,3 +96,8 @@ class FilterMasks:
             if part.any()
         ]
         return SharedMask(mask, tuple(parts) or (MaskPart(0.0, mask, next(self._stamps)),))
+
+
+def _key_bytes(key: _Key) -> int:
+    """Of the texts in a key: categories and brands may be long and many."""
+    return sum(sys.getsizeof(text) for texts in key if isinstance(texts, tuple) for text in texts)
