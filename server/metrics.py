@@ -35,7 +35,7 @@ ANSWERS = Counter("braid_answers", "Answers to Recommend and Rank", ["tier", "re
 LIVE_RELEASE = Gauge("braid_live_release", "Number of the release in service, 0 where there is none")
 ANSWERS_RECORDED = Counter("braid_answers_recorded", "Answers written to the table answers")
 ANSWERS_DROPPED = Counter("braid_answers_dropped", "Answers that were not recorded", ["reason"])
-"""reason: `queue` (too many were waiting) or `database` (it did not take them)."""
+"""reason: `queue` (too many were waiting, or too large ones) or `database` (it did not take them)."""
 STALE_INTERESTS = Counter("braid_stale_interests", "Long-term vectors left out because newer events are not in them")
 EVENTS = Counter("braid_events", "Events that were sent", ["status"])
 """status: `stored`, `duplicate`, `erased` or `refused`."""

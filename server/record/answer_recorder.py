@@ -1,7 +1,7 @@
 """Remembers answers off the request's path: a bounded queue, a thread of its own, a transaction every moment.
 
-An answer that finds the queue full, or the database failing, is dropped and counted: no request waits for this or
-fails by it. Answers older than the retention are deleted by the same thread, a few at a time.
+An answer that finds the queue full, by answers or by bytes, or the database failing, is dropped and counted: no request
+waits for this or fails by it. Answers older than the retention are deleted by the same thread, a few at a time.
 """
 
 from __future__ import annotations
@@ -26,6 +26,11 @@ COMMIT_S = 0.25
 """An answer waits about this long for the others of its transaction."""
 MAX_ROWS = 500
 """Answers in one transaction: as long as it takes, SQLite makes the event log's writer wait."""
+MOST_BYTES = 64 << 20
+"""Of what can be long in answers that are not written yet: the filter, the items to rank, the events sent along."""
+_EVENT_BYTES = 512
+_TEXT_BYTES = 64
+"""Beside its characters."""
 BUSY_S = 5
 """How long another writer may hold SQLite's lock; the queue takes answers meanwhile."""
 DRAIN_S = 2 * BUSY_S
@@ -42,9 +47,10 @@ class AnswerRecorder:
         self._tombstones = tombstones
         self._retention_ms = retention_days * _DAY_MS
         self._max_answers = max_answers
-        self._waiting: deque[NewAnswer] = deque()
+        self._waiting: deque[tuple[NewAnswer, int]] = deque()  # each with its bytes
         self._unwritten: deque[NewAnswer] = deque()  # in the order of `_waiting`, until the database has them
         self._taken = self._settled = 0  # answers taken from the requests; of them, written or dropped by the thread
+        self._taken_bytes = self._settled_bytes = 0
         self._ending = Event()
         self._dropped = 0  # of this outage
         self._connection: Connection | None = None
@@ -53,10 +59,12 @@ class AnswerRecorder:
 
     def record(self, answer: NewAnswer) -> None:
         """Takes an answer, or drops it; returns at once, without waking the thread."""
-        if len(self._waiting) < self._max_answers:
+        if self._has_room():
+            size = _long_bytes(answer)
             self._taken += 1
+            self._taken_bytes += size
             self._unwritten.append(answer)
-            self._waiting.append(answer)
+            self._waiting.append((answer, size))
             self._forget_settled()
         else:
             self._drop(1, "queue", "too many wait for the database")
@@ -84,16 +92,24 @@ class AnswerRecorder:
         while len(self._unwritten) > self._taken - self._settled:
             self._unwritten.popleft()
 
+    def _has_room(self, share: float = 1.0) -> bool:
+        """Whether less waits than this share of what may."""
+        not_written = self._taken_bytes - self._settled_bytes
+        return len(self._waiting) < share * self._max_answers and not_written < share * MOST_BYTES
+
     def _run(self) -> None:
         rows: list[dict[str, Any] | None] = []
+        size = 0
         commit_s = prune_s = time.monotonic()
         while rows or self._waiting or not self._ending.is_set():
             while self._waiting and len(rows) < MAX_ROWS:
-                rows.append(self._row(self._waiting.popleft()))  # the costly part, soon after the request
+                answer, answer_bytes = self._waiting.popleft()
+                rows.append(self._row(answer))  # the costly part, soon after the request
+                size += answer_bytes
             now_s = time.monotonic()
             if rows and (now_s - commit_s >= COMMIT_S or len(rows) >= MAX_ROWS or self._ending.is_set()):
-                self._write(rows)
-                rows, commit_s = [], time.monotonic()
+                self._write(rows, size)
+                rows, size, commit_s = [], 0, time.monotonic()
             if now_s >= prune_s:
                 prune_s = now_s + (COMMIT_S if self._prune() else PRUNE_S)
             if not self._waiting:
@@ -108,8 +124,8 @@ class AnswerRecorder:
             self._drop(1, "database", repr(error))
             return None
 
-    def _write(self, answers: list[dict[str, Any] | None]) -> None:
-        """Writes what was made of answers, in the order in which they were taken."""
+    def _write(self, answers: list[dict[str, Any] | None], size: int) -> None:
+        """Writes what was made of answers of `size` bytes, in the order in which they were taken."""
         rows = [row for row in answers if row is not None]
         try:
             with self._connected().begin():
@@ -120,8 +136,9 @@ class AnswerRecorder:
             return
         finally:
             self._settled += len(answers)
+            self._settled_bytes += size
         ANSWERS_RECORDED.inc(len(rows))
-        if self._dropped and 2 * len(self._waiting) < self._max_answers:
+        if self._dropped and self._has_room(0.5):
             LOG.info("answers are recorded again; %d were not", self._dropped)
             self._dropped = 0
 
@@ -161,3 +178,13 @@ class AnswerRecorder:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _long_bytes(answer: NewAnswer) -> int:
+    """About what the parts of an answer take that callers can make long."""
+    size = _EVENT_BYTES * len(answer.query.recent_events)
+    for option in answer.options.values():
+        for texts in option.values() if isinstance(option, dict) else (option,):
+            if isinstance(texts, (list, tuple)):
+                size += sum(map(len, texts)) + _TEXT_BYTES * len(texts)
+    return size

@@ -21,7 +21,7 @@ from braid.v1 import event_pb2
 from braid.v1 import recommendation_pb2 as rec
 from features import store
 from features.answers.answer_features import OtherSchema, decode, encode
-from features.answers.answers import NewAnswer, answer_row, append_answers, shopper_query
+from features.answers.answers import RANKED, NewAnswer, answer_row, append_answers, shopper_query
 from features.database.engine import open_database
 from features.database.models import Answer
 from features.inputs.fusion_inputs import SHOPPER_INPUTS
@@ -29,7 +29,7 @@ from features.inputs.shopper import Context, ShopperEvent, ShopperQuery
 from features.releases.release import read_release
 from features.schema import OWN_ITEMS, PADDING, RECENT_EVENTS, UNKNOWN, EventType
 from features.settings import ROOT
-from server.record.answer_recorder import AnswerRecorder
+from server.record.answer_recorder import MOST_BYTES, AnswerRecorder
 from tests.conditions import eventually
 from tests.conftest import NewSettings
 from tests.features.shops import NOBODY_ERASED
@@ -161,6 +161,42 @@ def test_a_locked_database_fills_the_queue_and_no_more(settings_engine: Engine) 
     recorder.close()
     lost = dropped("queue") - before
     assert count(settings_engine) == recorded() - written == sent - lost
+
+
+LONG = {
+    "filter": {"options": {"filter": {"keep_categories": ("x" * 10_000,) * 100}, "page_size": 10}},
+    "ranked items": {"options": {RANKED: ["x" * 1_000] * 1_000}},
+    "recent events": {
+        "query": ShopperQuery(
+            user_id="anna",
+            session_id="",
+            now_ms=NOW_MS,
+            recent_events=(ShopperEvent("e" * 128, "i" * 128, EventType.VIEW, NOW_MS),) * 2_000,
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("long", LONG)
+def test_long_answers_fill_the_queue_before_they_are_many(settings_engine: Engine, long: str) -> None:
+    """Each of about a megabyte."""
+    recorder = AnswerRecorder(settings_engine, NOBODY_ERASED, max_answers=5_000, retention_days=1e6)
+    before, sent = dropped("queue"), 0
+    with locked(settings_engine):
+        while dropped("queue") == before:
+            recorder.record(answer(inputs=None, **LONG[long]))
+            sent += 1
+    assert MOST_BYTES / 2**20 <= sent <= 1.1 * MOST_BYTES / 2**20 + 1
+    eventually(lambda: count(settings_engine) == sent - 1, what="the record of what was taken")
+
+    def taken() -> bool:
+        before = dropped("queue")
+        recorder.record(answer())
+        return dropped("queue") == before
+
+    eventually(taken, what="room for another one")
+    recorder.close()
+    assert count(settings_engine) == sent
 
 
 def test_a_failing_database_drops_what_is_counted_and_says_so_once(
