@@ -10,6 +10,7 @@
     ├── DeadlinePassed        DEADLINE_EXCEEDED
     └── Unavailable           UNAVAILABLE
         ├── FeaturesUnavailable   the feature store; answered from a lower tier
+        ├── HistoryUnavailable    what a shopper has done, in the database; answered without it
         └── ModelUnavailable      Triton or the release; answered from a lower tier
 
 `server.services.statuses` turns them into gRPC statuses, and nothing else does.
@@ -76,6 +77,10 @@ class Unavailable(GatewayError):
 
 class FeaturesUnavailable(Unavailable):
     """The feature store failed or was too slow."""
+
+
+class HistoryUnavailable(Unavailable):
+    """The database does not say, or not in time, what a shopper has done."""
 
 
 Reason = Literal["gone", "slow", "failed"]

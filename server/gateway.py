@@ -40,6 +40,7 @@ from server.following import Counters
 from server.freshness import Freshness
 from server.health import Health
 from server.hydrate.feature_reader import FeatureReader
+from server.hydrate.history_reader import HistoryReader
 from server.hydrate.purchase_history import PurchaseHistory
 from server.hydrate.shown_history import ShownHistory
 from server.infer.breaker import Breakers
@@ -150,7 +151,7 @@ class Gateway:
         self._recorder = AnswerRecorder(
             self._engine, tombstones, max_answers=own.max_queued_answers, retention_days=own.answer_retention_days
         )
-        sellable = Sellable(index)
+        sellable, histories = Sellable(index), HistoryReader(self._threads, budget_s=own.feature_budget_ms / 1000)
         self.shop = Shop(
             index=index,
             sellable=sellable,
@@ -162,10 +163,9 @@ class Gateway:
             traffic=self._traffic,
             shadows=ShadowQueue(lambda: 2 * self._admission.under_way > self._admission.limit),
             model=Model(self._triton, breakers, budget_s=own.model_budget_ms / 1000),
-            history=PurchaseHistory(self._engine, self._threads),
-            shown=ShownHistory(self._engine, self._threads),
+            history=PurchaseHistory(self._engine, histories),
+            shown=ShownHistory(self._engine, histories),
             recorder=self._recorder,
-            feature_budget_s=own.feature_budget_ms / 1000,
             exploration_rate=own.exploration_rate,
         )
         write_budget_s = own.write_budget_ms / 1000

@@ -45,7 +45,7 @@ CATALOGUE_READ_TIME_SECONDS = Gauge(
     "braid_catalogue_read_time_seconds", "When the catalogue in memory was last the database's, in Unix time"
 )
 BREAKER_OPEN = Gauge("braid_breaker_open", "1 while a part counts as gone and is only tried now and then", ["part"])
-"""part: `triton` or `feature-store`."""
+"""part: `triton release=N`, `feature-store`, or `shopper-history` for what filters ask the database of a shopper."""
 CALLS_REFUSED = Counter("braid_calls_refused", "Calls that were not taken", ["reason"])
 """reason: `delay` (calls wait longer than the target), `memory` (too many are under way, streams are open, or messages
 are on their way), `key` (none, or not one of ours), `scope` (the key is not for the method) or `rate` (the key's)."""

@@ -17,7 +17,9 @@ class GatewaySettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="BRAID_GATEWAY_", env_ignore_empty=True, frozen=True, extra="forbid")
 
-    feature_budget_ms: float = Field(default=250, gt=0, description="longest wait for the feature store")
+    feature_budget_ms: float = Field(
+        default=250, gt=0, description="longest wait for the feature store, and for what a filter asks the database"
+    )
     model_budget_ms: float = Field(default=500, gt=0, description="longest wait for Triton")
     write_budget_ms: float = Field(default=20_000, gt=0, description="longest wait for a commit")
     notice_s: float = Field(

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from features.answers.answers import NewAnswer, Trial
 from features.inputs.shopper import Shopper, ShopperFeatures, ShopperQuery, merge
 from features.schema import OWN_ITEMS, Tier
 from server.catalogue.catalogue_index import CatalogueIndex
 from server.deadline import Deadline
-from server.errors import FeaturesUnavailable
+from server.errors import FeaturesUnavailable, HistoryUnavailable
 from server.hydrate.feature_reader import FeatureReader
 from server.hydrate.fusion_request import FusionRequest
 from server.hydrate.purchase_history import PurchaseHistory
@@ -70,7 +67,6 @@ class Shop:
     history: PurchaseHistory
     shown: ShownHistory
     recorder: AnswerRecorder
-    feature_budget_s: float
     exploration_rate: float
     """Share of pages that give a place to an item that has hardly been seen."""
 
@@ -131,9 +127,9 @@ class Shop:
         bought = shopper.bought_ms
         if len(shopper.purchases) >= OWN_ITEMS:
             try:
-                bought = await self.history.bought_ms(query.keys, deadline.left_s(self.feature_budget_s)) | bought
-            except (SQLAlchemyError, asyncio.TimeoutError) as error:
-                LOG.warning("purchases beyond the newest %d are unknown for one answer: %r", OWN_ITEMS, error)
+                bought = await self.history.bought_ms(query.keys, deadline) | bought
+            except HistoryUnavailable as error:
+                LOG.debug("answering without some of what was bought: %s", error)
         window_ms = item_filter.repurchase_window_ms
         since_ms = -(2**62) if window_ms is None else query.now_ms - window_ms
         return [item_id for item_id, time_ms in bought.items() if time_ms >= since_ms]
@@ -143,11 +139,10 @@ class Shop:
         local_ms = query.now_ms if query.context.local_time_ms is None else query.context.local_time_ms
         since_ms = query.now_ms - local_ms % _DAY_MS
         found = self.recorder.unwritten_item_ids(query.keys, query.session_id, since_ms)
-        left_s = deadline.left_s(self.feature_budget_s)
         try:
-            found |= await self.shown.shown_item_ids(query.keys, query.session_id, since_ms, left_s)
-        except (SQLAlchemyError, asyncio.TimeoutError) as error:
-            LOG.warning("what was shown today is unknown for one answer: %r", error)
+            found |= await self.shown.shown_item_ids(query.keys, query.session_id, since_ms, deadline)
+        except HistoryUnavailable as error:
+            LOG.debug("answering without what was shown today: %s", error)
         return found
 
     async def left_out(

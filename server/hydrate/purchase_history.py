@@ -1,32 +1,31 @@
-"""All that a shopper ever bought, for the few whose purchases do not fit into one row of the feature store."""
+"""All that a shopper ever bought, where the feature store does not say so: its row is full, or it does not answer."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
-from concurrent.futures import Executor
 
 from sqlalchemy import Engine, func, select
 
 from features.database.models import Event
 from features.schema import EventType
+from server.deadline import Deadline
+from server.hydrate.history_reader import HistoryReader
 
 
 class PurchaseHistory:
     """Reads the event log by shopper, along its index."""
 
-    def __init__(self, engine: Engine, threads: Executor) -> None:
+    def __init__(self, engine: Engine, reader: HistoryReader) -> None:
         self._engine = engine
-        self._threads = threads
+        self._reader = reader
 
-    async def bought_ms(self, shoppers: Sequence[str], timeout_s: float) -> dict[str, int]:
+    async def bought_ms(self, shoppers: Sequence[str], deadline: Deadline) -> dict[str, int]:
         """Item id to the time of the last purchase.
 
         Raises:
-            asyncio.TimeoutError, SQLAlchemyError: the log did not answer in time, or failed.
+            HistoryUnavailable: the log did not answer in time, or failed.
         """
-        work = asyncio.get_running_loop().run_in_executor(self._threads, self._read, shoppers)
-        return await asyncio.wait_for(work, timeout_s)
+        return await self._reader.read(deadline, self._read, shoppers)
 
     def _read(self, shoppers: Sequence[str]) -> dict[str, int]:
         statement = (

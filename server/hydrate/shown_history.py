@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
-from concurrent.futures import Executor
 
 from sqlalchemy import ColumnElement, Engine, select
 
 from features.database.models import Answer
+from server.deadline import Deadline
+from server.hydrate.history_reader import HistoryReader
 
 
 class ShownHistory:
     """Reads the recorded answers by shopper and by session, along their indexes."""
 
-    def __init__(self, engine: Engine, threads: Executor) -> None:
+    def __init__(self, engine: Engine, reader: HistoryReader) -> None:
         self._engine = engine
-        self._threads = threads
+        self._reader = reader
 
     async def shown_item_ids(
-        self, shoppers: Sequence[str], session_id: str, since_ms: int, timeout_s: float
+        self, shoppers: Sequence[str], session_id: str, since_ms: int, deadline: Deadline
     ) -> set[str]:
         """Items of every recorded answer to one of the shoppers or in the session.
 
         Raises:
-            asyncio.TimeoutError, SQLAlchemyError: the database did not answer in time, or failed.
+            HistoryUnavailable: the database did not answer in time, or failed.
         """
-        work = asyncio.get_running_loop().run_in_executor(self._threads, self._read, shoppers, session_id, since_ms)
-        return await asyncio.wait_for(work, timeout_s)
+        return await self._reader.read(deadline, self._read, shoppers, session_id, since_ms)
 
     def _read(self, shoppers: Sequence[str], session_id: str, since_ms: int) -> set[str]:
         whose: list[ColumnElement[bool]] = [Answer.shopper.in_(shoppers)]

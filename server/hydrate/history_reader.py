@@ -1,0 +1,50 @@
+"""What a shopper has done, read in the database: within the request's time, and not where that is known to be gone."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import ParamSpec, TypeVar
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from server.deadline import SLOW_S, Deadline
+from server.errors import HistoryUnavailable
+from server.infer.breaker import Breaker
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class HistoryReader:
+    """One object a process: every history is in the same database, and behind one circuit breaker."""
+
+    def __init__(self, threads: Executor, *, budget_s: float) -> None:
+        self._threads = threads
+        self._budget_s = budget_s
+        self._breaker = Breaker("shopper-history")
+
+    async def read(self, deadline: Deadline, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        """What the work returns, done in a thread.
+
+        Raises:
+            HistoryUnavailable: the database failed, or did not answer in time.
+        """
+        left_s = deadline.left_s(self._budget_s)
+        if left_s <= 0 or not self._breaker.allows():
+            raise HistoryUnavailable("the shopper's history is not asked for: no time is left, or the database is gone")
+        asked_s = time.monotonic()
+        try:
+            done = asyncio.get_running_loop().run_in_executor(self._threads, lambda: work(*arguments, **named))
+            found = await asyncio.wait_for(done, left_s)
+        except (SQLAlchemyError, asyncio.TimeoutError) as error:
+            deadline.in_vain_s += time.monotonic() - asked_s
+            slow = isinstance(error, asyncio.TimeoutError)
+            why = f"no answer within {left_s:.3f} s" if slow else str(error).splitlines()[0]
+            if not slow or left_s >= min(SLOW_S, self._budget_s):  # its own fault, not a hurried caller's
+                self._breaker.failed(why)
+            raise HistoryUnavailable(f"the shopper's history cannot be read: {why}") from error
+        self._breaker.succeeded()
+        return found
