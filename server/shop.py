@@ -123,9 +123,9 @@ class Shop:
     async def bought_item_ids(
         self, shopper: Shopper, query: ShopperQuery, item_filter: ItemFilter, deadline: Deadline
     ) -> list[str]:
-        """What `exclude_purchased` leaves out; the log is asked where a row of the feature store is full."""
+        """What `exclude_purchased` leaves out; the log is asked where no row was read, or it is full."""
         bought = shopper.bought_ms
-        if len(shopper.purchases) >= OWN_ITEMS:
+        if not shopper.stored or len(shopper.purchases) >= OWN_ITEMS:
             try:
                 bought = await self.history.bought_ms(query.keys, deadline) | bought
             except HistoryUnavailable as error:

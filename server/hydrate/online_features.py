@@ -31,7 +31,7 @@ from features.inputs.shopper import (
 from features.online.online_values import WantedFeatures, read_values
 from features.schema import PROFILE_VIEW, PURCHASES_VIEW, RECENT_VIEW, interest_view
 from features.settings import Settings
-from features.store import close, give_up_soon, online_file, open_registry, open_store
+from features.store import StoreError, close, give_up_soon, online_file, open_registry, open_store
 
 MAX_SHOPPERS = 256
 """Entities in one read; SQLite takes at most 32,766 parameters, and long reads hold up the next."""
@@ -71,7 +71,7 @@ class OnlineFeatures:
 
     @property
     def opened(self) -> bool:
-        """Whether there is a store to read; without one every shopper is unknown."""
+        """Whether there is a store to read."""
         return self._store is not None
 
     def read_registry(self) -> None:
@@ -99,7 +99,7 @@ class OnlineFeatures:
             self.open()
         store = self._store
         if store is None:
-            return [[ShopperFeatures() for _ in keys] for keys, _ in requests]
+            raise StoreError("the feature store is not open yet")
         keys = sorted({key for shopper_keys, _ in requests for key in shopper_keys})
         releases = sorted({release for _, release in requests if release})
         views = (*BASE, *((interest_view(release), INTEREST) for release in releases))
