@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 
 from features.shop.catalogue import Catalogue, CatalogueItem
 from server.catalogue.catalogue_index import CatalogueIndex, Rows
+from server.errors import ModelUnavailable
 from server.following import Counters, Failures
 from server.infer.triton import Triton
 from server.metrics import CATALOGUE_READ_TIME_SECONDS
@@ -99,8 +100,7 @@ class CatalogueFollower:
             self._changed.clear()
             try:
                 await self.refresh()
-                for release in self._releases:
-                    await self._give_vectors(release)
+                await self._give_all_vectors()
                 failures.end()
             except Exception as error:  # nobody would begin again what ends here
                 failures.begin(error)
@@ -113,6 +113,21 @@ class CatalogueFollower:
         for item in items:
             if not item.deleted and not release.knows(item.item_id, self._index):
                 release.awaiting_vectors[item.item_id] = item
+
+    async def _give_all_vectors(self) -> None:
+        """To each release's new items; one whose model does not answer keeps no other from its own.
+
+        Raises:
+            ModelUnavailable: of the last that does not.
+        """
+        failed = None
+        for release in self._releases:
+            try:
+                await self._give_vectors(release)
+            except ModelUnavailable as error:
+                failed = error
+        if failed is not None:
+            raise failed
 
     async def _give_vectors(self, release: LoadedRelease) -> None:
         items = list(release.awaiting_vectors.values())

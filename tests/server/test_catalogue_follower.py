@@ -9,11 +9,18 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
+import numpy as np
 import polars as pl
 import pytest
+from tritonclient.grpc import service_pb2
 
 from features.database.engine import open_database
-from features.releases.release import ITEM_COLUMNS
+from features.inputs.codes import CodeVocabularies
+from features.inputs.content import ContentVocabulary
+from features.inputs.probabilities import Probabilities
+from features.releases.release import ITEM_COLUMNS, Manifest, ReleaseFiles
+from features.schema import ITEM_TOWER_OUTPUTS, output_name, schema_hash
 from features.settings import Settings
 from features.shop.catalogue import Catalogue, CatalogueItem
 from server.catalogue import catalogue_follower
@@ -21,14 +28,20 @@ from server.catalogue.catalogue_follower import CHUNK, CatalogueFollower
 from server.catalogue.catalogue_index import CatalogueIndex
 from server.following import Counters
 from server.infer.triton import Triton
+from server.releases.loaded_release import LoadedRelease
 from tests.conditions import eventually_async
+
+DIM = 2
+SILENT, LIVE = 1, 2
 
 
 @asynccontextmanager
-async def followed(settings: Settings) -> AsyncIterator[tuple[CatalogueFollower, CatalogueIndex]]:
-    """The catalogue of a shop in memory, without a Triton to ask for vectors."""
+async def followed(
+    settings: Settings, triton_address: str = "127.0.0.1:1"
+) -> AsyncIterator[tuple[CatalogueFollower, CatalogueIndex]]:
+    """The catalogue of a shop in memory; without an address there is no Triton to ask for vectors."""
     engine, index = open_database(settings.log_url), CatalogueIndex()
-    triton = Triton("127.0.0.1:1", Path(), call_timeout_s=1)
+    triton = Triton(triton_address, Path(), call_timeout_s=0.1)
     with ThreadPoolExecutor(1) as threads:
         follower = CatalogueFollower(engine, index, triton, Counters(engine, threads), threads)
         await follower.refresh()
@@ -102,6 +115,64 @@ async def test_an_item_that_cannot_be_read_is_logged_once_and_taken_in_once_it_c
     assert index.item_ids == ["item"] and len(caplog.records) == 1
     await triton.close()
     engine.dispose()
+
+
+@asynccontextmanager
+async def item_towers() -> AsyncIterator[str]:
+    """The address of a server that gives vectors as Triton does, but for one release, whose calls hang."""
+
+    async def infer(message: bytes, _context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        request = service_pb2.ModelInferRequest.FromString(message)
+        if request.model_version == str(SILENT):
+            await asyncio.Event().wait()
+        response = service_pb2.ModelInferResponse()
+        count = request.inputs[0].shape[0]
+        for number, (tensor, width) in enumerate(zip(ITEM_TOWER_OUTPUTS, (DIM, 1), strict=True)):
+            response.outputs.add(name=output_name(number, tensor), datatype=tensor.dtype, shape=(count, width))
+            response.raw_output_contents.append(np.ones((count, width), np.float32).tobytes())
+        return response.SerializeToString()
+
+    server = grpc.aio.server()
+    method = {"ModelInfer": grpc.unary_unary_rpc_method_handler(infer)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("inference.GRPCInferenceService", method),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    yield f"127.0.0.1:{port}"
+    await server.stop(None)
+
+
+def release_of_nothing(number: int) -> LoadedRelease:
+    """A release from before the shop had any item."""
+    manifest: dict[str, Any] = dict.fromkeys(Manifest.__dataclass_fields__, "")
+    manifest |= {"release": number, "schema_hash": schema_hash(), "interest_dim": DIM, "item_count": 0}
+    files = ReleaseFiles(
+        folder=Path(),
+        manifest=Manifest(**manifest),
+        items=pl.DataFrame(schema=ITEM_COLUMNS | {"bias": pl.Float32, "popularity": pl.Float32}),
+        item_vectors=np.zeros((0, DIM), np.float32),
+        content=ContentVocabulary(codes={}, price_edges=[]),
+        codes=CodeVocabularies(gender={}, country={}, device={}),
+        probabilities=Probabilities(),
+    )
+    return LoadedRelease(files, np.zeros(0, np.int32))
+
+
+async def test_a_spare_that_hangs_keeps_no_other_release_from_the_vectors_of_new_items(settings: Settings) -> None:
+    async with item_towers() as address, followed(settings, address) as (follower, index):
+        spare, live = release_of_nothing(SILENT), release_of_nothing(LIVE)
+        for release in (spare, live):
+            await follower.prepare(release)
+        engine = open_database(settings.log_url)
+        Catalogue(engine).upsert([CatalogueItem(item_id="new")])
+        engine.dispose()
+        following = asyncio.ensure_future(follower.follow())
+
+        async def learned() -> bool:
+            return live.new.rows.tolist() == [index.row_of["new"]]
+
+        await eventually_async(learned, what="the vector of the new item")
+        assert list(spare.awaiting_vectors) == ["new"] and not live.awaiting_vectors
+        following.cancel()
 
 
 async def turns_beside(work: Coroutine[Any, Any, object]) -> int:
