@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from features.inputs.shopper import Events, ShopperQuery
+from features.inputs.shopper import Events, Shopper, ShopperQuery
 from features.schema import RECENT_EVENTS, EventType, Tier
 from server.catalogue.catalogue_index import CatalogueIndex, Rows
 from server.deadline import Deadline
@@ -92,34 +92,45 @@ def _shares(rows: Rows, weights: npt.NDArray[np.floating], index: CatalogueIndex
 
 async def interests_of(shop: Shop, query: ShopperQuery, deadline: Deadline) -> Interests:
     """Long-term interest from that strand alone, current interest by the weight of each event, and the balance."""
-    release, index = shop.traffic.choose(query).release, shop.index
-    shopper = await shop.shopper(query, release.number if release else 0, deadline)
-    returning = None if release is None else return_chance(shopper, release)
-    if release is not None and shopper.known:
-        requests = [
-            FusionRequest(seen, release, index, allowed=b"\0", candidates=NO_CANDIDATES)
-            for seen in (shopper, shopper.seen_by_model(long_term=True, recent=False))
-        ]
+    release = shop.traffic.choose(query).release
+    while True:
+        shopper = await shop.shopper(query, release.number if release else 0, deadline)
+        if release is None or not shopper.known:
+            return _without_model(shop, shopper, release)
         try:
-            both, long_term_alone = await shop.model.fuse(*requests, deadline=deadline)
+            return await _by_model(shop, shopper, release, deadline)
         except ModelUnavailable as error:
-            LOG.debug("interests without the model: %s", error)
-        else:
-            return Interests(
-                long_term=by_model(long_term_alone, release, index) if shopper.interest else [],
-                current=by_events(shopper.events, both.recent_weights[RECENT_EVENTS - len(shopper.events) :], index),
-                return_probability=returning,
-                long_term_weight=float(both.long_weight[0]),
-                last_event_ms=shopper.last_event_ms,
-                release=release.number,
-                tier=Tier.FULL if shopper.interest else Tier.RECENT,
-                long_term_stale=shopper.interest_stale,
-            )
+            if shop.releases.current is release:
+                LOG.debug("interests without the model: %s", error)
+                return _without_model(shop, shopper, release)
+            release = shop.releases.current  # as in `recommend`: replaced meanwhile, or an arm
+
+
+async def _by_model(shop: Shop, shopper: Shopper, release: LoadedRelease, deadline: Deadline) -> Interests:
+    index = shop.index
+    requests = [
+        FusionRequest(seen, release, index, allowed=b"\0", candidates=NO_CANDIDATES)
+        for seen in (shopper, shopper.seen_by_model(long_term=True, recent=False))
+    ]
+    both, long_term_alone = await shop.model.fuse(*requests, deadline=deadline)
+    return Interests(
+        long_term=by_model(long_term_alone, release, index) if shopper.interest else [],
+        current=by_events(shopper.events, both.recent_weights[RECENT_EVENTS - len(shopper.events) :], index),
+        return_probability=return_chance(shopper, release),
+        long_term_weight=float(both.long_weight[0]),
+        last_event_ms=shopper.last_event_ms,
+        release=release.number,
+        tier=Tier.FULL if shopper.interest else Tier.RECENT,
+        long_term_stale=shopper.interest_stale,
+    )
+
+
+def _without_model(shop: Shop, shopper: Shopper, release: LoadedRelease | None) -> Interests:
     bought = shopper.purchases
     return Interests(
-        long_term=by_counts(bought.item_ids, bought.counts, index),
-        current=by_events(shopper.events, None, index),
-        return_probability=returning,
+        long_term=by_counts(bought.item_ids, bought.counts, shop.index),
+        current=by_events(shopper.events, None, shop.index),
+        return_probability=None if release is None else return_chance(shopper, release),
         long_term_weight=None,
         last_event_ms=shopper.last_event_ms,
         release=0,

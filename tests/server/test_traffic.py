@@ -140,6 +140,26 @@ def test_a_shadow_is_compared_off_the_requests_path_and_a_broken_one_costs_nothi
     set_traffic(shop, placement="shadowed")
 
 
+def test_where_an_arms_model_does_not_answer_the_live_release_tells_interests_too(shop: RunningGateway) -> None:
+    def teller(user_id: str) -> int:
+        request = rec.GetInterestsRequest(user_id=user_id)
+        return shop.client.recommendations.GetInterests(request, timeout=10).release
+
+    set_traffic(shop, experiment="halves", arms=arms((1, 50), (GOOD, 50)))
+    user_id = next(user for user in USERS if teller(user) == GOOD)
+    hold_in_triton(shop.settings, 1)
+    told = []
+
+    def told_by(release: int) -> bool:
+        told.append(teller(user_id))
+        return told[-1] == release
+
+    eventually(lambda: told_by(1), within_s=30, what="the live release in the arm's stead")
+    eventually(lambda: told_by(GOOD), within_s=60, what="the arm, loaded again")
+    assert set(told) == {1, GOOD}
+    set_traffic(shop)
+
+
 def canary(release: int, steps: list[float], step_minutes: float) -> pb.Split.Canary:
     rails = pb.Guardrails(
         least_answers=30, max_p99_ratio=100, alpha=0.01, max_error_rise=0.4, max_lower_tier_rise=0.4
