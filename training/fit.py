@@ -32,6 +32,7 @@ from training.item_tower import ItemTower
 from training.item_trend import ItemTrend
 from training.losses import own_items_loss, sampled_loss, softmax_loss
 from training.moments import DAY_MS, END_OF_TIME_MS, Moments, popularity_scores
+from training.run_identity import run_identity
 from training.scoring import ModelScorer, read_batch
 from training.trained import CHECKPOINT_FILE
 from training.transitions import Followers
@@ -109,12 +110,16 @@ def fit(
         folder: gets `checkpoint.pt` after every epoch and TensorBoard's log, in place of an earlier run's.
         resume: go on from `folder/checkpoint.pt`.
         device: "cpu", or "cuda" where encoders run in bfloat16.
+
+    Raises:
+        DataError: there is no checkpoint to go on from, or it is of other data or of another configuration.
     """
     options = config.fit
     folder.mkdir(parents=True, exist_ok=True)
     model, vocabulary = build_model(tuning, config)
     model = model.to(device)
     run = _Run.of(model, config, folder, device)
+    run.identity = run_identity(model, tuning, vocabulary, config)
     if resume:
         run.load()
     else:
@@ -194,6 +199,7 @@ class _Run:
     config: Config
     folder: Path
     device: str
+    identity: dict[str, str] = field(default_factory=dict)
     epoch: int = 0
     step: int = 0
     stopped: bool = False
@@ -307,19 +313,25 @@ class _Run:
         state = {name: getattr(self, name) for name in _RESUMED}
         state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
         beside = self.folder / f"{CHECKPOINT_FILE}.part"
-        torch.save(state | {"config": self.config.to_dict()}, beside)
+        torch.save(state | {"config": self.config.to_dict(), "identity": self.identity}, beside)
         beside.replace(self.folder / CHECKPOINT_FILE)
 
     def load(self) -> None:
         """Goes on from the checkpoint.
 
         Raises:
-            DataError: there is none.
+            DataError: there is none, or it is of another run than this one.
         """
         path = self.folder / CHECKPOINT_FILE
         if not path.exists():
             raise DataError(f"{path} is missing: no run was interrupted there; train without --resume")
         state = torch.load(path, weights_only=True)
+        kept = state.get("identity", {})
+        if changed := [part for part, digest in self.identity.items() if kept.get(part) != digest]:
+            raise DataError(
+                f"{path} is of another run: {', '.join(changed)} differ, as after `python -m features build` or with "
+                "other options; train without --resume"
+            )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         for name in _RESUMED:

@@ -1,16 +1,18 @@
 """Equal seeds give equal models, and a run that was interrupted ends where one that was not would have."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import torch
 
 from tests.training.conftest import SMALL
-from tests.training.shops import START_MS, Row, write_shop
+from tests.training.shops import ITEMS, START_MS, Row, catalogue, visits, write_shop
 from training.config import Config, FitConfig, ModelConfig
-from training.dataset import read_log
+from training.dataset import DataError, read_log
 from training.evaluate import Protocol, split_times
 from training.fit import Fitted, Watch, fit
 from training.pipeline import Split, stages
@@ -24,6 +26,12 @@ def fit_on(offline: Path, folder: Path, config: Config, *, resume: bool = False,
 
 def weights(fitted: Fitted) -> torch.Tensor:
     return torch.cat([weight.detach().flatten() for weight in fitted.model.parameters()])
+
+
+def retitled() -> pl.DataFrame:
+    """The catalogue with one item under another title."""
+    first = pl.col("item_id") == "i000"
+    return catalogue().with_columns(title=pl.when(first).then(pl.lit("Something else")).otherwise("title"))
 
 
 def with_fit(**changes: int) -> Config:
@@ -46,6 +54,25 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(offline: Path, tmp_p
     resumed = fit_on(offline, tmp_path / "cut", with_fit(epochs=2, final_epochs=0), resume=True)
     assert torch.equal(weights(whole), weights(resumed))
     assert [row["epoch"] for row in resumed.history] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("build", "config", "differ"),
+    [
+        (lambda at: write_shop(at, visits(), catalogue(ITEMS + 1)), with_fit(epochs=2), "items"),
+        (lambda at: write_shop(at, visits(), retitled()), with_fit(epochs=2), "items"),
+        (lambda at: write_shop(at, visits(days=50)), with_fit(epochs=2), "moments to learn from"),
+        (lambda at: write_shop(at, visits()), with_fit(epochs=3), "configuration"),
+    ],
+    ids=["an item more", "another title", "other events", "more epochs"],
+)
+def test_a_run_does_not_go_on_over_other_data_or_with_another_configuration(
+    offline: Path, tmp_path: Path, build: Callable[[Path], Path], config: Config, differ: str
+) -> None:
+    cut = replace(SMALL, fit=replace(SMALL.fit, epochs=2, max_minutes=0.0))
+    fit_on(offline, tmp_path / "run", cut)
+    with pytest.raises(DataError, match=rf"of another run: .*{differ}.* differ.*train without --resume"):
+        fit_on(build(tmp_path / "built again"), tmp_path / "run", config, resume=True)
 
 
 def test_fitting_lowers_the_loss_and_writes_a_tensorboard_log(offline: Path, tmp_path: Path) -> None:
