@@ -23,7 +23,7 @@ from sqlalchemy.exc import OperationalError
 
 from features.database.engine import DatabaseError, open_database
 from features.locks import LockTaken, locked
-from features.online.materialize import materialize
+from features.online.materialize import materialize, work_folder
 from features.releases.housekeeping import remove_old_releases
 from features.releases.release import RELEASE_FILES, Manifest, ReleaseError, file_sha256, write_vocabulary
 from features.releases.release_table import ReleaseTable, who
@@ -141,7 +141,8 @@ def _make_features(settings: Settings, manifest: Manifest, fusion: Path, note: C
 
 
 def _take_back(settings: Settings, number: int) -> None:
-    """Removes what a release that came to nothing has left where others see it."""
+    """Removes what a release that came to nothing has left where others see it, and how far its vectors had come."""
+    shutil.rmtree(work_folder(settings, number), ignore_errors=True)  # first: without the view nothing of it is true
     for model in (FUSION_MODEL, ITEM_TOWER_MODEL):
         shutil.rmtree(settings.model_repository / model / str(number), ignore_errors=True)
     generated = _generated(settings, number)

@@ -70,6 +70,11 @@ def materialized_counter(release: int) -> str:
     return f"materialized:{release}"
 
 
+def work_folder(settings: Settings, release: int) -> Path:
+    """Where a run keeps how far it has come, until it is done."""
+    return settings.home / "materialize" / str(release)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """What a run does, kept in a file until it is done: shoppers with events in (since, through]."""
@@ -181,7 +186,7 @@ def _materialize(
     settings: Settings, engine: Engine, release: int, files: Path, encoders: Encoders, *, whole: bool
 ) -> int:
     say = partial(Console(stderr=True, soft_wrap=True).print, highlight=False)
-    work = settings.home / "materialize" / str(release)
+    work = work_folder(settings, release)
     work.mkdir(parents=True, exist_ok=True)
     run = _run(settings, engine, release, files, work, whole=whole)
     if run.since and vectors_lost(settings, engine, release, run.since):
@@ -203,7 +208,7 @@ def _encode(
     """Encodes the shoppers and writes their vectors; returns how many have one."""
     from features import store  # Feast takes a second to import, in which the encoder starts
 
-    work = settings.home / "materialize" / str(release)
+    work = work_folder(settings, release)
     survivors = Survivors(settings, engine)
     histories, vectors = work / "histories.parquet", work / "vectors.parquet"
     encoded = 0

@@ -19,7 +19,7 @@ from sqlalchemy import Engine, delete
 
 from features.database.engine import open_database
 from features.database.models import Counter
-from features.online.materialize import materialized_counter
+from features.online.materialize import materialized_counter, work_folder
 from features.releases.release_table import ReleaseRow, ReleaseTable, who
 from features.schema import FUSION_MODEL, ITEM_TOWER_MODEL, MANIFEST_FILE
 from features.settings import Settings
@@ -69,7 +69,7 @@ def _delete(settings: Settings, engine: Engine, rows: Sequence[ReleaseRow]) -> N
 def _traces(settings: Settings, row: ReleaseRow) -> list[Path]:
     """What there is of a release, the folder that tells whose it is last: a repository may be shared by shops."""
     number = str(row.release)
-    work, generated = settings.home / "materialize" / number, settings.generated / f"v{number}.json"
+    work, generated = work_folder(settings, row.release), settings.generated / f"v{number}.json"
     found = [path for path in (generated, work) if path.exists()]
     fusion, tower = (settings.model_repository / model / number for model in (FUSION_MODEL, ITEM_TOWER_MODEL))
     try:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-import re
 import resource
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,66 +16,30 @@ from tritonclient.grpc import model_config_pb2
 
 from features import schema
 from features.database.engine import open_database
-from features.log.event_log import EventLog
+from features.online.interest_encoder import InterestEncoder
 from features.online.materialize import materialize
 from features.releases.release import ReleaseError, read_release
 from features.releases.release_table import ReleaseTable
 from features.schema import feature_service, interest_view
 from features.settings import ROOT, Settings
-from features.shop.catalogue import Catalogue, CatalogueItem
-from features.store import delete_shoppers, open_store, opened
-from tests.training.shops import ITEMS, as_written, catalogue, visits, write_shop
+from features.store import count_interests, delete_shoppers, open_store, opened
+from tests.training.publishing import LOGGED, published, with_model
 from training.batches import BatchMaker
 from training.dataset import read_log
 from training.encode import Encoder
 from training.evaluate import Protocol, rank, stage_by_time
-from training.fusion import FusionModel
 from training.gate import GateError, check_candidate
-from training.pipeline import train
 from training.publish import publish, write_candidate
 from training.scoring import ModelScorer
 from training.served_release import ServedRelease
 from training.trained import TrainedModel, load_trained
 
-SHOPPERS = 5
-
-
-@pytest.fixture
-def shop(settings: Settings, offline: Path) -> Settings:
-    """A shop whose log holds some of the events that the model was trained on, and whose offline files hold all."""
-    shutil.copytree(offline, settings.offline)
-    engine = open_database(settings.log_url)
-    rows = [row for row in visits() if int(row[0][2:]) < SHOPPERS]
-    events = as_written(rows)
-    EventLog(engine).append(events, max(event.event_time_ms for event in events))
-    Catalogue(engine).upsert([CatalogueItem(item_id="i001", category_path=["Home"])])
-    engine.dispose()
-    return settings
-
-
-def published(settings: Settings, trained: TrainedModel) -> int:
-    return publish(settings, trained, why="test", note=lambda _: None)
-
-
-def with_model(trained: TrainedModel, model: FusionModel) -> TrainedModel:
-    """The same run with another model."""
-    return TrainedModel(**{name: getattr(trained, name) for name in trained.__slots__} | {"model": model})
-
-
-def forgetful(trained: TrainedModel) -> TrainedModel:
-    """The model with the item table in disorder: whole and finite, and good for nothing."""
-    model = copy.deepcopy(trained.model)
-    with torch.no_grad():
-        model.tower.ids.weight.normal_(generator=torch.Generator().manual_seed(0))
-        for weight in model.repeat.parameters():
-            weight.zero_()
-    return with_model(trained, model)
-
 
 def traces(settings: Settings) -> list[Path]:
     """What a release would leave behind."""
     versions = [path for path in settings.model_repository.glob("*/*") if path.is_dir()]
-    return [*versions, *settings.generated.glob("*"), *(settings.home / "candidates").glob("*")]
+    work = [*(settings.home / "candidates").glob("*"), *(settings.home / "materialize").glob("*")]
+    return [*versions, *settings.generated.glob("*"), *work]
 
 
 def test_a_release_is_live_with_its_files_its_view_and_its_vectors(shop: Settings, trained: TrainedModel) -> None:
@@ -90,7 +52,7 @@ def test_a_release_is_live_with_its_files_its_view_and_its_vectors(shop: Setting
     store = open_store(shop)
     rows = store.get_online_features(
         store.get_feature_service(feature_service(1)),
-        [{"shopper": f"u:{at}"} for at in range(SHOPPERS)],
+        [{"shopper": f"u:{at}"} for at in range(LOGGED)],
         full_feature_names=True,
     ).to_dict()
     assert all(len(vector) == trained.config.model.dim for vector in rows["user_interest_v1__vector"])
@@ -116,52 +78,6 @@ def test_a_candidate_that_fails_the_gate_leaves_only_a_record_of_it(shop: Settin
     assert "not all finite" in table.changes(1)[-1].why
 
 
-def test_a_candidate_that_is_worse_than_the_live_release_is_not_placed(shop: Settings, trained: TrainedModel) -> None:
-    published(shop, trained)
-    with pytest.raises(GateError, match=r"NDCG@10 is 0\.\d+, that of release 1, which is live, 0\.\d+ on the same"):
-        published(shop, forgetful(trained))
-    table = ReleaseTable(open_database(shop.log_url))
-    assert [row.state for row in table.all()] == ["live", "failed"]
-    assert table.changes(2)[-1].why.startswith("the candidate's NDCG@10 is")
-    assert sorted(path.name for path in shop.model_repository.glob("*/*") if path.is_dir()) == ["1", "1"]
-    assert interest_view(2) not in {view.name for view in open_store(shop).list_feature_views()}
-
-
-def test_a_first_release_must_hold_its_own_against_the_simple_baselines(shop: Settings, trained: TrainedModel) -> None:
-    with pytest.raises(GateError, match="that of personal frequency"):
-        published(shop, forgetful(trained))
-    assert ReleaseTable(open_database(shop.log_url)).live() is None
-
-
-def test_a_person_may_let_a_worse_one_serve_and_the_table_says_so(shop: Settings, trained: TrainedModel) -> None:
-    number = publish(shop, forgetful(trained), why="test", note=lambda _: None, although_worse="a trial of ours")
-    table = ReleaseTable(open_database(shop.log_url))
-    assert table.live() == number
-    assert table.changes(number)[-1].why == "test (not measured: a trial of ours)"
-
-
-def test_answers_that_cover_less_of_the_catalogue_are_refused(
-    shop: Settings, trained: TrainedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    published(shop, trained)
-    monkeypatch.setattr("training.release_gate.COVERAGE_SHARE", 1.01)  # the same answers again are too few now
-    with pytest.raises(GateError, match=r"show (\d+) different items, those of release 1, which is live, \1; at least"):
-        published(shop, trained)
-
-
-def test_a_live_release_of_other_items_is_asked_about_those_that_both_know(
-    shop: Settings, trained: TrainedModel, offline: Path, tmp_path: Path
-) -> None:
-    fewer = write_shop(tmp_path / "fewer", visits(), catalogue(ITEMS - 8))
-    live = train(fewer, tmp_path / "run", trained.config, Protocol(), test_from_ms=None, resume=False)
-    published(shop, live)
-    notes: list[str] = []
-    assert publish(shop, trained, why="test", note=notes.append) == 2
-    measured = next(note for note in notes if note.startswith("NDCG@10 on"))
-    figures = dict(re.findall(r"(the candidate|release 1, which is live,) (0\.\d+)", measured))
-    assert all(0.3 < float(figure) < 1 for figure in figures.values()) and len(figures) == 2
-
-
 def test_vectors_that_active_shoppers_lack_are_a_reason_to_refuse(
     shop: Settings, trained: TrainedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,7 +87,7 @@ def test_vectors_that_active_shoppers_lack_are_a_reason_to_refuse(
             delete_shoppers(store, ["u:0", "u:1"])
 
     monkeypatch.setattr("training.publish.materialize", materialize_less)
-    with pytest.raises(GateError, match=f"{SHOPPERS - 2} of {SHOPPERS} shoppers who were active"):
+    with pytest.raises(GateError, match=f"{LOGGED - 2} of {LOGGED} shoppers who were active"):
         published(shop, trained)
     assert traces(shop) == []
     assert interest_view(1) not in {view.name for view in open_store(shop).list_feature_views()}
@@ -212,6 +128,28 @@ def test_a_failure_while_materialising_leaves_nothing(
     with pytest.raises(ReleaseError, match="encoder.pt is missing"):
         published(shop, trained)
     assert traces(shop) == []
+
+
+def test_a_publish_that_was_stopped_makes_every_vector_again(
+    shop: Settings, trained: TrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = InterestEncoder.encode
+    chunks: list[Path] = []
+
+    def stopped_in_the_second(encoder: InterestEncoder, histories: Path, vectors: Path) -> None:
+        chunks.append(histories)
+        if len(chunks) == 2:
+            raise KeyboardInterrupt
+        encode(encoder, histories, vectors)
+
+    monkeypatch.setattr("features.online.materialize.CHUNK_SHOPPERS", 2)
+    monkeypatch.setattr(InterestEncoder, "encode", stopped_in_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        published(shop, trained)
+    assert traces(shop) == []
+    number = published(shop, trained)
+    with opened(shop) as store:
+        assert count_interests(store, number, [f"u:{at}" for at in range(LOGGED)]) == LOGGED
 
 
 def test_the_gate_refuses_a_module_of_other_weights(trained: TrainedModel, tmp_path: Path) -> None:
