@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from scipy.special import stdtrit
 
 from features.database.engine import open_database
 from features.online.materialize import active_shoppers
@@ -32,8 +33,10 @@ from training.served_release import ServedRelease
 
 WORSE_SHARE = 0.05
 """A candidate may be worse by this share of the other's NDCG@10, and by more where it may be chance."""
-SURELY = 1.645
-"""Standard errors of the paired difference by shopper, one-sided 95 %."""
+SURELY = 0.95
+"""One-sided, by Student's t of the paired difference by shopper."""
+LEAST_SHOPPERS = 5
+"""Of fewer the differences say nothing about chance."""
 COVERAGE_SHARE = 0.5
 """Different items in the answers, as a share of the live release's."""
 SIMPLE_BASELINES = ("popularity", "personal frequency")
@@ -96,8 +99,11 @@ def check_quality(settings: Settings, candidate: Path, note: Callable[[str], Non
         others.append(_answers(name, final, rank(scorer, final)))
     figures = ", ".join(f"{it.name} {it.ndcg.mean():.4f}" for it in (mine, *others))
     note(f"NDCG@10 on {len(asked):,} moments since {_day(split.test_from_ms)}: {figures}")
-    for other in others:
-        _compare(mine, other)
+    if len(mine.ndcg) < LEAST_SHOPPERS:
+        note(f"too few shoppers to refuse a candidate for its NDCG@10: {len(mine.ndcg)} of at least {LEAST_SHOPPERS}")
+    else:
+        for other in others:
+            _compare(mine, other)
     if live is not None and mine.coverage < COVERAGE_SHARE * others[0].coverage:
         raise GateError(
             f"the candidate's answers show {mine.coverage} different items, those of {others[0].name} "
@@ -168,13 +174,15 @@ def _answers(name: str, stage: Stage, ranked: Ints) -> Answers:
 
 
 def _compare(mine: Answers, other: Answers) -> None:
-    """Refuses a candidate that is worse by more than it may be, and not by chance."""
+    """Refuses a candidate that is worse by more than it may be, and not by chance: a paired t-test by shopper."""
     difference = mine.ndcg - other.ndcg
-    worse, error = -float(difference.mean()), float(difference.std()) / np.sqrt(len(difference))
-    if worse > WORSE_SHARE * other.ndcg.mean() and worse > SURELY * error:
+    count = len(difference)
+    worse = -float(difference.mean())
+    chance = float(stdtrit(count - 1, SURELY) * difference.std(ddof=1) / np.sqrt(count))
+    if worse > WORSE_SHARE * other.ndcg.mean() and worse > chance:
         raise GateError(
             f"the candidate's NDCG@10 is {mine.ndcg.mean():.4f}, that of {other.name} {other.ndcg.mean():.4f} on the "
-            f"same {len(mine.ndcg)} shoppers (worse by {worse:.4f} ± {SURELY * error:.4f}); at most {WORSE_SHARE:.0%} "
+            f"same {count} shoppers (worse by {worse:.4f} ± {chance:.4f}); at most {WORSE_SHARE:.0%} "
             "less is taken"
         )
 

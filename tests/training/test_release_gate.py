@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
+from datetime import datetime
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
 
 from features.database.engine import open_database
 from features.releases.release_table import ReleaseTable
-from features.schema import interest_view
+from features.schema import EventType, interest_view
 from features.settings import Settings
 from features.store import open_store
 from tests.training.publishing import forgetful, published
@@ -18,6 +22,7 @@ from training.evaluate import Protocol
 from training.gate import GateError
 from training.pipeline import train
 from training.publish import publish
+from training.release_gate import Answers, _compare
 from training.trained import TrainedModel
 
 
@@ -52,6 +57,30 @@ def test_answers_that_cover_less_of_the_catalogue_are_refused(
     monkeypatch.setattr("training.release_gate.COVERAGE_SHARE", 1.01)  # the same answers again are too few now
     with pytest.raises(GateError, match=r"show (\d+) different items, those of release 1, which is live, \1; at least"):
         published(shop, trained)
+
+
+def test_what_one_shopper_took_is_no_reason_to_refuse(shop: Settings, trained: TrainedModel) -> None:
+    events = pl.read_parquet(shop.offline / "events.parquet")
+    test_from = datetime.fromisoformat(trained.report["data_window"]["test_from"])
+    before = pl.col("event_time_ms") < test_from.timestamp() * 1000
+    one = events.filter(~before, pl.col("event_type") == int(EventType.PURCHASE))["shopper"][0]
+    events.filter(before | (pl.col("shopper") == one)).write_parquet(shop.offline / "events.parquet")
+    notes: list[str] = []
+    publish(shop, forgetful(trained), why="test", note=notes.append)
+    assert any(note.startswith("too few shoppers to refuse") for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("mine", "refused"), [([0.1, 0.1, 0.2, 0.1, 0.1], True), ([0.1, 0.1, 1.0, 0.1, 0.4], False)], ids=str
+)
+def test_a_difference_of_few_shoppers_must_be_beyond_what_their_spread_explains(
+    mine: list[float], refused: bool
+) -> None:
+    """The second is worse by 0.26 ± 0.3729, with 4 degrees of freedom; the normal quantile would say ± 0.2574."""
+    nothing = np.zeros((5, 0), np.int32)
+    candidate, live = Answers("it", nothing, np.array(mine)), Answers("live", nothing, np.full(5, 0.6))
+    with pytest.raises(GateError, match="on the same 5 shoppers") if refused else nullcontext():
+        _compare(candidate, live)
 
 
 def test_a_live_release_of_other_items_is_asked_about_those_that_both_know(
