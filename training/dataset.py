@@ -175,8 +175,9 @@ def _events(path: Path, catalogue: pl.DataFrame) -> pl.DataFrame:
                 | pl.col("session_id").ne_missing(pl.col("session_id").shift(1))
             ).cum_sum()
         )
+        .with_columns(by_order=pl.col("session_id").is_null() & pl.col("order_id").is_not_null())
         .with_columns(
-            basket_key=pl.when(pl.col("session_id").is_null() & pl.col("order_id").is_not_null())
+            basket_key=pl.when("by_order")
             .then(pl.format("o:{}", "order_id"))
             .otherwise(pl.format("v:{}", "visit"))
         )

@@ -68,24 +68,18 @@ class Moments:
 def purchase_moments(events: pl.DataFrame) -> Moments:
     """What each visit (or order) bought, as of just before its first cart or purchase; in order of time.
 
+    A visit's first is that of any item, an order's is that of its own items.
+
     Args:
-        events: sequence events with number (of the shopper), item, visit, basket (of purchases), session_id,
-            event_type and event_time_ms, as `training.dataset` prepares them.
+        events: sequence events with number (of the shopper), item, visit, basket (of purchases), by_order (whether a
+            purchase's basket is its order), event_type and event_time_ms, as `training.dataset` prepares them.
     """
     known = events.filter(pl.col("item") >= 0)
     bought = known.filter(pl.col("basket").is_not_null())
-    decided = (
-        events.filter(
-            pl.col("session_id").is_not_null(),
-            pl.col("event_type").is_in([int(EventType.CART), int(EventType.PURCHASE)]),
-        )
-        .group_by("visit")
-        .agg(decided_ms=pl.col("event_time_ms").min())
-    )
     moments = (
         bought.group_by("number", "basket")
         .agg(pl.col("visit").min(), pl.col("event_time_ms").min(), targets=pl.col("item").unique().sort())
-        .join(decided, on="visit", how="left")
+        .join(_decided(events, bought), on="basket", how="left")
         .with_columns(time_ms=pl.min_horizontal("event_time_ms", "decided_ms"))
     )
     if moments.height < min(MIN_PURCHASE_MOMENTS, known.height / 100):
@@ -101,6 +95,25 @@ def purchase_moments(events: pl.DataFrame) -> Moments:
         times_ms=moments["time_ms"].to_numpy().astype(np.int64),
         targets=moments["targets"].explode().to_numpy().astype(np.int32) if moments.height else np.zeros(0, np.int32),
         offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+    )
+
+
+def _decided(events: pl.DataFrame, bought: pl.DataFrame) -> pl.DataFrame:
+    """Basket, and decided_ms: when its visit put the first thing, or its order the first of its own, into the cart."""
+    first = pl.col("event_time_ms").min().alias("decided_ms")
+    kind = pl.col("event_type")
+    taken = events.filter(kind.is_in([int(EventType.CART), int(EventType.PURCHASE)])).group_by("visit").agg(first)
+    carted = events.filter(kind == int(EventType.CART)).group_by("visit", "item").agg(first)
+    visits, orders = bought.filter(~pl.col("by_order")), bought.filter("by_order")
+    return (
+        pl.concat(
+            [
+                visits.select("basket", "visit").join(taken, on="visit").drop("visit"),
+                orders.select("basket", "visit", "item").join(carted, on=["visit", "item"]).drop("visit", "item"),
+            ]
+        )
+        .group_by("basket")
+        .agg(pl.col("decided_ms").min())
     )
 
 

@@ -39,6 +39,34 @@ def test_orders_without_sessions_are_baskets_of_their_own(tmp_path: Path) -> Non
     assert baskets == [(0, [1, 2]), (0, [2]), (1, [3])]
 
 
+def test_a_visit_without_a_session_is_decided_by_its_first_cart_as_well(tmp_path: Path) -> None:
+    rows: list[Row] = [
+        ("u:a", "i001", VIEW, START_MS, None, None),
+        ("u:a", "i002", CART, START_MS + MINUTE_MS, None, None),
+        ("u:a", "i002", PURCHASE, START_MS + 2 * MINUTE_MS, None, None),
+        ("u:a", "i003", PURCHASE, START_MS + DAY_MS, None, None),
+    ]
+    log, moments = read_log(write_shop(tmp_path, rows))
+    assert moments.times_ms.tolist() == [START_MS + MINUTE_MS, START_MS + DAY_MS]
+    assert log.rows_before(moments.shoppers, moments.times_ms).tolist() == [1, 3]
+
+
+def test_an_order_without_a_session_is_decided_by_the_first_cart_of_its_own_items(tmp_path: Path) -> None:
+    rows: list[Row] = [
+        ("u:a", "i001", CART, START_MS, None, None),
+        ("u:a", "i002", CART, START_MS + MINUTE_MS, None, None),
+        ("u:a", "i003", CART, START_MS + 2 * MINUTE_MS, None, None),
+        ("u:a", "i002", PURCHASE, START_MS + 3 * MINUTE_MS, "o1", None),
+        ("u:a", "i003", PURCHASE, START_MS + 3 * MINUTE_MS, "o1", None),
+        ("u:a", "i001", PURCHASE, START_MS + 4 * MINUTE_MS, "o2", None),
+        ("u:a", "i001", CART, START_MS + DAY_MS, None, None),
+        ("u:a", "i004", PURCHASE, START_MS + DAY_MS + MINUTE_MS, "o3", None),
+    ]
+    _, moments = read_log(write_shop(tmp_path, rows))
+    assert [moments.targets_of(at).tolist() for at in range(len(moments))] == [[1], [2, 3], [4]]
+    assert moments.times_ms.tolist() == [START_MS, START_MS + MINUTE_MS, START_MS + DAY_MS + MINUTE_MS]
+
+
 def test_a_log_without_purchases_makes_every_event_a_moment(tmp_path: Path) -> None:
     rows: list[Row] = [("u:a", f"i00{at}", VIEW, START_MS + at * DAY_MS, None, None) for at in range(3)]
     _, moments = read_log(write_shop(tmp_path, rows))
