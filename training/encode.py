@@ -38,7 +38,7 @@ class Encoder:
     def __init__(self, release_dir: Path) -> None:
         manifest = read_manifest(release_dir)
         for name in (ENCODER_FILE, ITEMS_FILE):
-            verify_file(release_dir, manifest, name)
+            verify_file(release_dir, manifest.files, name)
         self._module = load_module(release_dir / ENCODER_FILE)
         self._index = pl.read_parquet(release_dir / ITEMS_FILE, columns=["item_id"]).with_columns(
             item=pl.int_range(pl.len(), dtype=pl.Int32)

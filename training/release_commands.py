@@ -10,9 +10,8 @@ from rich.table import Table
 
 from features.database.engine import open_database
 from features.online.materialize import missing_vectors
-from features.releases.release import read_release
+from features.releases.release import read_placed
 from features.releases.release_table import ReleaseTable, who
-from features.schema import FUSION_MODEL
 from features.settings import load_settings
 from training.terminal import clear_errors, console
 from training.traffic_commands import traffic_app
@@ -105,7 +104,7 @@ def _tell_of_vectors(live: int) -> None:
 
 
 def _table_if_whole(release: int) -> ReleaseTable:
-    """The release table, once it has the release and its files are whole.
+    """The release table, once it has the release and the files of both its models are whole.
 
     Raises:
         ReleaseError: there is none of this number, or a file is missing or changed.
@@ -113,5 +112,5 @@ def _table_if_whole(release: int) -> ReleaseTable:
     settings = load_settings()
     table = ReleaseTable(open_database(settings.log_url))
     table.of(release)
-    read_release(settings.model_repository / FUSION_MODEL / str(release))
+    read_placed(settings.model_repository, release)
     return table

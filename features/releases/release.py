@@ -1,8 +1,8 @@
 """The files of one release, read and verified: what training publishes and the gateway serves.
 
 `model_repository/fusion/<release>/` holds `release.json` (the manifest), `items.parquet` (row i is item index i),
-`items.npy` (its vector), `vocabulary.json`, `probabilities.json`, `model.pt`, `encoder.pt` and `weights.pt`. Names are
-in `features.schema`.
+`items.npy` (its vector), `vocabulary.json`, `probabilities.json`, `model.pt`, `encoder.pt` and `weights.pt`;
+`model_repository/item_tower/<release>/` a smaller manifest and `model.pt`. Names are in `features.schema`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from features.inputs.probabilities import Probabilities
 from features.schema import (
     CONTENT_TOKENS,
     ENCODER_FILE,
+    FUSION_MODEL,
+    ITEM_TOWER_MODEL,
     ITEMS_FILE,
     MANIFEST_FILE,
     MODULE_FILE,
@@ -132,7 +134,7 @@ def read_release(folder: Path) -> ReleaseFiles:
     """
     manifest = read_manifest(folder)
     for name in {*RELEASE_FILES, *manifest.files}:
-        verify_file(folder, manifest, name)
+        verify_file(folder, manifest.files, name)
     items = pl.read_parquet(folder / ITEMS_FILE)
     vectors = np.load(folder / VECTORS_FILE, allow_pickle=False)
     content, codes = read_vocabulary(folder / VOCABULARY_FILE)
@@ -155,15 +157,38 @@ def read_release(folder: Path) -> ReleaseFiles:
     )
 
 
-def verify_file(folder: Path, manifest: Manifest, name: str) -> None:
-    """Compares a file of a release with the manifest's sha256.
+def read_placed(repository: Path, release: int) -> ReleaseFiles:
+    """Reads a release from a model repository, as `read_release`, and verifies its item tower as well.
+
+    Raises:
+        ReleaseError: a file of either is missing, changed, or does not fit the manifest.
+    """
+    files = read_release(repository / FUSION_MODEL / str(release))
+    tower = repository / ITEM_TOWER_MODEL / str(release)
+    path = tower / MANIFEST_FILE
+    try:
+        document = json.loads(path.read_text())
+        of, sums = document["release"], dict(document["files"])
+    except FileNotFoundError:
+        raise ReleaseError(f"{path} is missing; publish the release again") from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise ReleaseError(f"{path} is no manifest of an item tower: {error!r}") from None
+    if of != files.manifest.release:
+        raise ReleaseError(f"{path} is of release {of}, not {files.manifest.release}; publish the release again")
+    for name in {MODULE_FILE, *sums}:
+        verify_file(tower, sums, name)
+    return files
+
+
+def verify_file(folder: Path, files: Mapping[str, str], name: str) -> None:
+    """Compares a file of a release with the sha256 that its manifest's `files` say.
 
     Raises:
         ReleaseError: it is missing, changed, or not in the manifest.
     """
-    if name not in manifest.files:
+    if name not in files:
         raise ReleaseError(f"{folder / MANIFEST_FILE} has no checksum of {name}; publish the release again")
-    if file_sha256(folder / name) != manifest.files[name]:
+    if file_sha256(folder / name) != files[name]:
         raise ReleaseError(f"{folder / name} is not the file that was published (sha256 differs)")
 
 

@@ -11,9 +11,14 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner, Result
 
+from features.database.engine import open_database
+from features.releases.release_table import ReleaseTable
+from features.settings import load_settings
 from training.__main__ import app
 from training.evaluate import RANKED
 from training.fit import _Run
+from training.publish import write_candidate
+from training.trained import TrainedModel
 
 
 @pytest.fixture
@@ -128,3 +133,35 @@ def test_a_model_repository_that_cannot_be_written_is_said_before_anything_is_ma
     assert result.stderr.startswith(f"error: BRAID_MODEL_REPOSITORY={repository} cannot be written")
     assert len(result.stderr.splitlines()) == 1
     assert not (home / "braid.db").exists()
+
+
+@pytest.mark.parametrize("command", ["load", "promote"])
+def test_a_release_whose_item_tower_is_not_whole_is_neither_loaded_nor_promoted(
+    home: Path, trained: TrainedModel, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("BRAID_MODEL_REPOSITORY", str(home / "models"))
+    table = ReleaseTable(open_database(load_settings().log_url))
+    table.record(1, write_candidate(trained, 1, home / "candidate"), "test", "a copy")
+    for model in ("fusion", "item_tower"):
+        (home / "models" / model).mkdir(parents=True)
+        (home / "candidate" / model).rename(home / "models" / model / "1")
+    tower = home / "models" / "item_tower" / "1"
+
+    def refused() -> str:
+        result = call("release", command, "1")
+        assert (result.exit_code, table.of(1).state) == (2, "candidate")
+        return result.output.replace("\n", "")
+
+    whole = (tower / "model.pt").read_bytes()
+    (tower / "model.pt").write_bytes(whole[:-1])
+    assert "item_tower/1/model.pt is not the file that was published" in refused()
+    (tower / "model.pt").unlink()
+    assert "item_tower/1/model.pt is missing" in refused()
+    (tower / "model.pt").write_bytes(whole)
+    manifest = (tower / "release.json").read_text()
+    (tower / "release.json").write_text(manifest.replace('"release": 1', '"release": 2'))
+    assert "item_tower/1/release.json is of release 2, not 1" in refused()
+    (tower / "release.json").unlink()
+    assert "item_tower/1/release.json is missing" in refused()
+    (tower / "release.json").write_text(manifest)
+    assert call("release", command, "1").exit_code == 0
