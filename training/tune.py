@@ -111,7 +111,8 @@ def tune(
             deadline_s=time.monotonic() + budget.minutes * 60,
         )
         run_workers(task, study, workers=budget.workers, trials=budget.trials, logs=settings.logs)
-        found = _found(study, base, settings.logs)
+        lasting = replace(base, fit=replace(base.fit, max_minutes=usual.fit.max_minutes))
+        found = _found(study, lasting, settings.logs)
     write_configuration(configuration_path(settings), found.config)
     return found
 

@@ -132,7 +132,7 @@ def test_the_best_configuration_is_written_and_training_takes_it(
     assert "2 finished" in tuned.output
     file = tmp_path / "training" / "configuration.json"
     best = read_configuration(file)
-    assert best.fit.epochs == 1
+    assert (best.fit.epochs, best.fit.max_minutes) == (1, Config().fit.max_minutes)
     (tmp_path / "offline").symlink_to(offline)
     trained = call("train", "--configuration", str(file), "--seed", "5", "--threads", "1")
     assert trained.exit_code == 0, trained.output
