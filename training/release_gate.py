@@ -16,6 +16,7 @@ import polars as pl
 from scipy.special import stdtrit
 
 from features.database.engine import open_database
+from features.locks import locked
 from features.online.materialize import active_shoppers
 from features.releases.release import ReleaseError
 from features.releases.release_table import ReleaseTable
@@ -23,7 +24,7 @@ from features.schema import FUSION_MODEL
 from features.settings import Settings
 from features.store import count_interests, opened
 from training.baselines import BASELINES, fit_tuned
-from training.dataset import read_log
+from training.dataset import Log
 from training.evaluate import Protocol, Stage, keep_targets, rank, target_hits
 from training.gate import GateError
 from training.metrics import Floats, by_shopper, ndcg_at
@@ -76,7 +77,10 @@ def check_quality(settings: Settings, candidate: Path, note: Callable[[str], Non
         DataError: the offline files are missing.
     """
     new, live = ServedRelease(candidate), _live(settings, note)
-    log, moments = read_log(settings.offline, new.files.codes, new.files.items)
+    # the lock under which these files are replaced: shoppers are numbered by them, for all releases alike
+    with locked(settings, "erasure", shared=True):
+        log, moments = new.read_log(settings.offline)
+        live_log = live.read_log(settings.offline)[0] if live is not None else log
     windows = [_window(release) for release in (new, live) if release is not None]
     split = Split(max(window.validation_from_ms for window in windows), max(window.test_from_ms for window in windows))
     tuning, final = stages(log, moments, split, Protocol(sample=MOST_MOMENTS))
@@ -88,12 +92,12 @@ def check_quality(settings: Settings, candidate: Path, note: Callable[[str], Non
     allowed = new.items.filter(pl.Series(final.test.allowed))
     places = np.flatnonzero(final.test.allowed).astype(np.int32)
 
-    def served(name: str, release: ServedRelease) -> Answers:
-        found = release.rank(settings.offline, asked, allowed)
+    def served(name: str, release: ServedRelease, read: Log) -> Answers:
+        found = release.rank(read, asked, allowed)
         return _answers(name, final, np.where(found >= 0, places[found], -1))
 
-    mine = served("the candidate", new)
-    others = [] if live is None else [served(f"release {live.files.manifest.release}, which is live,", live)]
+    mine = served("the candidate", new, log)
+    others = [] if live is None else [served(f"release {live.files.manifest.release}, which is live,", live, live_log)]
     for name in SIMPLE_BASELINES:
         scorer, _ = fit_tuned(BASELINES[name], tuning, final)
         others.append(_answers(name, final, rank(scorer, final)))

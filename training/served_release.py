@@ -13,7 +13,7 @@ from features.releases.release import read_release
 from features.schema import ENCODER_FILE, FUSION_INPUTS, FUSION_OUTPUTS, MODULE_FILE
 from training.batches import Batch, BatchMaker
 from training.config import Config
-from training.dataset import read_log
+from training.dataset import Log, read_log
 from training.evaluate import RANKED
 from training.export import REFUSED_SCORE, load_module
 from training.gate import GateError
@@ -39,18 +39,24 @@ class ServedRelease:
         self._module = load_module(folder / MODULE_FILE)
         self._encoder = load_module(folder / ENCODER_FILE)
 
-    def rank(self, offline: Path, moments: Moments, allowed: pl.Series) -> Ints:
+    def read_log(self, offline: Path) -> tuple[Log, Moments]:
+        """The offline files with the items and codes of the release.
+
+        Raises:
+            DataError: a file is missing, or there are no events.
+        """
+        return read_log(offline, self.files.codes, self.files.items)
+
+    def rank(self, log: Log, moments: Moments, allowed: pl.Series) -> Ints:
         """The best `RANKED` items at each moment, int32 (E, RANKED), as places in `allowed`; -1 where there are fewer.
 
         Args:
-            offline: folder of the offline files, which the moments' shoppers and times are of.
+            log: as `read_log` gives it, of the offline files that the moments' shoppers are numbered by.
             allowed: item ids that may be ranked; one that the release does not know never is.
 
         Raises:
             GateError: a score is not finite, or fewer items come back than are allowed.
         """
-        items = self.files.items
-        log, _ = read_log(offline, self.files.codes, items)
         place_of = dict(zip(allowed.to_list(), range(len(allowed)), strict=True))
         places = np.array([place_of.get(item_id, -1) for item_id in self.items], np.int32)
         bits = np.packbits(np.append(places >= 0, np.zeros(8, np.bool_)), bitorder="little")  # at least two bytes

@@ -196,7 +196,7 @@ def test_a_release_ranks_from_its_files_as_the_model_does(trained: TrainedModel,
     write_candidate(trained, 1, tmp_path)
     log, moments = read_log(offline, trained.codes, trained.items)
     stage = stage_by_time(log, moments, int(np.quantile(moments.times_ms, 0.9)), 1 << 60, Protocol())
-    served = ServedRelease(tmp_path / "fusion").rank(offline, stage.test.moments, trained.items["item_id"])
+    served = ServedRelease(tmp_path / "fusion").rank(log, stage.test.moments, trained.items["item_id"])
     assert len(served) > 20
     assert np.array_equal(served, rank(ModelScorer(trained.model, log), stage))
 

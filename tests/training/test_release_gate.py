@@ -6,6 +6,7 @@ import re
 from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -21,8 +22,9 @@ from tests.training.shops import ITEMS, catalogue, visits, write_shop
 from training.evaluate import Protocol
 from training.gate import GateError
 from training.pipeline import train
-from training.publish import publish
-from training.release_gate import Answers, _compare
+from training.publish import publish, write_candidate
+from training.release_gate import Answers, _compare, check_quality
+from training.served_release import ServedRelease
 from training.trained import TrainedModel
 
 
@@ -94,3 +96,25 @@ def test_a_live_release_of_other_items_is_asked_about_those_that_both_know(
     measured = next(note for note in notes if note.startswith("NDCG@10 on"))
     figures = dict(re.findall(r"(the candidate|release 1, which is live,) (0\.\d+)", measured))
     assert all(0.3 < float(figure) < 1 for figure in figures.values()) and len(figures) == 2
+
+
+def test_features_that_are_built_while_the_gate_measures_change_no_figure(
+    shop: Settings, trained: TrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published(shop, trained)
+    write_candidate(trained, 2, shop.home / "candidate")
+    calm: list[str] = []
+    check_quality(shop, shop.home / "candidate" / "fusion", calm.append)
+    rank = ServedRelease.rank
+
+    def rank_after_a_build(*given: Any) -> Any:
+        path = shop.offline / "events.parquet"
+        events = pl.read_parquet(path)
+        first = events[:1].with_columns(shopper=pl.lit("u:!"), event_id=pl.lit("one shopper more"))
+        pl.concat([first, events]).write_parquet(path)
+        return rank(*given)
+
+    monkeypatch.setattr(ServedRelease, "rank", rank_after_a_build)
+    meanwhile: list[str] = []
+    check_quality(shop, shop.home / "candidate" / "fusion", meanwhile.append)
+    assert meanwhile == calm and "release 1, which is live" in calm[0]
