@@ -18,7 +18,7 @@ from features.importing.cleaning import EVENT_FIELDS, canonical_rows
 from features.importing.errors import ImportFailed
 from features.importing.lines import settle_faults
 from features.importing.mapping import Bursts, Mapping
-from features.importing.source import ROW, Source, first_line, identifier, literal
+from features.importing.source import ROW, Source, identifier, literal, unread
 from features.schema import EventType
 
 MEMORY_LIMIT: Final = "512MB"
@@ -55,9 +55,7 @@ def stage(connection: duckdb.DuckDBPyConnection, source: Source, mapping: Mappin
     try:
         connection.execute(f"CREATE TEMP TABLE staged AS {canonical_rows(connection, source, mapping)}")
     except duckdb.Error as error:
-        raise ImportFailed(
-            f"{source.path.name} cannot be read to its end ({first_line(error)}); copy or export it again"
-        ) from None
+        raise unread(source.path, error) from None
     (rows,) = _row(connection, "SELECT count(*) FROM staged")
     source, swallowed = settle_faults(connection, source, rows)
     if swallowed:

@@ -119,7 +119,10 @@ class _Job:
 
     def _run(self, file: Path, items: Sequence[Path], users: Path | None) -> list[Section]:
         started = time.perf_counter()
-        source = open_source(self._workspace, file, self._work, **self._mapping.events.options)
+        source = self._watch(
+            f"opening {file.name}",
+            lambda: open_source(self._workspace, file, self._work, **self._mapping.events.options),
+        )
         item_query, item_files = self._description(self._mapping.items, file, source, list(items), "items")
         user_query, user_files = self._description(self._mapping.users, file, source, [users] if users else [], "users")
         sections = [self._events(source)]

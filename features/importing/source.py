@@ -1,7 +1,7 @@
 """Opens a file of any format as one DuckDB relation with numbered rows.
 
 Parquet and CSV are streamed. JSON lines are read as text and taken apart by column, so that one broken line costs only
-itself. Excel, which has no streaming form, is turned into Parquet first.
+itself; what columns there are is seen once all lines were read. Excel, which has no streaming form, is turned into Parquet first.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def open_source(
     encoding: str | None = None,
     sample: bool = False,
 ) -> Source:
-    """Opens a file; only its head or its metadata is read here, but of Excel all.
+    """Opens a file; only its head or its metadata is read here, but of Excel and JSON lines all.
 
     Args:
         work: folder for the Parquet form of an Excel file.
@@ -142,7 +142,7 @@ def open_source(
     if kind == "parquet":
         return _parquet(connection, path, path)
     if kind == "json":
-        return _json_lines(path)
+        return _json_lines(connection, path, sample)
     return _csv(path, separator, columns, encoding, sample)
 
 
@@ -186,25 +186,29 @@ def _csv(path: Path, separator: str | None, columns: Sequence[str], encoding: st
     return Source(path=path, kind="csv", relation=numbered, types=types, separator=separator, faults=_faults(path))
 
 
-def _json_lines(path: Path) -> Source:
-    head, _ = _head(path, "utf-8", sample=True)
-    names: dict[str, str] = {}
-    for line in head.splitlines()[:_SAMPLE_LINES]:
-        try:
-            value = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(value, dict):
-            names |= dict.fromkeys(value, "VARCHAR")
-    if not names:
-        raise ImportFailed(f"{path.name} has no line that is a JSON object; expected one object a line (JSON lines)")
+def _json_lines(connection: duckdb.DuckDBPyConnection, path: Path, sample: bool) -> Source:
+    _head(path, "utf-8", sample=True)
     relation = (
         f"read_csv({literal(str(path))}, auto_detect=false, delim='\x01', quote='', escape='', header=false, "
         f"columns={{{literal(LINE)}: 'VARCHAR'}}, {_kept_faults(path)})"
     )
     numbered = f"(SELECT *, row_number() OVER () AS {identifier(ROW)} FROM {relation})"
     valid = f"(SELECT {ROW}, CASE WHEN json_valid({LINE}) THEN {LINE} END AS {LINE}, {LINE} AS __text FROM {numbered})"
-    return Source(path=path, kind="json", relation=valid, types=names, faults=_faults(path))
+    try:
+        names = _keys(connection, f"{valid} LIMIT {_SAMPLE_LINES}" if sample else valid)
+    except duckdb.Error as error:
+        raise unread(path, error) from None
+    if not names:
+        raise ImportFailed(f"{path.name} has no line that is a JSON object; expected one object a line (JSON lines)")
+    return Source(path=path, kind="json", relation=valid, types=dict.fromkeys(names, "VARCHAR"), faults=_faults(path))
+
+
+def _keys(connection: duckdb.DuckDBPyConnection, relation: str) -> list[str]:
+    """Every key of the objects in `__line`, in the order in which they first come."""
+    lines = f"SELECT json_keys({LINE}) AS keys, min({ROW}) AS row FROM (SELECT * FROM {relation}) GROUP BY keys"
+    places = f"SELECT unnest(keys) AS name, generate_subscripts(keys, 1) AS place, row FROM ({lines})"
+    query = f"SELECT name FROM ({places}) GROUP BY name ORDER BY min(row), arg_min(place, row)"
+    return [name for (name,) in connection.execute(query).fetchall()]
 
 
 def _faults(path: Path) -> str:
@@ -261,6 +265,11 @@ def _converted(path: Path, work: Path, rows: int | None) -> Path:
     converted = work / f"{path.stem}.parquet"
     frame.write_parquet(converted)
     return converted
+
+
+def unread(path: Path, error: duckdb.Error) -> ImportFailed:
+    """What to raise where a file breaks off or is damaged on the way."""
+    return ImportFailed(f"{path.name} cannot be read to its end ({first_line(error)}); copy or export it again")
 
 
 def first_line(error: BaseException) -> str:

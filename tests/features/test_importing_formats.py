@@ -211,6 +211,27 @@ def test_amazon_reviews_2018(shop: Shop) -> None:
     assert shop.items().select("price", "brand").rows() == [(1012.5, "SK")]
 
 
+def test_a_key_of_json_lines_that_comes_late_is_a_column_too(shop: Shop) -> None:
+    views = [{"type": "view", "user": "ann", "item": f"i{n}", "time": 1_700_000_000 + n * 60} for n in range(300)]
+    bought = [view | {"type": "purchase", "order": f"o{n}", "price": 2.5} for n, view in enumerate(views[:50])]
+    file = shop.write("shop.jsonl", "\n".join(map(json.dumps, [*views, *bought])))
+    mapping = shop.mapping(
+        {
+            "events": {
+                "type": {"column": "type"},
+                "user": "user",
+                "item": "item",
+                "time": {"column": "time"},
+                "order": "order?",
+                "price": "price?",
+            }
+        }
+    )
+    assert shop.load(file, mapping).sections[0].new == 350
+    purchases = shop.events().filter(pl.col("event_type") == 4)
+    assert purchases.select("order_id", "price").rows() == [(f"o{n}", 2.5) for n in range(50)]
+
+
 def test_the_simulated_shop(shop: Shop) -> None:
     moment = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
     columns = {"order_id": pl.String, "query": pl.String, "attribution_token": pl.String}
