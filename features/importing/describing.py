@@ -29,6 +29,7 @@ ITEM_FIELDS: Final = (
 USER_FIELDS: Final = ("age", "gender", "country")
 
 ID_RULES: Final[dict[str, str]] = {
+    "unreadable_line": "the line cannot be taken apart into columns",
     "missing_id": "no id",
     "too_long": f"an id over {MAX_ID_CHARS} characters",
     "nul_character": "an id holds the character NUL",

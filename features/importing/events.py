@@ -44,7 +44,8 @@ def open_workspace(folder: Path, timezone: str | None) -> duckdb.DuckDBPyConnect
 
 
 def stage(connection: duckdb.DuckDBPyConnection, source: Source, mapping: Mapping) -> Source:
-    """Fills the tables `staged` (each row and the rule that it breaks), `late` (rows that repeat or burst) and `lost`.
+    """Fills the tables `staged` (each row and the rule that it breaks), `late` (rows that repeat or burst) and the
+    source's `lost`.
 
     Returns:
         The source, with the rows in it that a stray quotation mark had swallowed.
@@ -56,8 +57,7 @@ def stage(connection: duckdb.DuckDBPyConnection, source: Source, mapping: Mappin
         connection.execute(f"CREATE TEMP TABLE staged AS {canonical_rows(connection, source, mapping)}")
     except duckdb.Error as error:
         raise unread(source.path, error) from None
-    (rows,) = _row(connection, "SELECT count(*) FROM staged")
-    source, swallowed = settle_faults(connection, source, rows)
+    source, swallowed = settle_faults(connection, source)
     if swallowed:
         connection.execute(f"INSERT INTO staged {canonical_rows(connection, swallowed, mapping)}").fetchall()
     _check(connection, source, mapping)
@@ -99,12 +99,12 @@ def sessions_join(connection: duckdb.DuckDBPyConnection) -> bool:
     return bool(joins)
 
 
-def counts(connection: duckdb.DuckDBPyConnection) -> tuple[int, dict[str, int]]:
+def counts(connection: duckdb.DuckDBPyConnection, source: Source) -> tuple[int, dict[str, int]]:
     """Rows read, and rows rejected by rule; a line that could not be taken apart is one too."""
-    (read,) = _row(connection, "SELECT (SELECT count(*) FROM staged) + (SELECT count(*) FROM lost)")
+    (read,) = _row(connection, f"SELECT (SELECT count(*) FROM staged) + (SELECT count(*) FROM {source.lost})")
     rejected = connection.execute(
         "SELECT reason, count(*) FROM (SELECT reason FROM staged WHERE reason IS NOT NULL "
-        "UNION ALL SELECT reason FROM late UNION ALL SELECT 'unreadable_line' FROM lost) GROUP BY reason"
+        f"UNION ALL SELECT reason FROM late UNION ALL SELECT 'unreadable_line' FROM {source.lost}) GROUP BY reason"
     ).fetchall()
     return read, dict(rejected)
 
@@ -120,8 +120,8 @@ def write_rejected(connection: duckdb.DuckDBPyConnection, source: Source, file: 
         "SELECT row, reason FROM staged WHERE reason IS NOT NULL UNION ALL SELECT row, reason FROM late) AS r "
         f"JOIN (SELECT {identifier(ROW)} AS n, {own} FROM {source.relation}) AS s ON s.n = r.row"
     )
-    if _row(connection, "SELECT count(*) FROM lost") != (0,):
-        query += " UNION ALL BY NAME SELECT 'unreadable_line' AS reason, line, line_text FROM lost"
+    if _row(connection, f"SELECT count(*) FROM {source.lost}") != (0,):
+        query += f" UNION ALL BY NAME SELECT 'unreadable_line' AS reason, line, line_text FROM {source.lost}"
     connection.execute(
         f"COPY ({query} ORDER BY row) TO {literal(str(file))} (FORMAT parquet, COMPRESSION zstd)"
     ).fetchall()

@@ -26,15 +26,14 @@ from sqlalchemy import Engine
 from features.database.engine import open_database
 from features.erasure.tombstones import Tombstones
 from features.importing import events
-from features.importing.describing import rows_of_events, rows_of_files
+from features.importing.descriptions import Description
 from features.importing.errors import ImportFailed
 from features.importing.loading import load_events
 from features.importing.mapping import ItemsMapping, Mapping, UsersMapping, guess, load
 from features.importing.report import Report, Section
-from features.importing.source import Source, literal, open_source
+from features.importing.source import Source, open_source
 from features.importing.storing import Row, Stored, store_items, store_users
 from features.locks import locked
-from features.schema import MAX_ID_CHARS
 from features.settings import Settings
 from features.shop.catalogue import Catalogue
 from features.shop.users import Users
@@ -123,25 +122,20 @@ class _Job:
             f"opening {file.name}",
             lambda: open_source(self._workspace, file, self._work, **self._mapping.events.options),
         )
-        item_query, item_files = self._description(self._mapping.items, file, source, list(items), "items")
-        user_query, user_files = self._description(self._mapping.users, file, source, [users] if users else [], "users")
-        sections = [self._events(source)]
+        described = [
+            self._description(self._mapping.items, file, source, list(items), "items"),
+            self._description(self._mapping.users, file, source, [users] if users else [], "users"),
+        ]
+        section, source = self._events(source)
         self.event_seconds = time.perf_counter() - started
-        if self._mapping.items and item_query:
-            rows = self._described(item_query, "items", item_files, sections)
-            stored = store_items(Catalogue(self._engine), rows, self._mapping.items)
-            _record(sections[-1], stored)
-        if self._mapping.users and user_query:
-            rows = self._described(user_query, "users", user_files, sections)
-            stored = store_users(Users(self._engine, self._tombstones), rows, self._mapping.users)
-            _record(sections[-1], stored)
-        return sections
+        return [section, *(self._store(description, source) for description in described if description)]
 
-    def _events(self, source: Source) -> Section:
+    def _events(self, source: Source) -> tuple[Section, Source]:
+        """The events' section of the report, and their file as `events.stage` returns it."""
         staged = self._watch(
             f"reading {source.path.name}", lambda: events.stage(self._workspace, source, self._mapping)
         )
-        rows, rejected = events.counts(self._workspace)
+        rows, rejected = events.counts(self._workspace, staged)
         section = Section(what="events", files=[source.path.name], rows=rows, rejected=rejected)
         if rejected:
             target = self._folder / "rejected.parquet"
@@ -161,7 +155,7 @@ class _Job:
         section.already_stored = good - loaded.new - loaded.erased
         if loaded.erased:
             section.rejected["erased"] = loaded.erased
-        return section
+        return section, staged
 
     def _description(
         self,
@@ -170,40 +164,44 @@ class _Job:
         events_source: Source,
         given: list[Path],
         what: str,
-    ) -> tuple[str | None, list[Path]]:
-        """The SELECT of items or users and the files that it reads; None where there is nothing to read."""
+    ) -> Description | None:
+        """The items or users to be read; None where there is nothing to read."""
         if mapping is None:
             if given:
                 raise ImportFailed(f"--{what} is given, but the mapping {self._mapping.name} has no section `{what}`")
-            return None, []
-        if mapping.source == "events" and not given:
-            return rows_of_events(events_source, mapping), [file]
+            return None
         files = given or [path for name in mapping.files if (path := file.parent / name).is_file()]
+        if mapping.source == "events" and not given:
+            files = []
+        elif not files:
+            return None
         sources = [open_source(self._workspace, path, self._work, **mapping.options) for path in files]
-        return (rows_of_files(self._workspace, sources, mapping) if sources else None), files
+        description = Description(what=what, mapping=mapping, sources=sources)
+        description.query(self._workspace, events_source, description.sources)
+        return description
 
-    def _described(self, query: str, what: str, files: list[Path], sections: list[Section]) -> Iterator[Row]:
-        """The rows of items or users with a good id, the last of each id; adds their section to the report."""
-        connection, table = self._workspace, f"described_{what}"
-        reason = (
-            f"CASE WHEN id IS NULL THEN 'missing_id' WHEN length(id) > {MAX_ID_CHARS} THEN 'too_long' "
-            "WHEN contains(id, chr(0)) THEN 'nul_character' "
-            "WHEN row_number() OVER (PARTITION BY id ORDER BY file DESC, row DESC) > 1 THEN 'overwritten' END"
-        )
-        create = f"CREATE TEMP TABLE {table} AS SELECT *, {reason} AS reason FROM ({query})"
-        self._watch(f"reading {what}", lambda: connection.execute(create).fetchall())
-        groups = connection.execute(f"SELECT reason, count(*) FROM {table} GROUP BY reason").fetchall()
-        rejected = {name: count for name, count in groups if name}
-        section = Section(what=what, files=[path.name for path in files], rejected=rejected)
-        section.rows = sum(count for _, count in groups)
-        sections.append(section)
+    def _store(self, description: Description, events_source: Source) -> Section:
+        """Writes items or users; gives their section of the report."""
+        what, mapping = description.what, description.mapping
+        self._watch(f"reading {what}", lambda: description.stage(self._workspace, events_source))
+        rows, rejected = description.counts(self._workspace)
+        files = [source.path.name for source in description.sources or [events_source]]
+        section = Section(what=what, files=files, rows=rows, rejected=rejected)
         if rejected:
             target = self._folder / f"rejected_{what}.parquet"
-            select = f"SELECT * FROM {table} WHERE reason IS NOT NULL ORDER BY file, row"
-            connection.execute(f"COPY ({select}) TO {literal(str(target))} (FORMAT parquet)").fetchall()
+            description.write_rejected(self._workspace, target)
             section.rejected_file = str(target)
-        task = self._progress.add_task(f"writing {what}", total=section.rows - sum(rejected.values()))
-        for batch in connection.sql(f"SELECT * FROM {table} WHERE reason IS NULL ORDER BY id").to_arrow_reader(10_000):
+        good = self._rows(description, rows - sum(rejected.values()))
+        if isinstance(mapping, ItemsMapping):
+            stored = store_items(Catalogue(self._engine), good, mapping)
+        else:
+            stored = store_users(Users(self._engine, self._tombstones), good, mapping)
+        _record(section, stored)
+        return section
+
+    def _rows(self, description: Description, total: int) -> Iterator[Row]:
+        task = self._progress.add_task(f"writing {description.what}", total=total)
+        for batch in description.good_rows(self._workspace):
             yield from batch.to_pylist()
             self._progress.advance(task, batch.num_rows)
 

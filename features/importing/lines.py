@@ -1,4 +1,4 @@
-"""Lines of CSV that could not be taken apart, and the good lines that a stray quotation mark above them swallowed.
+"""Lines that could not be taken apart, and the good lines that a stray quotation mark above them swallowed.
 
 A field that opens with a quotation mark and never closes it runs on over the next lines, and DuckDB gives up all of
 them as one fault. Here the first of them stays the fault, and each line behind it is read again on its own.
@@ -12,19 +12,17 @@ from dataclasses import replace
 import duckdb
 import polars as pl
 
-from features.importing.source import ROW, Source, identifier, literal
+from features.importing.source import LINE, ROW, Source, identifier, literal
 
 
-def settle_faults(connection: duckdb.DuckDBPyConnection, source: Source, rows: int) -> tuple[Source, Source | None]:
-    """Fills the table `lost` (line, line_text) after `source` was read.
-
-    Args:
-        rows: how many rows were read; those that are given back are numbered on from there.
+def settle_faults(connection: duckdb.DuckDBPyConnection, source: Source) -> tuple[Source, Source | None]:
+    """Fills the table `source.lost` (line, line_text) after `source` was read.
 
     Returns:
-        The source with the swallowed rows in it, and those rows alone (None if there are none).
+        The source with the swallowed rows in it, numbered on from its own, and those rows alone (None if there are
+        none).
     """
-    connection.execute("CREATE TEMP TABLE lost (line BIGINT, line_text VARCHAR)")
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE {source.lost} (line BIGINT, line_text VARCHAR)")
     if source.faults is None or not _exists(connection, source.faults):
         return source, None
     faults = connection.execute(
@@ -41,17 +39,36 @@ def settle_faults(connection: duckdb.DuckDBPyConnection, source: Source, rows: i
                 found.append(tuple(value or None for value in values))
             elif line:
                 lost.append((number + offset, line))
-    _insert(connection, "lost", pl.DataFrame(lost, schema={"line": pl.Int64, "line_text": pl.String}, orient="row"))
+    _insert(
+        connection, source.lost, pl.DataFrame(lost, schema={"line": pl.Int64, "line_text": pl.String}, orient="row")
+    )
     if not found:
         return source, None
+    ((rows,),) = connection.execute(f"SELECT count(*) FROM {source.relation}").fetchall()
     frame = pl.DataFrame(found, schema=dict.fromkeys(source.types, pl.String), orient="row").with_columns(
         pl.int_range(rows + 1, rows + 1 + pl.len(), dtype=pl.Int64).alias(ROW)
     )
     columns = ", ".join(f"{identifier(name)} VARCHAR" for name in source.types)
-    connection.execute(f"CREATE TEMP TABLE swallowed ({columns}, {identifier(ROW)} BIGINT)")
-    _insert(connection, "swallowed", frame)
-    whole = f"(SELECT * FROM {source.relation} UNION ALL SELECT * FROM swallowed)"
-    return replace(source, relation=whole), replace(source, relation="swallowed")
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE {source.swallowed} ({columns}, {identifier(ROW)} BIGINT)")
+    _insert(connection, source.swallowed, frame)
+    whole = f"(SELECT * FROM {source.relation} UNION ALL SELECT * FROM {source.swallowed})"
+    return replace(source, relation=whole), replace(source, relation=source.swallowed)
+
+
+def without_lost_lines(connection: duckdb.DuckDBPyConnection, source: Source) -> Source:
+    """Fills the table `source.lost`, after `source` was read, also with the lines of JSON that are none.
+
+    Returns:
+        The source without lost lines, and with the rows that they had swallowed.
+    """
+    settled, _ = settle_faults(connection, source)
+    if source.kind != "json":
+        return settled
+    insert = f"INSERT INTO {source.lost} SELECT {ROW}, __text FROM {source.relation} WHERE {LINE} IS NULL"
+    ((inserted,),) = connection.execute(insert).fetchall()
+    if not inserted:
+        return source
+    return replace(source, relation=f"(SELECT * FROM {source.relation} WHERE {LINE} IS NOT NULL)")
 
 
 def _insert(connection: duckdb.DuckDBPyConnection, table: str, frame: pl.DataFrame) -> None:

@@ -1,7 +1,8 @@
 """Opens a file of any format as one DuckDB relation with numbered rows.
 
 Parquet and CSV are streamed. JSON lines are read as text and taken apart by column, so that one broken line costs only
-itself; what columns there are is seen once all lines were read. Excel, which has no streaming form, is turned into Parquet first.
+itself; which columns there are shows once all of them were read. Excel, which has no streaming form, is turned into
+Parquet first.
 """
 
 from __future__ import annotations
@@ -61,6 +62,16 @@ class Source:
     """Of CSV."""
     faults: str | None = None
     """The table into which DuckDB puts lines that cannot be taken apart; it is there once the file was read."""
+
+    @property
+    def lost(self) -> str:
+        """The table that `features.importing.lines` fills with the lines that cannot be taken apart."""
+        return f"lost_{_digest(self.path)}"
+
+    @property
+    def swallowed(self) -> str:
+        """The table that `features.importing.lines` fills with the good rows behind a stray quotation mark."""
+        return f"swallowed_{_digest(self.path)}"
 
     def column(self, name: str) -> str:
         """The SQL of a column's value."""
@@ -212,7 +223,12 @@ def _keys(connection: duckdb.DuckDBPyConnection, relation: str) -> list[str]:
 
 
 def _faults(path: Path) -> str:
-    return f"faults_{hashlib.md5(str(path).encode()).hexdigest()}"
+    return f"faults_{_digest(path)}"
+
+
+def _digest(path: Path) -> str:
+    """What tells the names of this file's tables from those of another's."""
+    return hashlib.md5(str(path).encode()).hexdigest()
 
 
 def _kept_faults(path: Path) -> str:

@@ -255,6 +255,44 @@ def test_items_beyond_a_limit_are_cut_and_counted(shop: Shop) -> None:
     assert sum(section.adjusted.values()) == 5
 
 
+@pytest.mark.parametrize("what", ["items", "users"])
+def test_lines_of_items_and_users_behind_a_stray_quotation_mark_are_given_back(shop: Shop, what: str) -> None:
+    mapping = deepcopy(PLAIN) | {what: {"id": "id", "attributes": ["note"]}}
+    events = shop.write("events.csv", f"what,who,thing,when\n{GOOD}\n")
+    stray = 'a3,"stray'
+    lines = ["id,note", "a1,one", "a2", stray, "a4,four", "a5,five,more", "a6,six", ",none"]
+    file = shop.write(f"{what}.csv", "\n".join(lines) + "\n")
+    given: dict[str, Any] = {"items": [file]} if what == "items" else {"users": file}
+    section = shop.load(events, shop.mapping(mapping), **given).sections[1]
+    assert section.rejected == {"unreadable_line": 3, "missing_id": 1}
+    assert (section.rows, section.new) == (7, 3)
+    stored = shop.items() if what == "items" else shop.users()
+    assert sorted(stored[f"{what[:-1]}_id"]) == ["a1", "a4", "a6"]
+    kept = rejected(section).filter(pl.col("reason") == "unreadable_line").sort("line")
+    assert kept["line"].to_list() == [3, 4, 6]
+    assert kept["line_text"].str.strip_chars().to_list() == ["a2", stray, "a5,five,more"]
+
+
+def test_each_file_of_items_keeps_its_own_unreadable_lines(shop: Shop) -> None:
+    mapping = deepcopy(PLAIN) | {"items": {"id": "id", "title": "title?"}}
+    events = shop.write("events.csv", f"what,who,thing,when\n{GOOD}\nview,ann\n")
+    table = shop.write("items.csv", "id,title\ncup,Cup,more\npot,Pot\n")
+    lines = shop.write("items.jsonl", '{"id": "pan", "title": "Pan"}\nno json\n{"id": "jar"}\n')
+    report = shop.load(events, shop.mapping(mapping), items=[table, lines])
+    assert [section.rejected for section in report.sections] == [{"unreadable_line": 1}, {"unreadable_line": 2}]
+    assert sorted(shop.items()["item_id"]) == ["jar", "pan", "pot"]
+    kept = rejected(report.sections[1]).sort("file")
+    assert kept["file"].to_list() == [0, 1] and kept["line"].to_list() == [2, 2]
+    assert kept["line_text"].str.strip_chars().to_list() == ["cup,Cup,more", "no json"]
+
+
+def test_items_out_of_events_know_the_lines_that_were_given_back(shop: Shop) -> None:
+    mapping = deepcopy(PLAIN) | {"items": {"source": "events", "id": "thing", "title": "name"}}
+    rows = [f"{GOOD},Cup", 'view,ann,"jug,2024-05-01T10:00:00Z,Jug', "view,ann,pot,2024-05-01T10:01:00Z,Pot"]
+    shop.load_rows(rows, mapping, "what,who,thing,when,name")
+    assert dict(shop.items().select("item_id", "title").rows()) == {"cup": "Cup", "pot": "Pot"}
+
+
 def test_fields_that_the_mapping_does_not_name_stay(shop: Shop) -> None:
     events = shop.write("events.csv", f"what,who,thing,when\n{GOOD}\n")
     items = shop.write("items.csv", "id,title,price\ncup,Cup,2\n")
