@@ -42,6 +42,8 @@ PARTS_OF_DAY: Final[tuple[str, ...]] = ("night", "morning", "afternoon", "evenin
 _MAX_SEGMENT_CHARS: Final = 128
 _DAY_MS: Final = 86_400_000.0
 _PART_MS: Final = 86_400_000 // len(PARTS_OF_DAY)
+_ESCAPES: Final = (("%", "%25"), ("|", "%7C"))
+"""In order. A value that held the separator could make the name that two values make."""
 _TRAITS: Final = ("country", "device", "time")
 _FIGURES: Final = ("views", "carts", "purchases", "popularity")
 _INSERT_ROWS: Final = 10_000
@@ -59,8 +61,11 @@ STATISTICS_COLUMNS: Final[dict[str, pl.DataType]] = {
 def segments(country: str, device: str, time_ms: int) -> list[str]:
     """The segments of a shopper at a moment, from wide to narrow: country, device in it, part of the day in both.
 
-    What is empty is left out; so is a segment whose name is too long for the table.
+    What is empty is left out; so is a segment whose name is too long for the table. In the values `%` and `|` are
+    escaped, so that different segments have different names.
     """
+    for plain, escaped in _ESCAPES:
+        country, device = country.replace(plain, escaped), device.replace(plain, escaped)
     parts = [f"country:{country}"] if country else []
     parts += [f"device:{device}"] if device else []
     parts.append(TIME_OF_DAY + PARTS_OF_DAY[time_ms // _PART_MS % len(PARTS_OF_DAY)])
@@ -151,7 +156,10 @@ def _cells(events: pl.LazyFrame, users: pl.DataFrame, at_ms: int) -> pl.DataFram
 def _segment(cells: pl.DataFrame, traits: Sequence[str]) -> pl.DataFrame:
     """The items of every segment that these traits make, with its name."""
     known = cells.drop_nulls(list(traits))
-    name = pl.concat_str([pl.format(f"{trait}:{{}}", trait) for trait in traits], separator="|")
+    values = {trait: pl.col(trait) for trait in traits}
+    for plain, escaped in _ESCAPES:
+        values = {trait: value.str.replace_all(plain, escaped, literal=True) for trait, value in values.items()}
+    name = pl.concat_str([pl.format(f"{trait}:{{}}", value) for trait, value in values.items()], separator="|")
     found = known.group_by("item_id", segment=name).agg(pl.col(_FIGURES).sum())
     events = pl.sum_horizontal("views", "carts", "purchases").sum().over("segment")
     least = SEGMENT_EVENTS if len(traits) > 1 else 0

@@ -23,6 +23,7 @@ from features.offline.item_statistics import (
     SEGMENT_ITEMS,
     item_statistics,
     segments,
+    write_table,
 )
 from features.online import current_rows
 from features.online.rows import newest_events, purchase_rows, purchases, recent_rows
@@ -220,6 +221,23 @@ def test_combinations_are_counted_where_there_is_enough_to_count() -> None:
     assert both["views"].sum() == 2 * SEGMENT_EVENTS
     later = got.filter(pl.col("segment") == segments("GB", "phone", START_MS + part_ms)[-1])
     assert later["views"].sum() == SEGMENT_EVENTS
+
+
+def test_a_country_that_reads_like_a_segment_of_two_values_is_a_segment_of_its_own(settings: Settings) -> None:
+    rows = [(user, "i0", EventType.VIEW, START_MS + n) for user in ("u:1", "u:2") for n in range(SEGMENT_EVENTS)]
+    catalogue = pl.DataFrame({"item_id": ["i0"], "category_path": [["All"]]})
+    odd = ["GB|device:phone", "GB%7Cdevice:phone"]
+    shoppers, countries = ["u:1", "u:2", "u:3"], ["GB", *odd]
+    rows.append(("u:3", "i0", EventType.VIEW, START_MS))
+    users = pl.DataFrame({"shopper": shoppers, "country": countries, "device": ["phone", None, None]})
+    got = item_statistics(_events(rows).lazy(), catalogue, users)
+    views = dict(got.select("segment", "views").rows())
+    names = [segments("GB", "phone", 0)[1], *(segments(country, "", 0)[0] for country in odd)]
+    assert [views[name] for name in names] == [SEGMENT_EVENTS, SEGMENT_EVENTS, 1]
+    engine = fill(settings, [])
+    write_table(engine, got)
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM item_statistics")).scalar_one() == got.height
 
 
 def test_the_table_of_statistics_is_replaced(settings: Settings) -> None:
