@@ -229,6 +229,22 @@ def time_ms(
     return f"epoch_ms(coalesce({', '.join(forms)}))", f"nullif(trim({raw}), '')", zoned
 
 
+def with_one_format(
+    connection: duckdb.DuckDBPyConnection, source: Source, column: TimeColumn, field: str = "events.time"
+) -> TimeColumn:
+    """The column with that one of its formats that reads the most rows of the file, the first of equals.
+
+    A file is written in one format: were each row read by the first that fits, 03/12 of a day-first file would be the
+    twelfth of March.
+    """
+    name = source.find(column.column, f"{field}.column")
+    if name is None or source.types[name] != "VARCHAR" or len(column.formats) < 2:
+        return column
+    counts = ", ".join(f"count(try_strptime({source.column(name)}, {literal(form)}))" for form in column.formats)
+    (read,) = connection.execute(f"SELECT {counts} FROM {source.relation}").fetchall()
+    return column.model_copy(update={"formats": (column.formats[read.index(max(read))],)})
+
+
 def _counted(sql: str, unit: str) -> str:
     """Milliseconds from a count since 1970; `auto` takes the unit in which the number is a date of our times."""
     factors = {"s": "1000", "ms": "1", "us": "0.001"}

@@ -63,7 +63,10 @@ class TimeColumn(_Strict):
 
     column: Names
     unit: Literal["auto", "s", "ms", "us"] = Field(default="auto", description="auto: by the number's size")
-    formats: tuple[str, ...] = Field(default=(), description="strptime patterns, tried in order after ISO 8601")
+    formats: tuple[str, ...] = Field(
+        default=(),
+        description="strptime patterns beside ISO 8601; the one that reads the most rows is taken for the whole file",
+    )
     timezone: str | None = Field(default=None, description="of times without an offset; UTC if not said")
 
     @field_validator("timezone")

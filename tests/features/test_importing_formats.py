@@ -87,6 +87,20 @@ def test_online_retail_as_csv(shop: Shop, dates: str, encoding: str) -> None:
     check_retail(shop, retail_csv(shop, "data.csv", dates=dates, encoding=encoding))
 
 
+@pytest.mark.parametrize("dates", ["%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M"])
+def test_one_format_of_times_holds_for_a_whole_file(shop: Shop, dates: str) -> None:
+    head, row = ",".join(RETAIL[0]), "53,85123A,WHITE HEART,1,{},2.5,17850,France"
+    days = [datetime(2010, 12, day, 10, 0, tzinfo=timezone.utc) for day in (3, 12, 13)]
+    lines = [row.format(day.strftime(dates)) for day in days]
+    swallowed = row.format(datetime(2010, 12, 4).strftime(dates))
+    stray = row.format(days[0].strftime(dates)).replace("WHITE", '"WHITE')
+    file = shop.write("data.csv", "\n".join([head, *lines, stray, swallowed, row.format("13/13/2010 10:00")]))
+    section = shop.load(file).sections[0]
+    assert section.rejected == {"unreadable_line": 1, "unreadable_time": 1}
+    times = [datetime.fromtimestamp(ms / 1000, timezone.utc) for ms in shop.events()["event_time_ms"]]
+    assert times == [days[0], datetime(2010, 12, 4, tzinfo=timezone.utc), *days[1:]]
+
+
 def test_retailrocket(shop: Shop) -> None:
     events = shop.write(
         "events.csv",
