@@ -278,7 +278,7 @@ def _converted(path: Path, work: Path, rows: int | None) -> Path:
         ) from None
     if not frame.height:
         raise ImportFailed(f"{path.name}: the first sheet has no rows of data")
-    converted = work / f"{path.stem}.parquet"
+    converted = work / f"{_digest(path)}.parquet"
     frame.write_parquet(converted)
     return converted
 

@@ -12,7 +12,7 @@ import pytest
 
 from features.importing.mapping import guess, load, ready_names
 from features.settings import Settings
-from tests.features.import_shop import Shop, rejected, write_excel
+from tests.features.import_shop import PLAIN, Shop, rejected, write_excel
 
 RETAIL = [
     ("InvoiceNo", "StockCode", "Description", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID", "Country"),
@@ -85,6 +85,18 @@ def test_online_retail_as_excel(shop: Shop) -> None:
 )
 def test_online_retail_as_csv(shop: Shop, dates: str, encoding: str) -> None:
     check_retail(shop, retail_csv(shop, "data.csv", dates=dates, encoding=encoding))
+
+
+def test_two_excel_files_of_one_name_are_each_read(shop: Shop) -> None:
+    for folder in ("events", "items"):
+        (shop.folder / folder).mkdir()
+    rows = [["what", "who", "thing", "when"], ["view", "ann", "cup", "2024-05-01T10:00:00Z"]]
+    events = write_excel(shop.folder / "events" / "shop.xlsx", rows)
+    items = write_excel(shop.folder / "items" / "shop.xlsx", [["id", "title"], ["pot", "Pot"]])
+    report = shop.load(events, shop.mapping(PLAIN | {"items": {"id": "id", "title": "title"}}), items=[items])
+    assert [section.new for section in report.sections] == [1, 1]
+    assert shop.events()["item_id"].to_list() == ["cup"]
+    assert shop.items()["item_id"].to_list() == ["pot"]
 
 
 @pytest.mark.parametrize("dates", ["%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M"])
