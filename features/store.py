@@ -7,7 +7,6 @@ would drop the rewrite. What keeps an old row from replacing a new one is the lo
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sqlite3
@@ -39,11 +38,11 @@ from features.database.engine import DatabaseError
 from features.locks import locked
 from features.online.rows import ROWS
 from features.settings import Settings
+from features.store_configuration import ENTITY_KEY_VERSION as ENTITY_KEY_VERSION
+from features.store_configuration import configuration, registry_file, write_configuration
 
 WRITE_ROWS = 250
 """Rows in one write: as long as it takes, SQLite makes another writer wait."""
-
-ENTITY_KEY_VERSION = 3
 
 _SCALARS: dict[Any, str] = {
     pl.String: "string_val",
@@ -65,7 +64,7 @@ class StoreError(DatabaseError):
 
 def repo_config(settings: Settings) -> RepoConfig:
     """Feast's configuration of this shop."""
-    return RepoConfig(**_configuration(settings), repo_path=settings.home)
+    return RepoConfig(**configuration(settings), repo_path=settings.home)
 
 
 def open_store(settings: Settings) -> FeatureStore:
@@ -134,8 +133,8 @@ def close(store: FeatureStore) -> None:
 def apply(settings: Settings) -> None:
     """Registers the definitions, drops those of releases that are gone, and makes the online tables.
 
-    Also writes `home/feature_store.yaml` (in JSON, which YAML contains), with which Feast's own commands see this
-    shop: `feast --feature-store-yaml`.
+    Also writes `home/feature_store.yaml`, with which Feast's own commands see this shop:
+    `feast --feature-store-yaml`.
 
     Raises:
         StoreError: a file in `generated` is no release, or the online store cannot be reached.
@@ -148,10 +147,10 @@ def apply(settings: Settings) -> None:
         names = {part.name for part in declared}
         if settings.online_store == "sqlite":
             use_wal(settings.home / "online.db")
-        if _registry_file(settings) is not None:
+        if registry_file(settings) is not None:
             use_wal(settings.home / "registry.db")
         _make_empty_sources(settings.offline)
-        (settings.home / "feature_store.yaml").write_text(json.dumps(_configuration(settings), indent=2))
+        write_configuration(settings)
         with opened(settings) as store:
             gone: list[Any] = [service for service in store.list_feature_services() if service.name not in names]
             for view in store.list_feature_views():
@@ -300,26 +299,6 @@ def _values(column: pl.Series) -> list[Value]:
     return [Value() if cell is None else Value(**{field: cell}) for cell in column.to_list()]
 
 
-def _configuration(settings: Settings) -> dict[str, Any]:
-    registry = _registry_file(settings)
-    database = settings.log_url.replace("postgresql://", "postgresql+psycopg://", 1)
-    online: dict[str, Any] = {"type": "sqlite", "path": str((settings.home / "online.db").absolute())}
-    if settings.online_store == "redis":
-        online = {"type": "redis", "connection_string": settings.redis_url, "skip_dedup": True}
-    return {
-        "project": definitions.project.name,
-        "provider": "local",
-        "registry": {
-            "registry_type": "sql",
-            "path": database if registry is None else f"sqlite:///{registry}",
-            "cache_ttl_seconds": 0,
-        },
-        "online_store": online,
-        "offline_store": {"type": "file"},
-        "entity_key_serialization_version": ENTITY_KEY_VERSION,
-    }
-
-
 def _make_empty_sources(offline: Path) -> None:
     """Rows before the first build: none, in files that Feast can read."""
     offline.mkdir(parents=True, exist_ok=True)
@@ -327,13 +306,6 @@ def _make_empty_sources(offline: Path) -> None:
         path = schema.offline_file(offline, view)
         if not path.exists():
             pl.DataFrame(schema=columns).write_parquet(path)
-
-
-def _registry_file(settings: Settings) -> Path | None:
-    """The registry's SQLite file, or None where it lies in the shop's PostgreSQL."""
-    if settings.log_url.startswith("postgresql"):
-        return None
-    return (settings.home / "registry.db").absolute()
 
 
 def _check_online_store(settings: Settings) -> None:

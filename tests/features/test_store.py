@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -241,6 +242,18 @@ def test_feasts_own_commands_work_on_a_shop(settings: Settings) -> None:
     assert "fusion_v3" in _feast(settings, "--feature-store-yaml", str(config), "feature-services", "list")
     applied = _feast(settings, "--chdir", "features", "--feature-store-yaml", str(config), "apply")
     assert "No changes to registry" in applied
+
+
+def test_feasts_configuration_is_for_its_owner_alone_and_never_half_written(settings: Settings) -> None:
+    store.apply(settings)
+    path = settings.home / "feature_store.yaml"
+    path.chmod(0o644)
+    with path.open() as before:
+        store.apply(settings)
+        assert json.load(before)["project"] == "braid"
+        assert os.fstat(before.fileno()).st_ino != path.stat().st_ino
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [found.name for found in settings.home.glob("feature_store*")] == [path.name]
 
 
 def test_importing_feast_has_no_child_process_keep_its_counters_in_files() -> None:

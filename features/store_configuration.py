@@ -1,0 +1,54 @@
+"""Feast's configuration of a shop, and the file with which Feast's own commands see it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from features import definitions
+from features.settings import Settings
+
+ENTITY_KEY_VERSION = 3
+
+
+def configuration(settings: Settings) -> dict[str, Any]:
+    """What Feast is told of this shop: registry, stores and their addresses, with the passwords in them."""
+    registry = registry_file(settings)
+    database = settings.log_url.replace("postgresql://", "postgresql+psycopg://", 1)
+    online: dict[str, Any] = {"type": "sqlite", "path": str((settings.home / "online.db").absolute())}
+    if settings.online_store == "redis":
+        online = {"type": "redis", "connection_string": settings.redis_url, "skip_dedup": True}
+    return {
+        "project": definitions.project.name,
+        "provider": "local",
+        "registry": {
+            "registry_type": "sql",
+            "path": database if registry is None else f"sqlite:///{registry}",
+            "cache_ttl_seconds": 0,
+        },
+        "online_store": online,
+        "offline_store": {"type": "file"},
+        "entity_key_serialization_version": ENTITY_KEY_VERSION,
+    }
+
+
+def write_configuration(settings: Settings) -> None:
+    """Writes `home/feature_store.yaml` (in JSON, which YAML contains) as a whole, readable by its owner alone.
+
+    Call it with the lock `feature-store`.
+    """
+    path = settings.home / "feature_store.yaml"
+    beside = path.with_suffix(".part")
+    beside.unlink(missing_ok=True)
+    with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        json.dump(configuration(settings), file, indent=2)
+    beside.replace(path)
+
+
+def registry_file(settings: Settings) -> Path | None:
+    """The registry's SQLite file, or None where it lies in the shop's PostgreSQL."""
+    if settings.log_url.startswith("postgresql"):
+        return None
+    return (settings.home / "registry.db").absolute()
