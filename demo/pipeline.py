@@ -25,6 +25,8 @@ from rich.markup import escape
 from deploy.embedded import stack
 from deploy.embedded.checks import failed
 from deploy.embedded.neighbours import shops_beside, short
+from features.database.engine import DatabaseError, open_database
+from features.log.event_log import EventLog
 from features.schema import FUSION_MODEL, MANIFEST_FILE
 from features.settings import ROOT, Settings, load_settings
 
@@ -169,7 +171,7 @@ def build(console: Console, shop: Shop) -> None:
         again = True
         console.print(f"{label}  [dim]python {escape(' '.join(step.arguments))}[/dim]")
         if step.name == "import":
-            state.source = state.source or _source(shop)
+            state.source = _source(shop)
         state.done = [name for name in state.done if name != step.name]
         state.save()
         seconds = _run(step.name, step.arguments)
@@ -245,12 +247,27 @@ def _source(shop: Shop) -> dict[str, Any]:
 
 
 def _check_source(shop: Shop, state: State) -> None:
-    if state.source and state.source != _source(shop):
+    if not state.source or state.source == _source(shop):
+        return
+    if "import" in state.done or _holds_events(shop.settings):
         raise DemoError(
             f"{short(shop.settings.home)} holds a shop built from another file, another state of it or with another "
             f"mapping ({state.source.get('path', 'simulated')}). Delete {short(shop.settings.home)} to build anew, "
             "or set BRAID_HOME to another folder"
         )
+
+
+def _holds_events(settings: Settings) -> bool:
+    if not settings.database_url and not (settings.home / "braid.db").exists():
+        return False
+    try:
+        engine = open_database(settings.log_url)
+    except DatabaseError as error:
+        raise DemoError(str(error)) from None
+    try:
+        return EventLog(engine).last_position() > 0
+    finally:
+        engine.dispose()
 
 
 def _check_machine(settings: Settings) -> None:

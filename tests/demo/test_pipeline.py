@@ -10,6 +10,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from rich.console import Console
 
 from demo import protagonist
 from demo.oracle import Oracle
@@ -104,10 +105,28 @@ def test_a_file_that_changed_is_not_mixed_with_what_was_built(home: Path, tmp_pa
     data.write_text("user,item\n")
     shop = open_shop(data, None)
     State(shop.settings.home / "demo.json", source={"path": str(data), "bytes": 1}, done=["import"]).save()
-    from rich.console import Console
-
     with pytest.raises(DemoError, match="Delete .* to build anew"):
         build(Console(), shop)
+
+
+def test_a_file_whose_import_stored_nothing_may_be_given_again_with_a_mapping(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("demo.pipeline._check_machine", lambda _settings: None)
+    data = tmp_path / "strange.csv"
+    data.write_text("when;who;what;act\n2026-03-01 09:12:44;c1;A;view\n")
+    good, wrong = tmp_path / "good.yaml", tmp_path / "wrong.yaml"
+    good.write_text("events: {user: who, item: what, type: {column: act}, time: {column: when}}\n")
+    wrong.write_text(good.read_text().replace("who", "whom"))
+    for mapping in (None, str(wrong)):
+        monkeypatch.setenv("BRAID_HOME", str(home))
+        with pytest.raises(DemoError, match="the step `import` ended with exit code 2"):
+            build(Console(), open_shop(data, mapping))
+    imported = [sys.executable, "-m", "features", "import", str(data), "--mapping", str(good)]
+    subprocess.run(imported, cwd=ROOT, check=True, capture_output=True)
+    monkeypatch.setenv("BRAID_HOME", str(home))
+    with pytest.raises(DemoError, match="Delete .* to build anew"):
+        build(Console(), open_shop(data, str(good)))
 
 
 @pytest.mark.parametrize(
