@@ -67,7 +67,8 @@ def canonical_rows(connection: duckdb.DuckDBPyConnection, source: Source, mappin
     """SELECT of one row a source row: the event's columns, `reason` (null if none) and `item_reason`.
 
     `item_reason` leaves out whether the shopper is known: a row without one still tells about its item. `zoned` says
-    whether the time's text carries an offset (null where that makes no difference).
+    whether the time's text carries an offset (null where that makes no difference), `own_id` whether the id is the
+    file's.
 
     Raises:
         ImportFailed: a column is missing or of a type that cannot serve.
@@ -105,6 +106,7 @@ def canonical_rows(connection: duckdb.DuckDBPyConnection, source: Source, mappin
         "CASE reason WHEN 'unreadable_time' THEN raw_time WHEN 'unknown_type' THEN raw_type "
         "WHEN 'unreadable_number' THEN bad_number END AS example, "
         f"CASE WHEN reason = 'missing_user' THEN {item_reason} ELSE reason END AS item_reason, "
+        "event_id IS NOT NULL AS own_id, "
         f"CASE WHEN reason IS NULL THEN {_event_id(mapping)} END AS event_id FROM ("
         f"SELECT *, {reason} AS reason FROM ("
         f"SELECT {identifier(ROW)} AS row, {listed} FROM {source.relation}))"

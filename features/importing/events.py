@@ -69,6 +69,8 @@ def stage(connection: duckdb.DuckDBPyConnection, source: Source, mapping: Mappin
             "SELECT event_id, min(row) AS kept FROM staged WHERE reason IS NULL GROUP BY event_id HAVING count(*) > 1"
             ") USING (event_id) WHERE row <> kept"
         )
+    else:
+        _number_equal_rows(connection)
     _mark_bursts(connection, mapping.rules.bursts)
     return source
 
@@ -136,6 +138,16 @@ def _row(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:
 def _with_one_format(connection: duckdb.DuckDBPyConnection, source: Source, mapping: Mapping) -> Mapping:
     time = with_one_format(connection, source, mapping.events.time)
     return mapping.model_copy(update={"events": mapping.events.model_copy(update={"time": time})})
+
+
+def _number_equal_rows(connection: duckdb.DuckDBPyConnection) -> None:
+    """Gives each of the rows that are the same in everything an id of its own; the first keeps that of a single row."""
+    connection.execute(
+        "UPDATE staged SET event_id = event_id || '-' || number FROM ("
+        "SELECT row, row_number() OVER (PARTITION BY event_id ORDER BY row) AS number FROM staged "
+        "WHERE reason IS NULL AND NOT own_id QUALIFY number > 1"
+        ") AS repeated WHERE staged.row = repeated.row"
+    ).fetchall()
 
 
 def _check(connection: duckdb.DuckDBPyConnection, source: Source, mapping: Mapping) -> None:

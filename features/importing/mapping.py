@@ -138,7 +138,11 @@ class Rules(_Strict):
     minimum: dict[str, float] = Field(default_factory=dict, description="column: least value, such as rating: 4")
     positive_quantity: bool = Field(default=False, description="reject carts and purchases of quantity 0")
     positive_price: bool = Field(default=False, description="reject carts and purchases at price 0")
-    duplicates: bool = Field(default=True, description="reject an event that is the same in everything as another")
+    duplicates: bool = Field(
+        default=True,
+        description="reject an event that is the same in everything as another; false: each counts, unless they share "
+        "an id of the file's own",
+    )
     bursts: Bursts = Bursts()
     earliest: date = date(1990, 1, 1)
     latest: date | None = Field(default=None, description="tomorrow if not said")

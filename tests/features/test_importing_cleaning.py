@@ -138,9 +138,23 @@ def test_events_that_differ_in_quantity_or_order_are_no_duplicates(shop: Shop) -
     assert shop.load_rows(rows, header="what,who,thing,when,pieces,price").new == 3
 
 
-def test_duplicates_stay_one_event_even_when_the_rule_is_off(shop: Shop) -> None:
-    section = shop.load_rows([GOOD, GOOD], with_rules(duplicates=False))
-    assert (section.new, section.already_stored, section.rejected) == (1, 1, {})
+def test_equal_rows_are_events_of_their_own_when_the_rule_is_off(shop: Shop) -> None:
+    rules = with_rules(duplicates=False)
+    stray = 'view,ann,"cup,2024-05-01T10:00:00Z'
+    section = shop.load_rows([GOOD, GOOD.replace("cup", "pot"), GOOD, stray, GOOD], rules)
+    assert (section.new, section.already_stored, section.rejected) == (4, 0, {"unreadable_line": 1})
+    before = shop.events()
+    again = shop.load_rows([GOOD, GOOD, GOOD.replace("cup", "pot"), GOOD], rules)
+    assert (again.new, again.already_stored) == (0, 4)
+    assert shop.events().equals(before)
+    assert (shop.load_rows([GOOD]).new, shop.load_rows([GOOD] * 4, rules).new) == (0, 1)
+
+
+def test_events_of_one_id_stay_one_event_even_when_the_rule_is_off(shop: Shop) -> None:
+    mapping = with_rules(duplicates=False)
+    mapping["events"]["event_id"] = "id"
+    section = shop.load_rows([f"{GOOD},e1", f"{GOOD},e1", f"{GOOD},", f"{GOOD},"], mapping, "what,who,thing,when,id")
+    assert (section.new, section.already_stored, section.rejected) == (3, 1, {})
 
 
 def test_a_burst_of_a_bot_is_rejected_and_nothing_else(shop: Shop) -> None:
