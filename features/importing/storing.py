@@ -58,7 +58,8 @@ def store_items(catalogue: Catalogue, rows: Iterable[Row], mapping: ItemsMapping
     for batch in _batches(rows):
         items = [_item(row, mapping, stored.adjusted) for row in batch]
         present = catalogue.of([item.item_id for item in items])
-        catalogue.upsert(_changes([(present.get(item.item_id), item) for item in items], names, stored))
+        changes = _changes([(present.get(item.item_id), item) for item in items], names, stored)
+        catalogue.upsert(changes, names)  # by field: whole, they would undo what others have changed since `of`
     return stored
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from features.database.engine import open_database
+from features.importing.describing import ITEM_FIELDS
+from features.importing.mapping import ItemsMapping
+from features.importing.storing import store_items
 from features.settings import Settings
+from features.shop.catalogue import Catalogue, CatalogueItem
 from tests.features.import_shop import PLAIN, Shop, rejected
 
 GOOD = "view,ann,cup,2024-05-01T10:00:00Z"
@@ -316,3 +322,23 @@ def test_fields_that_the_mapping_does_not_name_stay(shop: Shop) -> None:
     section = shop.load(events, shop.mapping(priced), items=[items]).sections[1]
     assert (section.new, section.changed) == (0, 1)
     assert shop.items().select("title", "price").rows() == [("Cup", 2.0)]
+
+
+def test_what_the_gateway_changes_while_items_are_imported_stays(shop: Shop) -> None:
+    engine = open_database(shop.settings.log_url)
+    catalogue = Catalogue(engine)
+    catalogue.upsert([CatalogueItem(item_id="cup", title="Cup", stock=5)])
+
+    class Busy(Catalogue):
+        def of(self, item_ids: Sequence[str]) -> dict[str, CatalogueItem]:
+            found = super().of(item_ids)
+            catalogue.upsert([CatalogueItem(item_id="cup", stock=4)], ["stock"])
+            return found
+
+    fields = dict.fromkeys(ITEM_FIELDS)
+    rows = [fields | {"id": name, "price": "2", "attributes": None} for name in ("cup", "pot")]
+    stored = store_items(Busy(engine), rows, ItemsMapping.model_validate({"id": "id", "price": "price"}))
+    assert (stored.new, stored.changed) == (1, 1)
+    figures = shop.items().sort("item_id").select("item_id", "title", "price", "stock")
+    assert figures.rows() == [("cup", "Cup", 2.0, 4), ("pot", None, 2.0, None)]
+    engine.dispose()
