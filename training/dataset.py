@@ -177,9 +177,7 @@ def _events(path: Path, catalogue: pl.DataFrame) -> pl.DataFrame:
         )
         .with_columns(by_order=pl.col("session_id").is_null() & pl.col("order_id").is_not_null())
         .with_columns(
-            basket_key=pl.when("by_order")
-            .then(pl.format("o:{}", "order_id"))
-            .otherwise(pl.format("v:{}", "visit"))
+            basket_key=pl.when("by_order").then(pl.format("o:{}", "order_id")).otherwise(pl.format("v:{}", "visit"))
         )
         .with_columns(basket=pl.when(purchase).then(pl.struct("number", "basket_key").rank("dense").cast(pl.Int64)))
     )

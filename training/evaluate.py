@@ -104,9 +104,10 @@ def split_times(moments: Moments, test_from_ms: int | None) -> tuple[int, int]:
 def stage_by_time(log: Log, moments: Moments, from_ms: int, to_ms: int, protocol: Protocol) -> Stage:
     """Learns from what lies before a point in time; is asked the moments from there on that the protocol names.
 
-    Targets that may not be ranked are not asked for.
+    What was bought before but not known then, as after a backfill, is neither learned nor asked for; nor are
+    targets asked for that may not be ranked.
     """
-    before = moments.between(0, from_ms)
+    before = moments.known_by(from_ms)
     counts = np.bincount(before.targets, minlength=log.item_count)
     allowed = counts >= protocol.min_item_moments
     chosen = moments.between(from_ms, to_ms)
@@ -211,12 +212,8 @@ def keep_targets(moments: Moments, kept: npt.NDArray[np.bool_]) -> Moments:
     """The moments with these of their flat targets, without those that have none left."""
     row = np.repeat(np.arange(len(moments)), np.diff(moments.offsets))[kept]
     counts = np.bincount(row, minlength=len(moments))
-    trimmed = Moments(
-        shoppers=moments.shoppers,
-        times_ms=moments.times_ms,
-        targets=moments.targets[kept],
-        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-    )
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    trimmed = replace(moments, targets=moments.targets[kept], offsets=offsets)
     return trimmed.take(np.flatnonzero(counts > 0))
 
 

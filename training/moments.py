@@ -33,13 +33,15 @@ class Moments:
     """E moments.
 
     shoppers: (E,) row of the shopper. times_ms: (E,). targets: flat item indices, each moment's unique.
-    offsets: (E + 1,) bounds of each moment's targets.
+    offsets: (E + 1,) bounds of each moment's targets. known_ms: (E,) when the last of its targets was known; None
+    where every event was known when it happened.
     """
 
     shoppers: Longs
     times_ms: Longs
     targets: Ints
     offsets: Longs
+    known_ms: Longs | None = None
 
     def __len__(self) -> int:
         return len(self.times_ms)
@@ -54,7 +56,13 @@ class Moments:
             times_ms=self.times_ms[rows],
             targets=self.targets[flat],
             offsets=offsets,
+            known_ms=None if self.known_ms is None else self.known_ms[rows],
         )
+
+    def known_by(self, time_ms: int) -> Moments:
+        """The moments before a time whose targets were known then: what may be learned from."""
+        before = self.times_ms < time_ms
+        return self.take(np.flatnonzero(before if self.known_ms is None else before & (self.known_ms <= time_ms)))
 
     def between(self, from_ms: int, to_ms: int) -> Moments:
         """The moments of a half-open span of time."""
@@ -72,29 +80,32 @@ def purchase_moments(events: pl.DataFrame) -> Moments:
 
     Args:
         events: sequence events with number (of the shopper), item, visit, basket (of purchases), by_order (whether a
-            purchase's basket is its order), event_type and event_time_ms, as `training.dataset` prepares them.
+            purchase's basket is its order), event_type, event_time_ms and known_time_ms, as `training.dataset`
+            prepares them.
     """
     known = events.filter(pl.col("item") >= 0)
     bought = known.filter(pl.col("basket").is_not_null())
     moments = (
         bought.group_by("number", "basket")
-        .agg(pl.col("visit").min(), pl.col("event_time_ms").min(), targets=pl.col("item").unique().sort())
+        .agg(pl.col("event_time_ms").min(), pl.col("known_time_ms").max(), targets=pl.col("item").unique().sort())
         .join(_decided(events, bought), on="basket", how="left")
         .with_columns(time_ms=pl.min_horizontal("event_time_ms", "decided_ms"))
     )
     if moments.height < min(MIN_PURCHASE_MOMENTS, known.height / 100):
-        moments = known.select("number", time_ms="event_time_ms", targets=pl.concat_list("item"))
+        moments = known.select("number", "known_time_ms", time_ms="event_time_ms", targets=pl.concat_list("item"))
     moments = (
-        moments.select("number", "time_ms", "targets", first=pl.col("targets").list.first())
+        moments.select("number", "time_ms", "known_time_ms", "targets", first=pl.col("targets").list.first())
         .sort("time_ms", "number", "first")
         .filter(pl.int_range(pl.len()).reverse().over("number") < MAX_MOMENTS)
     )
     counts = moments["targets"].list.len().to_numpy().astype(np.int64)
+    late = bool((events["known_time_ms"] > events["event_time_ms"]).any())
     return Moments(
         shoppers=moments["number"].to_numpy().astype(np.int64),
         times_ms=moments["time_ms"].to_numpy().astype(np.int64),
         targets=moments["targets"].explode().to_numpy().astype(np.int32) if moments.height else np.zeros(0, np.int32),
         offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        known_ms=moments["known_time_ms"].to_numpy().astype(np.int64) if late else None,
     )
 
 

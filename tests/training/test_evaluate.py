@@ -5,6 +5,7 @@ from math import log2
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from tests.training.shops import DAY_MS, START_MS, write_shop
@@ -23,6 +24,21 @@ def test_a_test_set_holds_first_moments_of_known_shoppers_and_frequent_items_alo
     test = stage_by_time(events, moments, split, END_MS, protocol).test
     assert np.flatnonzero(test.allowed).tolist() == [1, 4]
     assert (test.moments.targets.tolist(), test.repeated.tolist()) == ([1], [True])
+
+
+def test_what_was_bought_before_the_split_and_known_only_later_is_not_learned(tmp_path: Path) -> None:
+    split, later = START_MS + 15 * DAY_MS, START_MS + 16 * DAY_MS
+    folder = write_shop(tmp_path, order("a", 3, 1, 2) + order("a", 5, 3) + order("b", 4, 4) + order("b", 20, 5))
+    events = pl.read_parquet(folder / "events.parquet")
+    late = pl.col("item_id") == "i003"
+    events.with_columns(
+        pl.when(late).then(later).otherwise(pl.col(name)).alias(name) for name in ("arrival_time_ms", "known_time_ms")
+    ).write_parquet(folder / "events.parquet")
+    log, moments = read_log(folder)
+    stage = stage_by_time(log, moments, split, END_MS, Protocol())
+    assert stage.moments.targets.tolist() == [1, 2, 4]
+    assert stage.test.moments.targets.tolist() == [5]
+    assert stage_by_time(log, moments, later, END_MS, Protocol()).moments.targets.tolist() == [1, 2, 4, 3]
 
 
 def test_figures_of_a_ranking_by_hand(tmp_path: Path) -> None:
