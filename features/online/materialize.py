@@ -28,7 +28,7 @@ from rich.progress import Progress
 from sqlalchemy import ColumnElement, Engine, func, select
 
 from features.database.counters import advance_counter, read_counter
-from features.database.engine import open_database
+from features.database.engine import DatabaseError, open_database
 from features.database.models import Event
 from features.erasure.survivors import Survivors
 from features.locks import locked

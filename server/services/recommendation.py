@@ -66,8 +66,11 @@ class RecommendationService(recommendation_pb2_grpc.RecommendationServiceService
         if fields.count("items", request.items, MAX_CONTENT_ITEMS):
             items = [catalogue_item(fields.within(f"items[{at}]"), item) for at, item in enumerate(request.items)]
             fields.once("items", "item_id", (item.item_id for item in items))
-        if fields.count("item_ids", request.item_ids, MAX_CANDIDATES - len(items), 0 if items else 1):
+        in_all = len(request.item_ids) + len(request.items)
+        if 1 <= in_all <= MAX_CANDIDATES:
             fields.texts("item_ids", request.item_ids, MAX_CANDIDATES)
+        else:
+            fields.refuse("item_ids", f"and items have {in_all} entries in all, 1 to {MAX_CANDIDATES:,} are allowed")
         if request.event_type and request.event_type not in _RANKED_TYPES:
             fields.refuse("event_type", f"is {request.event_type}; VIEW, CART, FAVOURITE, PURCHASE, CLICK are allowed")
         fields.done()
