@@ -11,9 +11,8 @@ from typing import TypeVar
 
 from sqlalchemy import Engine
 
-from features.releases.release import ReleaseError, read_release
+from features.releases.release import ReleaseError, read_placed
 from features.releases.release_table import Change, NoSuchRelease, ReleaseRow, ReleaseTable
-from features.schema import FUSION_MODEL
 from server.deadline import Deadline
 from server.errors import DeadlinePassed, NotFound, NotPossible
 from server.infer.triton import LOAD_S
@@ -109,8 +108,7 @@ class ReleaseControl:
         """Refuses what is not whole before the table says anything of it."""
         await _known(self._work.read(lambda: self._table.of(release), deadline))
         if release not in self._follower.loaded:
-            folder = self._repository / FUSION_MODEL / str(release)
-            reading = asyncio.get_running_loop().run_in_executor(self._files, read_release, folder)
+            reading = asyncio.get_running_loop().run_in_executor(self._files, read_placed, self._repository, release)
             try:
                 await asyncio.wait_for(reading, deadline.left_s(READ_S))
             except asyncio.TimeoutError:

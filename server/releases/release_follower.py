@@ -19,9 +19,9 @@ from pathlib import Path
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from features.releases.release import ReleaseError, ReleaseFiles, read_release
+from features.releases.release import ReleaseError, ReleaseFiles, read_placed
 from features.releases.release_table import ReleaseTable, Standing
-from features.schema import FUSION_MODEL, interest_view
+from features.schema import interest_view
 from server.catalogue.catalogue_follower import CatalogueFollower
 from server.errors import ModelUnavailable
 from server.hydrate.feature_reader import FeatureReader
@@ -271,7 +271,7 @@ class ReleaseFollower:
                 return  # the next standing says what is left
 
     def _read(self, number: int) -> ReleaseFiles:
-        return read_release(self._repository / FUSION_MODEL / str(number))
+        return read_placed(self._repository, number)
 
     async def _look(self) -> None:
         if self.current is not None:

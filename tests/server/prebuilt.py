@@ -28,6 +28,8 @@ def copy_release(settings: Settings, *numbers: int) -> ReleaseTable:
         names = {"feature_service": feature_service(number), "feature_view": interest_view(number)}
         manifest = Manifest(**first | names | {"release": number})
         (repository / FUSION_MODEL / str(number) / MANIFEST_FILE).write_text(json.dumps(manifest.to_json()))
+        tower = repository / ITEM_TOWER_MODEL / str(number) / MANIFEST_FILE
+        tower.write_text(json.dumps(json.loads(tower.read_text()) | {"release": number}))
         generated = {"release": number, "interest_dim": manifest.interest_dim}
         (settings.generated / f"v{number}.json").write_text(json.dumps(generated))
         table.record(number, manifest, "test", "a copy")

@@ -33,7 +33,7 @@ from tests.server.prebuilt import copy_release
 from tests.server.shop import items
 
 PERSON: dict[str, Any] = {"who": "a person", "why": "a test"}
-RELEASES = 10
+RELEASES = 13
 MODELS = (FUSION_MODEL, ITEM_TOWER_MODEL)
 
 
@@ -186,18 +186,21 @@ def say_more(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("release", "damage", "message"),
+    ("release", "model", "damage", "message"),
     [
-        (6, half_copy, "model.pt is missing"),
-        (7, change_a_byte, "model.pt is not the file that was published"),
-        (8, say_more, "made by a newer version, which also says quantisation"),
+        (6, FUSION_MODEL, half_copy, "fusion/6/model.pt is missing"),
+        (7, FUSION_MODEL, change_a_byte, "fusion/7/model.pt is not the file that was published"),
+        (8, FUSION_MODEL, say_more, "made by a newer version, which also says quantisation"),
+        (11, ITEM_TOWER_MODEL, half_copy, "item_tower/11/model.pt is missing"),
+        (12, ITEM_TOWER_MODEL, change_a_byte, "item_tower/12/model.pt is not the file that was published"),
+        (13, ITEM_TOWER_MODEL, shutil.rmtree, "item_tower/13/release.json is missing"),
     ],
 )
 def test_a_release_that_is_not_whole_is_refused_and_nothing_has_changed(
-    shop: RunningGateway, release: int, damage: Callable[[Path], None], message: str
+    shop: RunningGateway, release: int, model: str, damage: Callable[[Path], None], message: str
 ) -> None:
     serving = shop.client.recommend("user-3").release
-    damage(shop.settings.model_repository / FUSION_MODEL / str(release))
+    damage(shop.settings.model_repository / model / str(release))
     load = pb.LoadReleaseRequest(release=release, **PERSON)
     assert message in problem(lambda: promote(shop, release))
     assert message in problem(lambda: shop.client.releases.LoadRelease(load, timeout=60))
@@ -205,26 +208,16 @@ def test_a_release_that_is_not_whole_is_refused_and_nothing_has_changed(
     assert shop.client.recommend("user-3").release == serving
 
 
-def no_torchscript(repository: Path, release: str) -> None:
-    folder = repository / FUSION_MODEL / release
+@pytest.mark.parametrize(("release", "blamed"), [(9, FUSION_MODEL), (10, ITEM_TOWER_MODEL)])
+def test_a_release_that_triton_cannot_serve_has_failed_and_the_old_one_never_stopped_answering(
+    shop: RunningGateway, release: int, blamed: str
+) -> None:
+    serving = shop.client.recommend("user-3").release
+    folder = shop.settings.model_repository / blamed / str(release)
     (folder / MODULE_FILE).write_bytes(b"no TorchScript")
     manifest = json.loads((folder / MANIFEST_FILE).read_text())
     manifest["files"][MODULE_FILE] = file_sha256(folder / MODULE_FILE)
     (folder / MANIFEST_FILE).write_text(json.dumps(manifest))
-
-
-def no_item_tower(repository: Path, release: str) -> None:
-    shutil.rmtree(repository / ITEM_TOWER_MODEL / release)
-
-
-@pytest.mark.parametrize(
-    ("release", "damage", "blamed"), [(9, no_torchscript, FUSION_MODEL), (10, no_item_tower, ITEM_TOWER_MODEL)]
-)
-def test_a_release_that_triton_cannot_serve_has_failed_and_the_old_one_never_stopped_answering(
-    shop: RunningGateway, release: int, damage: Callable[[Path, str], None], blamed: str
-) -> None:
-    serving = shop.client.recommend("user-3").release
-    damage(shop.settings.model_repository, str(release))
     answered: list[int] = []
     stop = threading.Event()
 
