@@ -71,8 +71,8 @@ CONFIGURATIONS: dict[str, Config] = {
         fit=replace(SESSIONS, half_life_days=100.0),
     ),
     "online-retail": Config(
-        model=ModelConfig(overlap=True),
-        fit=replace(SHOP.fit, epochs=5, patience=2, own_items_loss=1.0),
+        model=ModelConfig(fusion="gate", overlap=True),
+        fit=replace(SHOP.fit, epochs=5, patience=2, drop_gate=0.0, own_items_loss=1.0),
     ),
 }
 
