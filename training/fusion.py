@@ -74,10 +74,11 @@ class Fusion(nn.Module):
             share = torch.where(forced.isnan(), share, forced)
         share = torch.where(short_mask > 0, share, torch.ones_like(share)) * long_mask
         mixed = share * long_part + (1.0 - share) * short_part
-        if self.kind == "gate_mlp":  # the net sees of a strand what the gate lets through
-            mixed = mixed + self.beside(torch.cat([share * long_part, (1.0 - share) * short_part, signals], dim=1))
+        parts = torch.cat([long_part, short_part, signals], dim=1)
+        if self.kind == "gate_mlp":
+            mixed = mixed + self.beside(parts)
         elif self.kind == "concat":
-            mixed = mixed + self.out(torch.relu(self.hidden(torch.cat([long_part, short_part, signals], dim=1))))
+            mixed = mixed + self.out(torch.relu(self.hidden(parts)))
         return mixed, share
 
 
