@@ -11,6 +11,11 @@ SLOW_S = 0.1
 """A part that lets a caller wait for as long in vain is slow, and not the caller in a hurry."""
 
 
+def patient(left_s: float, budget_s: float) -> bool:
+    """Whether a caller who waits so long for a part with this budget may hold its slowness against it."""
+    return left_s >= min(SLOW_S, budget_s)
+
+
 @dataclass(slots=True)
 class Deadline:
     """A moment on the monotonic clock, in seconds; infinity where the caller set none."""

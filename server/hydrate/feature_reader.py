@@ -13,7 +13,7 @@ from contextlib import suppress
 from features.inputs.shopper import ShopperFeatures
 from features.schema import RECENT_VIEW, interest_view
 from features.settings import Settings
-from server.deadline import SLOW_S, Deadline
+from server.deadline import Deadline, patient
 from server.errors import FeaturesUnavailable
 from server.hydrate.online_features import MAX_SHOPPERS, OnlineFeatures, Request
 from server.infer.breaker import Breaker
@@ -60,7 +60,7 @@ class FeatureReader:
                 features = await self._pipe.submit((keys, release), left_s)
         except asyncio.TimeoutError:
             deadline.in_vain_s += time.monotonic() - asked_s
-            if left_s >= min(SLOW_S, self._budget_s):  # its own fault, not a hurried caller's
+            if patient(left_s, self._budget_s):
                 self._breaker.failed(f"no answer within {left_s:.3f} s")
             raise FeaturesUnavailable("the feature store was too slow") from None
         except Exception as error:

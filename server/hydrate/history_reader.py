@@ -10,7 +10,7 @@ from typing import ParamSpec, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from server.deadline import SLOW_S, Deadline
+from server.deadline import Deadline, patient
 from server.errors import HistoryUnavailable
 from server.infer.breaker import Breaker
 
@@ -43,7 +43,7 @@ class HistoryReader:
             deadline.in_vain_s += time.monotonic() - asked_s
             slow = isinstance(error, asyncio.TimeoutError)
             why = f"no answer within {left_s:.3f} s" if slow else str(error).splitlines()[0]
-            if not slow or left_s >= min(SLOW_S, self._budget_s):  # its own fault, not a hurried caller's
+            if not slow or patient(left_s, self._budget_s):
                 self._breaker.failed(why)
             raise HistoryUnavailable(f"the shopper's history cannot be read: {why}") from error
         self._breaker.succeeded()

@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from server.deadline import SLOW_S, Deadline
+from server.deadline import Deadline, patient
 from server.errors import ModelUnavailable
 from server.hydrate.fusion_request import FusionRequest
 from server.infer.breaker import Breakers
@@ -41,11 +41,11 @@ class Model:
             ModelUnavailable: at least one has none.
         """
         left_s = deadline.left_s(self._budget_s, SHARE)
-        patient = self._patient(left_s) and not dispensable
+        blames = patient(left_s, self._budget_s) and not dispensable
         release = requests[0].release
         if len(requests) == 1:
-            return [await self._answer(release, lambda: self._triton.fuse(requests[0], left_s), patient, deadline)]
-        return await self._answer(release, lambda: self._triton.fuse_all(requests, left_s), patient, deadline)
+            return [await self._answer(release, lambda: self._triton.fuse(requests[0], left_s), blames, deadline)]
+        return await self._answer(release, lambda: self._triton.fuse_all(requests, left_s), blames, deadline)
 
     async def item_vectors(
         self, release: int, content: npt.NDArray[np.int32], deadline: Deadline
@@ -63,10 +63,10 @@ class Model:
             except asyncio.TimeoutError:
                 raise ModelUnavailable(f"no item vectors within {left_s:.3f} s", reason="slow") from None
 
-        return await self._answer(release, vectors, self._patient(left_s), deadline)
+        return await self._answer(release, vectors, patient(left_s, self._budget_s), deadline)
 
-    async def _answer(self, release: int, ask: Callable[[], Awaitable[T]], patient: bool, deadline: Deadline) -> T:
-        """What `ask` gets; the breaker is told how it went, and of slowness where the caller was `patient`."""
+    async def _answer(self, release: int, ask: Callable[[], Awaitable[T]], blames: bool, deadline: Deadline) -> T:
+        """What `ask` gets; the breaker is told how it went, and of slowness where the caller `blames` it."""
         breaker = self._breakers.of(release)
         if not breaker.allows():
             raise ModelUnavailable("Triton does not answer", reason="gone")
@@ -76,12 +76,8 @@ class Model:
                 found = await ask()
         except ModelUnavailable as error:
             deadline.in_vain_s += time.monotonic() - asked_s
-            if error.reason != "slow" or patient:
+            if error.reason != "slow" or blames:
                 breaker.failed(str(error))
             raise
         breaker.succeeded()
         return found
-
-    def _patient(self, left_s: float) -> bool:
-        """Whether slowness is Triton's fault, and not a hurried caller's."""
-        return left_s >= min(SLOW_S, self._budget_s)
