@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -28,9 +29,10 @@ from features.online.rows import INTEREST_ROWS
 from features.releases.housekeeping import remove_old_releases
 from features.releases.release import ITEM_COLUMNS, Manifest, ReleaseError, file_sha256, read_release, write_vocabulary
 from features.releases.release_table import ReleaseTable, Standing
-from features.schema import CONTENT_TOKENS, feature_service, interest_view, offline_file, schema_hash
+from features.schema import CONTENT_TOKENS, offline_file
 from features.settings import Settings
 from tests.features.shops import write_generated
+from tests.features.test_releases import manifest
 
 DIM = 16
 SHOPPERS = 20
@@ -61,23 +63,10 @@ def write_version(settings: Settings, exported: Path, number: int) -> Manifest:
     for model in ("fusion", "item_tower"):
         shutil.copytree(exported / model, settings.model_repository / model / str(number))
     folder = settings.model_repository / "fusion" / str(number)
-    manifest = Manifest(
-        release=number,
-        created_time="2026-06-01T00:00:00+00:00",
-        schema_hash=schema_hash(),
-        interest_dim=DIM,
-        item_count=1,
-        config={},
-        data_window={},
-        metrics={},
-        baselines={},
-        feature_service=feature_service(number),
-        feature_view=interest_view(number),
-        torch_version="",
-        files={path.name: file_sha256(path) for path in folder.iterdir()},
-    )
-    (folder / "release.json").write_text(json.dumps(manifest.to_json()))
-    return manifest
+    files = {path.name: file_sha256(path) for path in folder.iterdir()}
+    of_release = replace(manifest(number), interest_dim=DIM, item_count=1, files=files)
+    (folder / "release.json").write_text(json.dumps(of_release.to_json()))
+    return of_release
 
 
 def publish_copies(settings: Settings, exported: Path, numbers: Sequence[int]) -> None:
@@ -93,13 +82,13 @@ def publish_copies(settings: Settings, exported: Path, numbers: Sequence[int]) -
     table = ReleaseTable(engine)
     with store.opened(settings) as feast:
         for number in numbers:
-            manifest = write_version(settings, exported, number)
-            offline = offline_file(settings.offline, manifest.feature_view)
+            of_release = write_version(settings, exported, number)
+            offline = offline_file(settings.offline, of_release.feature_view)
             offline.mkdir()
             rows.write_parquet(offline / "part.parquet")
             store.write_interest(feast, number, rows)
             advance_counter(engine, materialized_counter(number), number)
-            table.record(number, manifest, "test", "copied")
+            table.record(number, of_release, "test", "copied")
             table.change_state(number, "live", "test", "copied")
     engine.dispose()
 

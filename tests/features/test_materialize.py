@@ -7,6 +7,7 @@ import json
 import shutil
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -26,10 +27,10 @@ from features.online.materialize import (
     materialized_counter,
     write_histories,
 )
-from features.releases.release import Manifest
 from features.settings import Settings
 from tests.conditions import eventually
 from tests.features.shops import HOUR_MS, START_MS, fill, now_ms, online, random_events, sign_in, write_generated
+from tests.features.test_releases import manifest
 
 RELEASE = 5
 SHOPPERS = [f"{'u' if number % 2 == 0 else 's'}:{number}" for number in range(7)]
@@ -58,22 +59,8 @@ def write_release(folder: Path, mark: float = 1.0, finite: bool = True) -> None:
         name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
         for name in (schema.ENCODER_FILE, schema.ITEMS_FILE)
     }
-    manifest = Manifest(
-        release=RELEASE,
-        created_time="2024-01-01T00:00:00+00:00",
-        schema_hash=schema.schema_hash(),
-        interest_dim=3,
-        item_count=2,
-        config={},
-        data_window={},
-        metrics={},
-        baselines={},
-        feature_service=schema.feature_service(RELEASE),
-        feature_view=schema.interest_view(RELEASE),
-        torch_version=torch.__version__,
-        files=files,
-    )
-    (folder / schema.MANIFEST_FILE).write_text(json.dumps(manifest.to_json()))
+    of_release = replace(manifest(RELEASE), interest_dim=3, item_count=2, files=files)
+    (folder / schema.MANIFEST_FILE).write_text(json.dumps(of_release.to_json()))
 
 
 @pytest.fixture

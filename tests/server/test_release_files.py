@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -13,10 +14,11 @@ import pytest
 
 from braid.v1 import release_pb2 as pb
 from features.database.engine import open_database
-from features.releases.release import MANIFEST_FILE, RELEASE_FILES, Manifest
+from features.releases.release import MANIFEST_FILE, RELEASE_FILES
 from features.releases.release_table import ReleaseTable
-from features.schema import FUSION_MODEL, MODULE_FILE, feature_service, interest_view, schema_hash
+from features.schema import FUSION_MODEL, MODULE_FILE
 from features.settings import Settings
+from tests.features.test_releases import manifest
 from tests.server.client import gateway
 
 LOAD = pb.LoadReleaseRequest(release=1, who="a person", why="a test")
@@ -26,30 +28,16 @@ LOAD = pb.LoadReleaseRequest(release=1, who="a person", why="a test")
 def slow_file(settings: Settings) -> Path:
     """The module of a recorded release, which is read as slowly as something is written to it."""
     nothing = hashlib.sha256().hexdigest()
-    manifest = Manifest(
-        release=1,
-        created_time="2026-06-01T00:00:00+00:00",
-        schema_hash=schema_hash(),
-        interest_dim=8,
-        item_count=3,
-        config={},
-        data_window={},
-        metrics={},
-        baselines={},
-        feature_service=feature_service(1),
-        feature_view=interest_view(1),
-        torch_version="2",
-        files=dict.fromkeys(RELEASE_FILES, nothing),
-    )
+    of_release = replace(manifest(1), files=dict.fromkeys(RELEASE_FILES, nothing))
     folder = settings.model_repository / FUSION_MODEL / "1"
     folder.mkdir(parents=True)
     for name in RELEASE_FILES:
         (folder / name).touch()
-    (folder / MANIFEST_FILE).write_text(json.dumps(manifest.to_json()))
+    (folder / MANIFEST_FILE).write_text(json.dumps(of_release.to_json()))
     (folder / MODULE_FILE).unlink()
     os.mkfifo(folder / MODULE_FILE)
     engine = open_database(settings.log_url)
-    ReleaseTable(engine).record(1, manifest, "test", "made")
+    ReleaseTable(engine).record(1, of_release, "test", "made")
     engine.dispose()
     return folder / MODULE_FILE
 
