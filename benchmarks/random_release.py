@@ -65,6 +65,8 @@ def random_model(items: list[CatalogueItem], seed: int = 0) -> TrainedModel:
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(torch.randn_like(weight) * 0.1)
+        for weight in model.codes.parameters():
+            weight.zero_()  # else scores change with the hour
     return TrainedModel(
         model=model.eval(),
         config=config,

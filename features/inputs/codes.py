@@ -81,7 +81,7 @@ def context_codes(time_ms: npt.NDArray[np.int64], device: Sequence[str | None], 
     """int32 (n, 3), columns `schema.CONTEXT_CODES`.
 
     Args:
-        time_ms: (n,) the shopper's local time where it is known (its clock read as UTC), else UTC.
+        time_ms: (n,) the moment; hour and weekday are UTC's, as events do not say what the shopper's clock showed.
         device: n device names, None where unknown.
     """
     codes = np.empty((time_ms.size, len(CONTEXT_CODES)), np.int32)

@@ -78,11 +78,7 @@ def shopper_inputs(
             [profile.country for profile in profiles],
             codes,
         ),
-        context_codes(
-            np.array([shopper.local_time_ms for shopper in shoppers], np.int64),
-            [shopper.device or None for shopper in shoppers],
-            codes,
-        ),
+        context_codes(now_ms, [shopper.device or None for shopper in shoppers], codes),
     )
 
 

@@ -159,7 +159,6 @@ class Shopper:
     """A shopper as one request sees them: person and session merged, what was sent along counted."""
 
     now_ms: int
-    local_time_ms: int
     device: str
     stored: bool
     """Whether the feature store was read; without it there is what the request says."""
@@ -213,7 +212,6 @@ def merge(features: Sequence[ShopperFeatures], query: ShopperQuery) -> Shopper:
     context = query.context
     return Shopper(
         now_ms=query.now_ms,
-        local_time_ms=query.now_ms if context.local_time_ms is None else context.local_time_ms,
         device=context.device,
         stored=bool(features),
         events=events,

@@ -26,7 +26,7 @@ def seen(number: int, time_ms: int, kind: EventType = EventType.VIEW) -> Shopper
     return ShopperEvent(f"e{number}", f"item-{number}", kind, time_ms)
 
 
-def query(*events: ShopperEvent, **context: str) -> ShopperQuery:
+def query(*events: ShopperEvent, **context: str | int) -> ShopperQuery:
     return ShopperQuery(
         user_id="u",
         session_id="s",
@@ -108,3 +108,8 @@ def test_an_old_vector_is_not_stale_by_age() -> None:
 
 def test_no_vector_is_not_a_stale_one() -> None:
     assert not merge([ShopperFeatures(recent=Events.of([seen(1, 100)]))], query()).interest_stale
+
+
+def test_the_model_reads_the_clock_that_it_learned_from_whatever_the_shoppers_own_shows() -> None:
+    event = seen(1, NOW_MS - 1)
+    assert merge([], query(event, local_time_ms=NOW_MS + 8 * 3_600_000)) == merge([], query(event))

@@ -85,15 +85,9 @@ def ranked(client: Client, item_ids: list[str]) -> dict[str, float]:
     """Rank's score of each."""
     scores: dict[str, float] = {}
     for start in range(0, len(item_ids), 1_000):
-        request = rec.RankRequest(
-            user_id="anna", item_ids=item_ids[start : start + 1_000], recent_events=visit(), context=noon()
-        )
+        request = rec.RankRequest(user_id="anna", item_ids=item_ids[start : start + 1_000], recent_events=visit())
         scores |= {result.item_id: result.score for result in client.recommendations.Rank(request, timeout=10).results}
     return scores
-
-
-def noon() -> rec.Context:
-    return rec.Context(local_time=Timestamp(seconds=NOW_MS // 1000))
 
 
 def allowed(wanted: dict[str, Any]) -> set[str]:
@@ -127,7 +121,7 @@ def test_the_best_of_what_a_filter_keeps_come_back(random_shop: Client, name: st
     scores = ranked(random_shop, [*CATALOGUE, *NEW])
     kept = allowed(FILTERS[name])
     wanted = rec.Filter(**FILTERS[name])
-    request = {"filter": wanted, "recent_events": visit(), "context": noon(), "page_size": page_size}
+    request = {"filter": wanted, "recent_events": visit(), "page_size": page_size}
     for _ in range(4):  # what came back is left out the next time
         answer = random_shop.recommend("anna", **request)
         assert_best(answer, kept, scores, page_size)
@@ -156,7 +150,7 @@ def test_boosts_are_exact_beyond_the_models_best(random_shop: Client) -> None:
                 scores[item_id] += amount
     random_shop.placements.UpsertRules(placement_pb2.UpsertRulesRequest(rules=rules))
     for name in ("everything", "50%", "10%", "0.05%"):
-        request = {"filter": rec.Filter(**FILTERS[name]), "recent_events": visit(), "context": noon()}
+        request = {"filter": rec.Filter(**FILTERS[name]), "recent_events": visit()}
         answer = random_shop.recommend("anna", placement="boosted", page_size=100, **request)
         assert_best(answer, allowed(FILTERS[name]), scores, 100)
 

@@ -255,7 +255,7 @@ def test_diversity_changes_the_order_and_nothing_else_does(client: Client) -> No
     assert ids(spread.results) != ids(plain.results)
 
 
-def test_attributes_and_local_time_are_taken(client: Client) -> None:
+def test_attributes_and_context_are_taken(client: Client) -> None:
     client.users.UpsertUsers(
         user_pb2.UpsertUsersRequest(users=[user_pb2.User(user_id="user-50", age=33, gender="f", country="GB")])
     )
