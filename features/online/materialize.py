@@ -15,7 +15,7 @@ import sqlite3
 import threading
 import zlib
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -257,7 +257,7 @@ def _run(settings: Settings, engine: Engine, release: int, files: Path, work: Pa
         encoder = read_manifest(files).files[ENCODER_FILE]
     except (ReleaseError, KeyError) as error:
         raise MaterializeError(f"release {release} cannot be materialised: {error}") from None
-    if (work / RUN_FILE).exists():
+    with suppress(FileNotFoundError, ValueError):  # there is none, or the disk was full when it was written
         run = Run(**json.loads((work / RUN_FILE).read_text()))
         if run.encoder == encoder:
             return run

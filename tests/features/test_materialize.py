@@ -158,6 +158,16 @@ def test_a_run_that_was_cut_short_goes_on_where_it_stopped(shop: Settings, monke
     assert vectors(shop) == expected(engine)
 
 
+@pytest.mark.parametrize("torn", ["", '{"encoder": "a'])
+def test_a_run_whose_file_was_torn_by_a_full_disk_begins_anew(shop: Settings, torn: str) -> None:
+    engine = fill(shop, random_events(60, seed=3))
+    work = job.work_folder(shop, RELEASE)
+    work.mkdir(parents=True)
+    (work / job.RUN_FILE).write_text(torn)
+    materialize(shop, RELEASE)
+    assert vectors(shop) == expected(engine)
+
+
 def test_a_run_of_another_encoder_is_not_continued(shop: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = fill(shop, random_events(100, seed=4))
     monkeypatch.setattr(job, "CHUNK_SHOPPERS", 3)
