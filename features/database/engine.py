@@ -79,13 +79,18 @@ def insert_into(bind: Engine | Connection, model: type[DeclarativeBase]) -> post
 
 
 def upsert(
-    connection: Connection, model: type[DeclarativeBase], rows: Sequence[dict[str, Any]], *, key: Sequence[str]
+    connection: Connection,
+    model: type[DeclarativeBase],
+    rows: Sequence[dict[str, Any]],
+    *,
+    key: Sequence[str],
+    columns: Sequence[str] | None = None,
 ) -> None:
-    """Inserts rows, or overwrites every given column of the ones that exist. Rows must have equal keys."""
+    """Inserts rows, or overwrites `columns` (every given one if not set) of those that exist. Rows have equal keys."""
     if not rows:
         return
     statement = insert_into(connection, model)
-    changes = {name: statement.excluded[name] for name in rows[0] if name not in key}
+    changes = {name: statement.excluded[name] for name in columns or rows[0] if name not in key}
     connection.execute(statement.on_conflict_do_update(index_elements=list(key), set_=changes), list(rows))
 
 

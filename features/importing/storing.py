@@ -73,7 +73,8 @@ def store_users(users: Users, rows: Iterable[Row], mapping: UsersMapping) -> Sto
         batch = [row for row in batch if row["id"] not in erased]
         profiles = [_user(row, mapping, stored.adjusted) for row in batch]
         present = users.of([profile.user_id for profile in profiles])
-        users.upsert(_changes([(present.get(profile.user_id), profile) for profile in profiles], names, stored))
+        changes = _changes([(present.get(profile.user_id), profile) for profile in profiles], names, stored)
+        users.upsert(changes, fields=names)
     return stored
 
 

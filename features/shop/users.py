@@ -55,11 +55,14 @@ class Users:
         self._engine = engine
         self._tombstones = tombstones
 
-    def upsert(self, users: Sequence[UserProfile], updated_time_ms: int | None = None) -> None:
-        """Inserts or overwrites whole profiles in one transaction; the last of two with one id holds.
+    def upsert(
+        self, users: Sequence[UserProfile], updated_time_ms: int | None = None, fields: Sequence[str] | None = None
+    ) -> None:
+        """Inserts or overwrites profiles in one transaction; the last of two with one id holds.
 
         Args:
             updated_time_ms: when the attributes were true; now if not given.
+            fields: what to overwrite of profiles that exist (all if not given).
 
         Raises:
             ErasedUsers: some were erased.
@@ -72,7 +75,8 @@ class Users:
             hold(connection)
             if erased := erased_by(self._tombstones, connection, [f"u:{user_id}" for user_id in rows]):
                 raise ErasedUsers({key[2:] for key in erased})
-            upsert(connection, User, [rows[key] for key in sorted(rows)], key=["user_id"])
+            columns = [*fields, "updated_time_ms"] if fields is not None else None
+            upsert(connection, User, [rows[key] for key in sorted(rows)], key=["user_id"], columns=columns)
 
     def get(self, user_id: str) -> UserProfile | None:
         """One profile, or None."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import polars as pl
 import pytest
 
 from features.database.engine import open_database
+from features.importing.mapping import UsersMapping
+from features.importing.storing import store_users
 from features.shop.users import USER_COLUMNS, UserProfile, Users
 
 PHONE = {"device": "phone"}
@@ -35,6 +37,31 @@ def test_a_second_profile_replaces_the_first(users: Users) -> None:
     users.upsert([UserProfile(user_id="ann", age=3, country="GB")], updated_time_ms=1)
     users.upsert([UserProfile(user_id="ann", age=4)], updated_time_ms=2)
     assert users.get("ann") == UserProfile(user_id="ann", age=4, updated_time_ms=2)
+
+
+def test_only_the_named_fields_of_a_profile_are_replaced(users: Users) -> None:
+    users.upsert([UserProfile(user_id="ann", age=3, country="GB", attributes=PHONE)], updated_time_ms=1)
+    both = [UserProfile(user_id="ann", age=4, country="DE"), UserProfile(user_id="bob", age=5, country="FR")]
+    users.upsert(both, updated_time_ms=2, fields=["age"])
+    assert users.get("ann") == UserProfile(user_id="ann", age=4, country="GB", attributes=PHONE, updated_time_ms=2)
+    assert users.get("bob") == UserProfile(user_id="bob", age=5, country="FR", updated_time_ms=2)
+
+
+def test_what_the_gateway_changes_while_users_are_imported_stays(users: Users, database_url: str) -> None:
+    users.upsert([UserProfile(user_id="ann", age=30, country="GB")])
+
+    class Busy(Users):
+        def of(self, user_ids: Sequence[str]) -> dict[str, UserProfile]:
+            found = super().of(user_ids)
+            users.upsert([UserProfile(user_id="ann", age=30, country="DE")])
+            return found
+
+    engine = open_database(database_url)
+    rows = [{"id": name, "age": "31", "gender": None, "country": None, "attributes": None} for name in ("ann", "bob")]
+    stored = store_users(Busy(engine), rows, UsersMapping.model_validate({"id": "id", "age": "age"}))
+    engine.dispose()
+    assert (stored.new, stored.changed) == (1, 1)
+    assert users.frame().select("user_id", "age", "country").rows() == [("ann", 31, "DE"), ("bob", 31, None)]
 
 
 def test_many_profiles_at_once(users: Users) -> None:
