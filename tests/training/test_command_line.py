@@ -26,6 +26,7 @@ def home(offline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     """A shop's home with offline files."""
     shutil.copytree(offline, tmp_path / "offline")
     monkeypatch.setenv("BRAID_HOME", str(tmp_path))
+    monkeypatch.setenv("BRAID_MODEL_REPOSITORY", str(tmp_path / "models"))
     return tmp_path
 
 
@@ -137,9 +138,8 @@ def test_a_model_repository_that_cannot_be_written_is_said_before_anything_is_ma
 
 @pytest.mark.parametrize("command", ["load", "promote"])
 def test_a_release_whose_item_tower_is_not_whole_is_neither_loaded_nor_promoted(
-    home: Path, trained: TrainedModel, monkeypatch: pytest.MonkeyPatch, command: str
+    home: Path, trained: TrainedModel, command: str
 ) -> None:
-    monkeypatch.setenv("BRAID_MODEL_REPOSITORY", str(home / "models"))
     table = ReleaseTable(open_database(load_settings().log_url))
     table.record(1, write_candidate(trained, 1, home / "candidate"), "test", "a copy")
     for model in ("fusion", "item_tower"):
