@@ -4,9 +4,11 @@
 
 A gateway of its own on the shop of the stack, which is started where it does not run. Load comes from two processes,
 each call for another shopper. A closed load finds saturation: the lowest concurrency with 95% of the highest goodput.
-Then open loads of 1, 1.5 and 3 times that goodput. Goodput is what is answered within the deadline. A refusal is timed
-by its caller and by the gateway's own clock (from when it sees the call). Full health after a load: the first of ten
-calls in a row that are answered as fast as before any. Figures are kept as JSON in benchmarks/results/.
+Then open loads of 1, 1.5 and 3 times the goodput at saturation, which is measured again before and after each of them:
+ratios are to the mean of the two, since a machine's speed changes meanwhile. Goodput is what is answered within the
+deadline. A refusal is timed by its caller and by the gateway's own clock (from when it sees the call). Full health
+after a load: the first of ten calls in a row that are answered as fast as before any. Figures are kept as JSON in
+benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from statistics import mean
 
 import grpc
 import numpy as np
@@ -171,35 +174,41 @@ def main(seconds: float = typer.Option(10.0, min=1.0, help="Length of each load.
             closed = {concurrency: target.load(seconds, concurrency=concurrency) for concurrency in CONCURRENCIES}
             peak = max(outcome.goodput for outcome in closed.values())
             saturation = min(number for number, outcome in closed.items() if outcome.goodput >= ENOUGH * peak)
-            opened = {times: target.load(seconds, rate=times * peak) for times in TIMES}
+            beside = [target.load(seconds, concurrency=saturation)]
+            opened = {}
+            for times in TIMES:
+                opened[times] = target.load(seconds, rate=times * beside[-1].goodput)
+                beside.append(target.load(seconds, concurrency=saturation))
     except (BenchmarkError, LoadError, stack.StackError) as error:
         sys.exit(str(error))
-    show(closed, opened, saturation)
+    show(closed, opened, beside, saturation)
     figures = {
         "saturation_concurrency": saturation,
         "closed": {str(number): asdict(outcome) for number, outcome in closed.items()},
         "open": {str(times): asdict(outcome) for times, outcome in opened.items()},
+        "saturation_before_and_after_each": [asdict(outcome) for outcome in beside],
     }
     console.print(str(record.write("overload", figures)))
 
 
-def show(closed: dict[int, Outcome], opened: dict[float, Outcome], saturation: int) -> None:
-    """The table, goodput and p99 also as ratios to those at saturation."""
-    peak, p99_ms = max(outcome.goodput for outcome in closed.values()), closed[saturation].p99_ms
+def show(closed: dict[int, Outcome], opened: dict[float, Outcome], beside: list[Outcome], saturation: int) -> None:
+    """The table, goodput and p99 also as ratios: of open loads, to the mean of the two loads `beside`."""
     table = Table(
-        "load", "offered/s", "goodput/s", "of peak", "p50 ms", "p99 ms", "of saturation's",
+        "load", "offered/s", "goodput/s", "of saturation's", "p50 ms", "p99 ms", "of saturation's",
         "refused/s", "refusal p99 ms", "within 5 ms", "limit", "memory MiB", "health s",
     )  # fmt: skip
-    loads = [(f"{number} under way", it) for number, it in closed.items()]
-    for name, it in [*loads, *((f"{times:g} x saturation", it) for times, it in opened.items())]:
+    rows = [(f"{number} under way", it, [closed[saturation]]) for number, it in closed.items()]
+    for number, (times, it) in enumerate(opened.items()):
+        rows.append((f"{times:g} x saturation", it, beside[number : number + 2]))
+    for name, it, base in rows:
         table.add_row(
             name,
             f"{it.offered:.0f}",
             f"{it.goodput:.0f}",
-            f"{it.goodput / peak:.2f}",
+            f"{it.goodput / mean(at.goodput for at in base):.2f}",
             f"{it.p50_ms:.1f}",
             f"{it.p99_ms:.1f}",
-            f"{it.p99_ms / p99_ms:.2f}",
+            f"{it.p99_ms / mean(at.p99_ms for at in base):.2f}",
             f"{it.refused:.0f}",
             f"{it.refusal_p99_ms:.1f}",
             f"{it.refused_within_5_ms_by_the_gateway:.2%}",
@@ -208,7 +217,8 @@ def show(closed: dict[int, Outcome], opened: dict[float, Outcome], saturation: i
             "" if it.health_s < 0 else f"{it.health_s:.2f}",
         )
     console.print(table)
-    console.print(f"Saturation: {peak:.0f} answers/s, reached with {saturation} calls under way.")
+    rates = ", ".join(f"{it.goodput:.0f}" for it in beside)
+    console.print(f"Saturation is reached with {saturation} calls under way; beside the open loads: {rates} answers/s.")
 
 
 @contextmanager
