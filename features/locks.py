@@ -19,11 +19,20 @@ from sqlalchemy.pool import NullPool
 from features.settings import Settings
 
 LockName = Literal[
-    "feature-store", "online-rows", "erasure", "stream", "build", "materialize", "import", "update", "publish"
+    "feature-store",
+    "online-rows",
+    "erasure",
+    "stream",
+    "build",
+    "materialize",
+    "import",
+    "update",
+    "publish",
+    "searches",
 ]
 """feature-store: changes of the registry. online-rows: rows of events and profiles; stream workers share it, each for
 shoppers of its own. erasure: offline files and vectors, by the erasure of a person and by the jobs while they publish.
-The others: the one such job."""
+searches: the making of their tables. The others: the one such job."""
 
 _FIRST_WAIT_S = 0.001
 _LONGEST_WAIT_S = 0.1

@@ -21,6 +21,7 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.schema import CreateSchema
 
 from features.database.engine import DatabaseError, open_database
+from features.locks import advisory_lock
 
 SCHEMA = "tuning"
 HEARTBEAT_S = 10
@@ -95,11 +96,12 @@ def _take_write_lock(connection: Connection) -> None:
 
 
 def _postgresql(engine: Engine) -> RDBStorage:
-    with engine.begin() as lock:
-        lock.exec_driver_sql("SELECT pg_advisory_xact_lock(6216418)")  # against two that start together
-        with engine.begin() as connection:
-            if not inspect(connection).has_schema(SCHEMA):
-                connection.execute(CreateSchema(SCHEMA))
+    with (
+        engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
+        advisory_lock(connection, "searches"),  # two that start together must not both create the tables
+    ):
+        if not inspect(connection).has_schema(SCHEMA):
+            connection.execute(CreateSchema(SCHEMA))
         given = engine.url.query.get("options", "")
         url = engine.url.render_as_string(hide_password=False)
         return _storage(url, {"options": f"{given} -csearch_path={SCHEMA}".strip()})

@@ -20,11 +20,10 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState
 from sqlalchemy import inspect, text
 from typer.testing import CliRunner, Result
 
-from features.database.engine import MIGRATIONS, DatabaseError, open_database
+from features.database.engine import MIGRATIONS, open_database
 from features.settings import Settings
 from tests.conditions import eventually
 from tests.conftest import NewSettings
-from tests.processes import free_ports
 from training.__main__ import app
 from training.config import Config, FitConfig, ModelConfig
 from training.configuration_file import read_configuration, write_configuration
@@ -239,14 +238,6 @@ def test_no_trial_is_begun_after_the_deadline(settings: Settings, offline: Path)
     assert tickets.acquire(block=False)
 
 
-def test_a_study_made_on_other_data_is_refused(settings: Settings) -> None:
-    with opened_storage(settings.log_url) as storage:
-        open_study(storage, "s", {"events": 5, "epochs": 2}, {"dim": 64})
-        open_study(storage, "s", {"events": 5, "epochs": 2}, {"dim": 64})
-        with pytest.raises(ValueError, match="'s' was made with events=5, not 6.*--study"):
-            open_study(storage, "s", {"events": 6, "epochs": 2}, {"dim": 64})
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -267,12 +258,6 @@ def test_a_bad_option_is_one_line(
     assert result.exit_code == 2
     assert message in result.output
     assert "Traceback" not in result.output
-
-
-def test_a_database_that_does_not_answer_is_named() -> None:
-    url = f"postgresql://braid@127.0.0.1:{free_ports()}/braid"
-    with pytest.raises(DatabaseError, match="BRAID_DATABASE_URL: "), opened_storage(url):
-        pass
 
 
 def changed(part: str, name: str, value: Any) -> str:
