@@ -8,43 +8,20 @@ from __future__ import annotations
 import json
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
-from sqlalchemy.exc import OperationalError
 
 from features.answers.answer_report import Dimension
-from features.database.engine import DatabaseError, open_database
-from features.importing.errors import ImportFailed
-from features.releases.release import ReleaseError
+from features.database.engine import open_database
 from features.settings import load_settings
+from features.terminal import clear_errors, console
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
-errors = Console(stderr=True, soft_wrap=True, highlight=False)
-
-
-@contextmanager
-def clear_errors() -> Iterator[None]:
-    """Turns the errors that a person can put right into one line and exit code 2."""
-    try:
-        yield
-    except (DatabaseError, ImportFailed, ReleaseError) as error:
-        message = str(error)
-    except OperationalError as error:
-        message = (
-            f"The database does not answer: {str(error.orig).splitlines()[0]}; check BRAID_HOME and BRAID_DATABASE_URL"
-        )
-    else:
-        return
-    errors.print(f"error: {message}", style="red", markup=False)
-    raise typer.Exit(2)
 
 
 def _stop_signal() -> threading.Event:
@@ -72,7 +49,6 @@ def import_command(
     """Reads a shop's files into the event log, the catalogue and the users."""
     from features.importing.importer import import_files
 
-    console = Console()
     with clear_errors():
         import_files(
             load_settings(), file, mapping=mapping, items=items or (), users=users, report=report, console=console
@@ -136,7 +112,7 @@ def delete_user(
 
     with clear_errors():
         erase(load_settings(), **{"session_id" if session else "user_id": person})
-        Console().print("Erased.")
+        console.print("Erased.")
 
 
 @app.command()
@@ -167,7 +143,6 @@ def report(
     if as_json:
         print(json.dumps(asdict(found)))
         return
-    console = Console(highlight=False)
     if not found.lines:
         console.print(f"No answers were recorded from {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC.")
         return
@@ -186,7 +161,6 @@ def skew(
     """Makes recorded answers again from the offline features; exit code 1 where the model saw something else."""
     from features.answers.skew import skew as find_skew
 
-    console = Console(highlight=False)
     with clear_errors():
         found = find_skew(load_settings(), sample, tolerance)
     for reason, count in found.left_out.items():
@@ -207,7 +181,7 @@ def status() -> None:
     with clear_errors():
         for name, value in read_status(load_settings()).items():
             table.add_row(name, value)
-        Console().print(table)
+        console.print(table)
 
 
 if __name__ == "__main__":

@@ -15,13 +15,14 @@ from typing import Annotated, Any
 import typer
 
 from features.settings import Settings, load_settings
+from features.terminal import console, stderr
 from training.config import Config, FitConfig
 from training.configuration_file import read_configuration
 from training.evaluate import MomentChoice, Protocol
 from training.release_commands import release_app
 from training.report import Figures, figures_table
 from training.search_space import Sampler
-from training.terminal import clear_errors, console, errors
+from training.terminal import clear_errors
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(release_app, name="release")
@@ -171,7 +172,7 @@ def publish(
             settings,
             trained,
             why=why,
-            note=lambda line: console.print(line),
+            note=console.print,
             although_worse=although_worse,
         )
         console.print(f"published release {number}")
@@ -190,9 +191,7 @@ def update(
 
     torch.set_num_threads(threads)
     with clear_errors():
-        number, trained = update_release(
-            load_settings(), test_from_ms=_date_ms(test_from), why=why, note=lambda line: console.print(line)
-        )
+        number, trained = update_release(load_settings(), test_from_ms=_date_ms(test_from), why=why, note=console.print)
         _print_figures(trained.report["variants"] | trained.report["baselines"])
         console.print(f"published release {number}")
 
@@ -219,7 +218,7 @@ def _told_how_to_go_on(folder: Path) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         kept = unfinished_time(folder)
-        errors.print(
+        stderr.print(
             f"stopped; the same command with --resume goes on after the epoch that ended at {kept:{_MINUTE}}"
             if kept
             else "stopped before the first epoch ended: nothing of this run is kept, train again without --resume"

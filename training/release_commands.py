@@ -13,7 +13,8 @@ from features.online.materialize import missing_vectors
 from features.releases.release import read_placed
 from features.releases.release_table import ReleaseTable, who
 from features.settings import load_settings
-from training.terminal import clear_errors, console
+from features.terminal import console
+from training.terminal import clear_errors
 from training.traffic_commands import traffic_app
 
 Why = Annotated[str, typer.Option(help="Kept in the release table.")]
@@ -90,7 +91,7 @@ def clean_releases() -> None:
     from features.releases.housekeeping import remove_old_releases
 
     with clear_errors():
-        removed = remove_old_releases(load_settings(), note=lambda line: console.print(line))
+        removed = remove_old_releases(load_settings(), note=console.print)
         console.print(f"{len(removed)} releases were no longer needed")
 
 

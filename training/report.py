@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rich.table import Table
+from rich.text import Text
 
 Figures = Mapping[str, Mapping[str, float]]
 """Model name to its figures by name."""
@@ -26,9 +27,7 @@ def figures_table(figures: Figures, title: str) -> Table:
         table.add_column(heading, justify="right")
     best = {name: max((row[name] for row in figures.values() if name in row), default=None) for name in COLUMNS}
     for label, row in figures.items():
-        cells = [
-            f"[bold]{_text(row, name)}[/bold]" if row.get(name) == best[name] else _text(row, name) for name in COLUMNS
-        ]
+        cells = [Text(_text(row, name), style="bold" if row.get(name) == best[name] else "") for name in COLUMNS]
         table.add_row(label, *cells)
     return table
 

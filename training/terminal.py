@@ -1,27 +1,14 @@
-"""What the commands print to, and how they end when a person can put it right."""
+"""How the commands end when a person can put it right."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
-import typer
-from rich.console import Console
-
-from features.database.engine import DatabaseError
-from features.releases.release import ReleaseError
+from features import terminal
 from features.traffic.split import TrafficNotPossible
 from training.dataset import DataError
 
-console = Console()
-errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
-
-@contextmanager
-def clear_errors() -> Iterator[None]:
-    """Turns the errors that a person can put right into one line and exit code 2."""
-    try:
-        yield
-    except (DataError, ReleaseError, DatabaseError, TrafficNotPossible, ValueError, OSError) as error:
-        errors.print(f"[red]error:[/red] {error}", markup=True)
-        raise typer.Exit(2) from None
+def clear_errors() -> AbstractContextManager[None]:
+    """`features.terminal.clear_errors`, with the errors of this package."""
+    return terminal.clear_errors(DataError, TrafficNotPossible, ValueError, OSError)

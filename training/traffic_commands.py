@@ -11,11 +11,12 @@ from rich.table import Table
 from features.database.engine import open_database
 from features.releases.release_table import who
 from features.settings import load_settings
+from features.terminal import console
 from features.traffic.experiment_report import experiment_report
 from features.traffic.shadow_statistics import disagreements
 from features.traffic.split import Arm, CanaryPlan, Split, Wanted
 from features.traffic.traffic_table import TrafficTable
-from training.terminal import clear_errors, console
+from training.terminal import clear_errors
 
 Experiment = Annotated[str, typer.Argument(help="Name; another name deals the shoppers anew.", show_default=False)]
 Placement = Annotated[str, typer.Option(help="Where; default: every placement without a split of its own.")]

@@ -244,7 +244,7 @@ class _Speed(ProgressColumn):
 
 def _progress(console: Console | None) -> Progress:
     return Progress(
-        TextColumn("{task.description:<28}"),
+        TextColumn("{task.description:<28}", markup=False),
         BarColumn(),
         TextColumn("{task.percentage:>4.0f} %"),
         _Speed(),

@@ -25,7 +25,6 @@ from typing import Final
 import duckdb
 import polars as pl
 import pyarrow.parquet as pq
-from rich.console import Console
 from rich.progress import Progress
 from sqlalchemy import Engine
 
@@ -41,6 +40,7 @@ from features.online.rows import newest_events, profile_rows, purchase_rows, pur
 from features.settings import Settings
 from features.shop.catalogue import Catalogue
 from features.shop.users import Users
+from features.terminal import stderr
 
 OFFLINE_EVENTS: Final[tuple[str, ...]] = (
     "shopper",
@@ -72,12 +72,11 @@ def build(settings: Settings) -> None:
 
 def _build(settings: Settings, engine: Engine) -> None:
     store.apply(settings)
-    console = Console(stderr=True, soft_wrap=True)
     survivors = Survivors(settings, engine)
     folder = settings.offline / ".building"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    with Progress(console=console, transient=True) as progress:
+    with Progress(console=stderr, transient=True) as progress:
         through = write_events(EventLog(engine), folder, progress)
         items, users = Catalogue(engine).frame(), _users(engine)
         items.write_parquet(folder / "items.parquet")
@@ -96,10 +95,9 @@ def _build(settings: Settings, engine: Engine) -> None:
         folder.rmdir()
         item_statistics.write_table(engine, statistics)
         current_rows.write_online(settings, engine, through, survivors, progress)
-    console.print(
+    stderr.print(
         f"Built features from {through:,} positions of the log: {items.height:,} items, {users.height:,} users, "
-        f"in {settings.offline}",
-        highlight=False,
+        f"in {settings.offline}"
     )
 
 

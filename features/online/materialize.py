@@ -17,13 +17,11 @@ import zlib
 from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
 import pyarrow.parquet as pq
-from rich.console import Console
 from rich.progress import Progress
 from sqlalchemy import ColumnElement, Engine, func, select
 
@@ -49,6 +47,7 @@ from features.schema import (
 )
 from features.settings import Settings
 from features.stream.touched import sign_ins_after
+from features.terminal import stderr
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -185,12 +184,11 @@ def materialize(
 def _materialize(
     settings: Settings, engine: Engine, release: int, files: Path, encoders: Encoders, *, whole: bool
 ) -> int:
-    say = partial(Console(stderr=True, soft_wrap=True).print, highlight=False)
     work = work_folder(settings, release)
     work.mkdir(parents=True, exist_ok=True)
     run = _run(settings, engine, release, files, work, whole=whole)
     if run.since and vectors_lost(settings, engine, release, run.since):
-        say(f"Release {release}: its vectors are not in the online store any more, all shoppers are encoded")
+        stderr.print(f"Release {release}: its vectors are not in the online store any more, all shoppers are encoded")
         run = replace(run, since=0, done="")
     shoppers = _shoppers(engine, run)
     encoded = 0
@@ -198,7 +196,7 @@ def _materialize(
         encoded = _encode(settings, engine, release, run, shoppers, encoders.of(files, run.encoder))
     advance_counter(engine, materialized_counter(release), run.through)
     shutil.rmtree(work)
-    say(f"Release {release}: {encoded:,} shoppers encoded, through position {run.through:,}")
+    stderr.print(f"Release {release}: {encoded:,} shoppers encoded, through position {run.through:,}")
     return encoded
 
 
@@ -213,7 +211,7 @@ def _encode(
     histories, vectors = work / "histories.parquet", work / "vectors.parquet"
     encoded = 0
     with (
-        Progress(console=Console(stderr=True, soft_wrap=True), transient=True) as progress,
+        Progress(console=stderr, transient=True) as progress,
         store.opened(settings) as feast,
     ):
         task = progress.add_task(f"encoding for release {release}", total=len(shoppers))

@@ -12,12 +12,11 @@ from datetime import datetime, timezone
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
-from sqlalchemy.exc import SQLAlchemyError
 
-from features.database.engine import DatabaseError, open_database
+from features.database.engine import open_database
 from features.settings import load_settings
+from features.terminal import clear_errors, console, fail
 from server.access.key_table import KeyTable
 from server.access.scopes import Scope
 
@@ -28,14 +27,10 @@ keys = typer.Typer(no_args_is_help=True, help="API keys: who may call the gatewa
 @contextmanager
 def _table() -> Iterator[KeyTable]:
     """The table of the shop that the environment names."""
-    try:
+    with clear_errors():
         engine = open_database(load_settings().log_url)
         yield KeyTable(engine)
         engine.dispose()
-    except DatabaseError as error:
-        _fail(str(error))
-    except SQLAlchemyError as error:
-        _fail(f"BRAID_DATABASE_URL: the database cannot be used: {str(error).splitlines()[0]}")
 
 
 @keys.command()
@@ -51,9 +46,9 @@ def create(
 ) -> None:
     """Makes a key and prints its secret, once; nobody can read it again."""
     if not 0 < len(name) <= MAX_NAME_CHARS:
-        _fail(f"NAME has {len(name)} characters, 1 to {MAX_NAME_CHARS} are allowed")
+        fail(f"NAME has {len(name)} characters, 1 to {MAX_NAME_CHARS} are allowed")
     if burst and not calls_per_s:
-        _fail("--burst says nothing without --calls-per-s")
+        fail("--burst says nothing without --calls-per-s")
     with _table() as table:
         key_id, secret = table.create(name, scope, calls_per_s=calls_per_s, burst=burst or math.ceil(calls_per_s))
     typer.echo(f"key {key_id}; its secret is told this once:", err=True)
@@ -75,7 +70,7 @@ def list_keys() -> None:
                 _moment(key.created_time_ms),
                 _moment(key.revoked_time_ms),
             )
-    Console().print(shown)
+    console.print(shown)
 
 
 @keys.command()
@@ -84,14 +79,9 @@ def revoke(key_id: Annotated[str, typer.Argument(help="As `list` shows it.", sho
     with _table() as table:
         ended = table.revoke(key_id)
     if not ended:
-        _fail(f"no key {key_id!r} is in force; `python -m server keys list` shows them")
+        fail(f"no key {key_id!r} is in force; `python -m server keys list` shows them")
     typer.echo(f"key {key_id} is revoked")
 
 
 def _moment(time_ms: int | None) -> str:
     return "" if time_ms is None else f"{datetime.fromtimestamp(time_ms / 1000, timezone.utc):%Y-%m-%d %H:%M} UTC"
-
-
-def _fail(message: str) -> None:
-    typer.echo(f"error: {message}", err=True)
-    raise typer.Exit(2)

@@ -130,6 +130,19 @@ def test_figures_are_those_worked_out_by_hand(shop: Engine) -> None:
     assert group(found.lines, "tier", "full").clicked.share == 3 / 8
 
 
+def test_a_placement_is_shown_as_its_caller_named_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRAID_HOME", str(tmp_path))
+    engine = open_database(f"sqlite:///{tmp_path / 'braid.db'}")
+    with engine.begin() as connection:
+        append_answers(connection, NOBODY_ERASED, [answer_row(answer("t", "i0", placement="home [/b]"))])
+    engine.dispose()
+    shown = CliRunner().invoke(
+        app, ["report", "--since", "2026-09-01", "--until", "2027-01-01"], env={"COLUMNS": "200"}
+    )
+    assert shown.exit_code == 0, shown.output
+    assert "placement home [/b]" in shown.output
+
+
 def test_places_given_away_to_explore_are_told_apart(shop: Engine) -> None:
     lines = report(shop, T_MS, T_MS + DAY_MS, by=["slot"]).lines
     explored, ranked = group(lines, "slot", "explored"), group(lines, "slot", "ranked")

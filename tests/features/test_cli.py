@@ -34,6 +34,20 @@ def test_import_guesses_the_mapping_and_shows_what_it_did(home: Path, tmp_path: 
     assert [path.name for path in report.parent.iterdir() if path.is_dir()] == []
 
 
+def test_names_and_paths_are_shown_as_they_are_whatever_brackets_they_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BRAID_HOME", str(tmp_path / "shop [a/b]"))
+    (tmp_path / "ratings [old].csv").write_text(EVENTS)
+    done = CliRunner().invoke(app, ["import", str(tmp_path / "ratings [old].csv")], env={"COLUMNS": "120"})
+    assert done.exit_code == 0, done.output
+    assert "read from ratings [old].csv" in done.output
+    (rejected,) = tmp_path.glob("shop [[]a/b]/imports/*/rejected.parquet")
+    assert f"with reasons: {rejected}\n" in done.output
+    failed = CliRunner().invoke(app, ["import", str(tmp_path / "[/nowhere].csv")])
+    assert failed.exit_code == 2 and f"{tmp_path}/[/nowhere].csv: no such file" in failed.output
+
+
 def test_the_report_says_of_each_reason_what_it_means(home: Path, tmp_path: Path) -> None:
     (tmp_path / "ratings.csv").write_text(EVENTS)
     names = [f"{id},Film,Drama" for id in ("", "2", "2", "9" * 129)]

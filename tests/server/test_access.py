@@ -275,12 +275,12 @@ def test_keys_are_made_listed_and_revoked_on_the_command_line(
 ) -> None:
     monkeypatch.setenv("BRAID_HOME", str(settings.home))
     run = CliRunner()
-    made = run.invoke(key_commands, ["create", "shop window", "--scope", "storefront", "--calls-per-s", "7.5"])
+    made = run.invoke(key_commands, ["create", "shop window [/2]", "--scope", "storefront", "--calls-per-s", "7.5"])
     assert made.exit_code == 0 and made.stdout.startswith("braid_")
     key_id = made.stderr.split()[1].rstrip(";")
     monkeypatch.setenv("COLUMNS", "200")
     listed = run.invoke(key_commands, ["list"])
-    assert all(text in listed.stdout for text in (key_id, "shop window", "storefront", "7.5"))
+    assert all(text in listed.stdout for text in (key_id, "shop window [/2]", "storefront", "7.5"))
     assert made.stdout.strip() not in listed.stdout
     assert run.invoke(key_commands, ["revoke", key_id]).exit_code == 0
     again = run.invoke(key_commands, ["revoke", key_id])

@@ -64,6 +64,7 @@ def test_training_writes_figures_and_predictions_that_evaluating_finds_again(hom
         (["release", "promote", "9"], "there is no release 9"),
         (["release", "retire", "9"], "there is no release 9"),
         (["release", "rollback"], "no release is live"),
+        (["train", "--test-from", "[/soon]"], "--test-from '[/soon]' is no date"),
     ],
 )
 def test_what_a_person_can_put_right_is_one_line(home: Path, arguments: list[str], message: str) -> None:

@@ -1,0 +1,40 @@
+"""What the command lines print to, and how they end when a person can put it right.
+
+Text is shown as it is: names, reasons and paths may hold square brackets, which Rich would take for its own markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+import typer
+from rich.console import Console
+from sqlalchemy.exc import OperationalError
+
+from features.database.engine import DatabaseError
+from features.importing.errors import ImportFailed
+from features.releases.release import ReleaseError
+
+console = Console(markup=False, highlight=False)
+stderr = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
+
+
+@contextmanager
+def clear_errors(*others: type[Exception]) -> Iterator[None]:
+    """Turns the errors that a person can put right, and `others`, into one line and exit code 2."""
+    put_right: tuple[type[Exception], ...] = (DatabaseError, ImportFailed, ReleaseError, *others)
+    try:
+        yield
+    except put_right as error:
+        fail(str(error))
+    except OperationalError as error:
+        said = str(error.orig).splitlines()[0]
+        fail(f"The database does not answer: {said}; check BRAID_HOME and BRAID_DATABASE_URL")
+
+
+def fail(message: str) -> NoReturn:
+    """Ends the command with one line and exit code 2."""
+    stderr.print(f"error: {message}", style="red")
+    raise typer.Exit(2) from None
