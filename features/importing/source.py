@@ -7,11 +7,8 @@ Parquet first.
 
 from __future__ import annotations
 
-import codecs
 import csv
-import gzip
 import hashlib
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +20,7 @@ import fastexcel
 import polars as pl
 
 from features.importing.errors import ImportFailed
+from features.importing.text_files import as_duckdb_reads_it
 
 Kind = Literal["parquet", "csv", "json"]
 FORMATS: Final[dict[str, str]] = {
@@ -41,12 +39,7 @@ FORMATS: Final[dict[str, str]] = {
 ROW: Final = "__row"
 LINE: Final = "__line"
 _LONGEST_LINE_BYTES = 16_000_000
-_SAMPLE_BYTES = 1 << 20
 _SAMPLE_LINES = 200
-_LOOKED_AT_BYTES = 4096
-_CONTROLS: Final = bytes({*range(0x20), 0x7F} - set(b"\t\n\f\r"))
-_MOST_CONTROLS = 0.05
-"""Share of control characters that a text with NUL may have; compressed bytes have 11%, UTF-16 half."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,8 +146,8 @@ def open_source(
     if kind == "parquet":
         return _parquet(connection, path, path)
     if kind == "json":
-        return _json_lines(connection, path, sample)
-    return _csv(path, separator, columns, encoding, sample)
+        return _json_lines(connection, path, work, sample)
+    return _csv(path, work, separator, columns, encoding, sample)
 
 
 def _parquet(connection: duckdb.DuckDBPyConnection, file: Path, path: Path) -> Source:
@@ -170,8 +163,10 @@ def _parquet(connection: duckdb.DuckDBPyConnection, file: Path, path: Path) -> S
     return Source(path=path, kind="parquet", relation=numbered, types=types)
 
 
-def _csv(path: Path, separator: str | None, columns: Sequence[str], encoding: str | None, sample: bool) -> Source:
-    head, encoding = _head(path, encoding, sample)
+def _csv(
+    path: Path, work: Path, separator: str | None, columns: Sequence[str], encoding: str | None, sample: bool
+) -> Source:
+    file, head = as_duckdb_reads_it(path, encoding, work / f"{_digest(path)}.txt", sample=sample)
     first = next((line for line in head.splitlines() if line.strip()), "")
     if not first:
         raise ImportFailed(f"{path.name} has no rows; export it again")
@@ -188,19 +183,18 @@ def _csv(path: Path, separator: str | None, columns: Sequence[str], encoding: st
     typed = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in names)
     quote = literal("" if len(separator) > 1 else '"')  # multi-character separators come from files without quoting
     relation = (
-        f"read_csv({literal(str(path))}, auto_detect=false, delim={literal(separator)}, quote={quote}, escape={quote}, "
-        f"header={str(not columns).lower()}, columns={{{typed}}}, encoding={literal(encoding)}, "
-        f"{_kept_faults(path)})"
+        f"read_csv({literal(str(file))}, auto_detect=false, delim={literal(separator)}, quote={quote}, escape={quote}, "
+        f"header={str(not columns).lower()}, columns={{{typed}}}, {_kept_faults(path)})"
     )
     numbered = f"(SELECT *, row_number() OVER () AS {identifier(ROW)} FROM {relation})"
     types = dict.fromkeys(names, "VARCHAR")
     return Source(path=path, kind="csv", relation=numbered, types=types, separator=separator, faults=_faults(path))
 
 
-def _json_lines(connection: duckdb.DuckDBPyConnection, path: Path, sample: bool) -> Source:
-    _head(path, "utf-8", sample=True)
+def _json_lines(connection: duckdb.DuckDBPyConnection, path: Path, work: Path, sample: bool) -> Source:
+    file, _ = as_duckdb_reads_it(path, "utf-8", work / f"{_digest(path)}.txt", sample=sample)
     relation = (
-        f"read_csv({literal(str(path))}, auto_detect=false, delim='\x01', quote='', escape='', header=false, "
+        f"read_csv({literal(str(file))}, auto_detect=false, delim='\x01', quote='', escape='', header=false, "
         f"columns={{{literal(LINE)}: 'VARCHAR'}}, {_kept_faults(path)})"
     )
     numbered = f"(SELECT *, row_number() OVER () AS {identifier(ROW)} FROM {relation})"
@@ -235,37 +229,6 @@ def _kept_faults(path: Path) -> str:
     table, scans = literal(_faults(path)), literal(f"scan_{_faults(path)}")
     kept = f"store_rejects=true, rejects_table={table}, rejects_scan={scans}, rejects_limit=0"
     return f"max_line_size={_LONGEST_LINE_BYTES}, {kept}"
-
-
-def _head(path: Path, encoding: str | None, sample: bool) -> tuple[str, str]:
-    """The beginning of a text file, and its encoding."""
-    try:
-        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
-            head = file.read(_SAMPLE_BYTES)
-            if encoding is None:
-                encoding = "utf-8" if _is_utf8(head, None if sample else file) else "latin-1"
-    except (OSError, EOFError) as error:
-        raise ImportFailed(f"{path.name} cannot be read ({error}); is it complete? Copy or export it again") from None
-    if _is_binary(head[:_LOOKED_AT_BYTES]):
-        raise ImportFailed(f"{path.name} is no text file (it holds zero bytes); expected CSV in UTF-8 or Latin-1")
-    return head.decode("utf-8-sig" if encoding == "utf-8" else encoding, errors="replace"), encoding
-
-
-def _is_binary(head: bytes) -> bool:
-    """Whether zero bytes are no mishap of single rows, which are rejected each for itself."""
-    return b"\x00" in head and len(head) - len(head.translate(None, _CONTROLS)) > _MOST_CONTROLS * len(head)
-
-
-def _is_utf8(head: bytes, rest: io.BufferedIOBase | gzip.GzipFile | None) -> bool:
-    utf8 = codecs.getincrementaldecoder("utf-8")()
-    try:
-        utf8.decode(head)
-        while rest is not None and (block := rest.read(_SAMPLE_BYTES)):
-            utf8.decode(block)
-        utf8.decode(b"", final=rest is not None)
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _converted(path: Path, work: Path, rows: int | None) -> Path:
