@@ -103,8 +103,8 @@ def canonical_rows(connection: duckdb.DuckDBPyConnection, source: Source, mappin
     return (
         f"SELECT row, {', '.join(EVENT_FIELDS)}, reason, "
         "CASE WHEN event_time_ms IS NOT NULL THEN zoned END AS zoned, "
-        "CASE reason WHEN 'unreadable_time' THEN raw_time WHEN 'unknown_type' THEN raw_type "
-        "WHEN 'unreadable_number' THEN bad_number END AS example, "
+        "CASE WHEN reason IN ('unreadable_time', 'absurd_time') THEN raw_time "
+        "WHEN reason = 'unknown_type' THEN raw_type WHEN reason = 'unreadable_number' THEN bad_number END AS example, "
         f"CASE WHEN reason = 'missing_user' THEN {item_reason} ELSE reason END AS item_reason, "
         "event_id IS NOT NULL AS own_id, "
         f"CASE WHEN reason IS NULL THEN {_event_id(mapping)} END AS event_id FROM ("
@@ -226,8 +226,8 @@ def time_ms(
     if counted and not column.formats:
         return _counted(f"TRY_CAST({sql} AS DOUBLE)", column.unit), f"nullif({raw}, '')", unknown
     zoned = f"regexp_matches({sql}, {literal(_OFFSET)})"
-    forms = [f"TRY_CAST({sql} AS TIMESTAMPTZ)"]
-    forms += [f"CAST(try_strptime({sql}, {literal(form)}) AS TIMESTAMPTZ)" for form in column.formats]
+    forms = [f"CAST(try_strptime({sql}, {literal(form)}) AS TIMESTAMPTZ)" for form in column.formats]
+    forms.append(f"TRY_CAST({sql} AS TIMESTAMPTZ)")  # last: of 27/11/26 it makes the year 27
     return f"epoch_ms(coalesce({', '.join(forms)}))", f"nullif(trim({raw}), '')", zoned
 
 

@@ -165,6 +165,9 @@ def _check(connection: duckdb.DuckDBPyConnection, source: Source, mapping: Mappi
     expected = {
         "unreadable_time": f"no time in column {'/'.join(events.time.column)} can be read, for example EXAMPLE; "
         'expected ISO 8601 or a number. Add the pattern to the mapping: events.time.formats: ["%d/%m/%Y %H:%M"]',
+        "absurd_time": f"no time in column {'/'.join(events.time.column)} lies between the mapping's earliest and "
+        "latest day, for example EXAMPLE; say in the mapping how it is to be read (events.time.formats, or "
+        "events.time.unit of numbers), or correct rules.earliest and rules.latest",
         "unknown_type": f"no event type in column {'/'.join(events.type.column)} is known, for example EXAMPLE; "
         "say what the values mean in the mapping: events.type.values: {VALUE: view}",
         "unreadable_number": "quantity, price or a column of rules.minimum is no number in any row, for example "

@@ -59,7 +59,7 @@ class TypeColumn(_Strict):
 
 
 class TimeColumn(_Strict):
-    """When it happened. Text is read as ISO 8601 or by `formats`; numbers are counted in `unit` since 1970, UTC."""
+    """When it happened. Text is read by `formats`, else as ISO 8601; numbers are counted in `unit` since 1970, UTC."""
 
     column: Names
     unit: Literal["auto", "s", "ms", "us"] = Field(default="auto", description="auto: by the number's size")

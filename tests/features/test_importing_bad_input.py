@@ -109,6 +109,23 @@ def test_a_date_pattern_makes_it_readable(shop: Shop) -> None:
     assert shop.events()["event_time_ms"].to_list() == [int(moment.timestamp() * 1000)]
 
 
+@pytest.mark.parametrize(("written", "form"), [("27/11/23 10:00", "%d/%m/%y %H:%M"), ("2023-27-11", "%Y-%d-%m")])
+def test_a_date_pattern_holds_where_the_text_is_a_date_of_another_kind_too(shop: Shop, written: str, form: str) -> None:
+    rows = [f"view,ann,cup,{written}", "view,ann,pot," + written.replace("27", "09")]
+    mapping = changed(time={"column": "when", "formats": [form]})
+    section = shop.load_rows(rows, mapping)
+    assert section.rejected == {}
+    days = [datetime.fromtimestamp(ms / 1000, timezone.utc) for ms in shop.events()["event_time_ms"]]
+    assert [(day.year, day.month, day.day) for day in days] == [(2023, 11, 9), (2023, 11, 27)]
+
+
+def test_times_that_are_all_beyond_the_days_of_the_mapping(shop: Shop) -> None:
+    message = refused_text(shop, GOOD.replace("2024-05-01T10:00:00Z", "27/11/23 10:00"))
+    assert "'27/11/23 10:00'" in message and "events.time.formats" in message and "rules.earliest" in message
+    seconds = changed(time={"column": "when", "unit": "s"})
+    assert "events.time.unit" in refused_text(shop, GOOD.replace("2024-05-01T10:00:00Z", "1714557600000"), seconds)
+
+
 def test_mixed_time_zones(shop: Shop) -> None:
     text = GOOD + "view,ann,pot,2024-05-01T10:00:00\nview,ann,pan,2024-05-01T10:00:00+02:00\n"
     message = refused_text(shop, text)
