@@ -199,7 +199,7 @@ def number(source: Source, names: Sequence[str], field: str) -> str:
     kind = source.types[name]
     if kind != "VARCHAR" and kind not in _NUMBERS and not _is_real(kind):
         raise ImportFailed(_wrong_type(source, name, field, "numbers"))
-    return f"TRY_CAST({source.column(name)} AS DOUBLE)"
+    return source.number(name)
 
 
 def time_ms(
@@ -277,8 +277,9 @@ def _bad_numbers(source: Source, mapping: Mapping) -> str:
     columns += [((name,), "rules.minimum") for name in mapping.rules.minimum]
     named = [name for names, field in columns if (name := source.find(names, field))]
     bad = [
-        f"CASE WHEN trim({sql}) <> '' AND TRY_CAST({sql} AS DOUBLE) IS NULL THEN {sql} END"
-        for sql in (source.column(name) for name in named if source.types[name] == "VARCHAR")
+        f"CASE WHEN trim({sql}) <> '' AND {source.number(name)} IS NULL THEN {sql} END"
+        for name in named
+        if source.types[name] == "VARCHAR" and (sql := source.column(name))
     ]
     return f"coalesce({', '.join([*bad, 'NULL'])})"
 
@@ -293,7 +294,7 @@ def _cancelled(source: Source, mapping: Mapping) -> str:
 
 def _below_minimum(source: Source, mapping: Mapping) -> str:
     rules = [
-        f"TRY_CAST({source.column(found)} AS DOUBLE) < {least}"
+        f"{source.number(found)} < {least}"
         for name, least in mapping.rules.minimum.items()
         if (found := source.find((name,), "rules.minimum"))
     ]

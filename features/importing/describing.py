@@ -13,6 +13,7 @@ import duckdb
 
 from features.importing.cleaning import id_text, time_ms
 from features.importing.mapping import IdColumn, ItemsMapping, LongFormat, TimeColumn, UsersMapping
+from features.importing.numbers import DecimalMark, number_of_text
 from features.importing.source import ROW, Source, identifier, literal
 from features.schema import MAX_ID_CHARS
 
@@ -27,6 +28,7 @@ ITEM_FIELDS: Final = (
     "age_restricted",
 )
 USER_FIELDS: Final = ("age", "gender", "country")
+_NUMBERS: Final = ("price", "stock", "age")
 
 ID_RULES: Final[dict[str, str]] = {
     "unreadable_line": "the line cannot be taken apart into columns",
@@ -135,12 +137,18 @@ def _long(
         "GROUP BY ALL"
     )
     chosen = ", ".join(
-        f"{_property(names) if names else 'CAST(NULL AS VARCHAR)'} AS {name}" for name, names in wanted.items()
+        f"{_typed_property(mapping, name, names) if names else 'CAST(NULL AS VARCHAR)'} AS {name}"
+        for name, names in wanted.items()
     )
     pairs = ", ".join(f"{literal(name)}, {_property([name])}" for name in mapping.attributes)
     attributes = f"CAST(json_object({pairs}) AS VARCHAR)" if pairs else "CAST(NULL AS VARCHAR)"
     columns = f"max(file) AS file, max(row) AS row, id, {chosen}, {attributes} AS attributes"
     return f"SELECT {columns} FROM ({newest}) GROUP BY id"
+
+
+def _typed_property(mapping: ItemsMapping, name: str, names: Sequence[str]) -> str:
+    value = _property(names)
+    return _number_or_text(value, mapping.decimal) if name in _NUMBERS else value
 
 
 def _property(names: Sequence[str]) -> str:
@@ -155,7 +163,14 @@ def _text(source: Source, mapping: ItemsMapping | UsersMapping, name: str) -> st
     if name == "variant_group":
         return id_text(source, IdColumn(column=(column,)), "items.variant_group")
     value = source.column(column)
+    if name in _NUMBERS and source.types[column] == "VARCHAR":
+        return _number_or_text(value, source.decimal)
     return f"CAST({f'to_json({value})' if source.types[column].endswith('[]') else value} AS VARCHAR)"
+
+
+def _number_or_text(sql: str, decimal: DecimalMark) -> str:
+    """A text's number as text, or the text itself where it holds none: that is counted when it is stored."""
+    return f"coalesce(CAST({number_of_text(sql, decimal)} AS VARCHAR), {sql})"
 
 
 def _attributes(source: Source, mapping: ItemsMapping | UsersMapping) -> str:

@@ -162,6 +162,10 @@ def _check(connection: duckdb.DuckDBPyConnection, source: Source, mapping: Mappi
             f"{name}: column {'/'.join(events.time.column)} mixes times with and without a UTC offset; "
             "say in the mapping what those without mean: events.time.timezone: Europe/London (or UTC)"
         )
+    marks = {
+        ".": 'point. Correct the file, or say in the mapping that it is a comma: events.decimal: ","',
+        ",": "comma, as the mapping's events.decimal says. Correct the mapping or the file",
+    }
     expected = {
         "unreadable_time": f"no time in column {'/'.join(events.time.column)} can be read, for example EXAMPLE; "
         'expected ISO 8601 or a number. Add the pattern to the mapping: events.time.formats: ["%d/%m/%Y %H:%M"]',
@@ -171,7 +175,7 @@ def _check(connection: duckdb.DuckDBPyConnection, source: Source, mapping: Mappi
         "unknown_type": f"no event type in column {'/'.join(events.type.column)} is known, for example EXAMPLE; "
         "say what the values mean in the mapping: events.type.values: {VALUE: view}",
         "unreadable_number": "quantity, price or a column of rules.minimum is no number in any row, for example "
-        "EXAMPLE; expected a number with a decimal point. Correct the mapping or the file",
+        f"EXAMPLE; expected a number with a decimal {marks[events.decimal]}",
     }
     query = (
         "SELECT reason, any_value(example) FROM staged WHERE example IS NOT NULL "

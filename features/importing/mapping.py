@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from features.importing.errors import ImportFailed
+from features.importing.numbers import DecimalMark
 from features.schema import EVENT_NAMES
 
 MAPPINGS: Final = Path(__file__).parent / "mappings"
@@ -33,12 +34,13 @@ class Reading(_Strict):
     separator: str | None = Field(default=None, max_length=4, description="of CSV; found in the first line if not said")
     columns: tuple[str, ...] = Field(default=(), description="names, in order, of a CSV file without a header line")
     encoding: Literal["utf-8", "latin-1"] | None = Field(default=None, description="of CSV; Latin-1 if it is no UTF-8")
+    decimal: DecimalMark = Field(default=".", description="decimal mark of numbers; the other one groups thousands")
     files: tuple[str, ...] = Field(default=(), description="taken from beside the event file when none are given")
 
     @property
     def options(self) -> dict[str, Any]:
         """Arguments for `open_source`."""
-        return {"separator": self.separator, "columns": self.columns, "encoding": self.encoding}
+        return self.model_dump(include={"separator", "columns", "encoding", "decimal"})
 
 
 class TypeColumn(_Strict):

@@ -11,7 +11,7 @@ import csv
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -20,6 +20,7 @@ import fastexcel
 import polars as pl
 
 from features.importing.errors import ImportFailed
+from features.importing.numbers import DecimalMark, number_of_text
 from features.importing.text_files import as_duckdb_reads_it
 
 Kind = Literal["parquet", "csv", "json"]
@@ -55,6 +56,8 @@ class Source:
     """Of CSV."""
     faults: str | None = None
     """The table into which DuckDB puts lines that cannot be taken apart; it is there once the file was read."""
+    decimal: DecimalMark = "."
+    """Of numbers that are text."""
 
     @property
     def lost(self) -> str:
@@ -71,6 +74,11 @@ class Source:
         if self.kind == "json":
             return f"json_extract_string({identifier(LINE)}, {literal('$.' + json.dumps(name))})"
         return identifier(name)
+
+    def number(self, name: str) -> str:
+        """The SQL of a column's value as a number, null where it is none."""
+        sql = self.column(name)
+        return number_of_text(sql, self.decimal) if self.types[name] == "VARCHAR" else f"TRY_CAST({sql} AS DOUBLE)"
 
     def find(self, names: Sequence[str], field: str) -> str | None:
         """The first of `names` that the file has; None if a name ends in `?` and none is there.
@@ -127,6 +135,7 @@ def open_source(
     separator: str | None = None,
     columns: Sequence[str] = (),
     encoding: str | None = None,
+    decimal: DecimalMark = ".",
     sample: bool = False,
 ) -> Source:
     """Opens a file; only its head or its metadata is read here, but of Excel and JSON lines all.
@@ -135,6 +144,7 @@ def open_source(
         work: folder for the Parquet form of an Excel file.
         separator, encoding: of CSV; found out if not given.
         columns: the names in a CSV file that has no header line.
+        decimal: of numbers that are text.
         sample: only the first rows are needed.
 
     Raises:
@@ -142,12 +152,14 @@ def open_source(
     """
     kind = file_format(path)
     if kind == "excel":
-        return _parquet(connection, _converted(path, work, 1_000 if sample else None), path)
-    if kind == "parquet":
-        return _parquet(connection, path, path)
-    if kind == "json":
-        return _json_lines(connection, path, work, sample)
-    return _csv(path, work, separator, columns, encoding, sample)
+        source = _parquet(connection, _converted(path, work, 1_000 if sample else None), path)
+    elif kind == "parquet":
+        source = _parquet(connection, path, path)
+    elif kind == "json":
+        source = _json_lines(connection, path, work, sample)
+    else:
+        source = _csv(path, work, separator, columns, encoding, sample)
+    return replace(source, decimal=decimal)
 
 
 def _parquet(connection: duckdb.DuckDBPyConnection, file: Path, path: Path) -> Source:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -136,12 +135,11 @@ def _cut(value: str | None, limit: int, name: str, adjusted: Counter[str]) -> st
 
 
 def _number(value: str | None, name: str, adjusted: Counter[str], most: int) -> float | None:
-    """A number with or without a currency sign or thousands' commas; None and counted if it is not 0 to `most`."""
-    text = re.sub(r",(?=\d{3}\b)", "", re.sub(r"^[^\d.+-]+(?=\d)", "", (value or "").strip()))
-    if not text:
+    """The number of a text; None and counted if it is none from 0 to `most`."""
+    if not (value or "").strip():
         return None
     try:
-        number = float(text)
+        number = float(value or "")
     except ValueError:
         number = math.nan
     if not 0 <= number <= most:
