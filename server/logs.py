@@ -44,11 +44,20 @@ class Once(logging.Filter):
         return not told
 
 
+class NotOfLeaving(logging.Filter):
+    """Keeps out gRPC's error with a traceback for an answer whose caller has gone: nothing has failed here."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it is of anything else."""
+        return not record.getMessage().startswith("ExecuteBatchError raised in core")
+
+
 def start_logs(level: str) -> None:
     """Sends this process's logs to stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("server").setLevel(level)
-    # gRPC's line for a request that is no protobuf message, with a traceback for each.
-    logging.getLogger("grpc._cython.cygrpc").addFilter(Once())
+    of_grpc = logging.getLogger("grpc._cython.cygrpc")
+    of_grpc.addFilter(NotOfLeaving())
+    of_grpc.addFilter(Once())  # its line for a request that is no protobuf message has a traceback each time

@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 from server.errors import DeadlinePassed, GatewayError, InvalidRequest, Overloaded, Violation
 from server.metrics import CALLS_REFUSED
 from server.overload.admission import RETRY_AFTER_S
+from server.overload.untaken import Untaken
 from server.services.early_refusal import Handler
 from server.services.statuses import grpc_status
 
@@ -36,6 +37,7 @@ class Intake(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     def __init__(self, *, max_streams: int, watch: str) -> None:
         """Takes `max_streams` open calls of the method `watch`, and as many of all other streams together."""
         self.slow = 0
+        self.untaken = Untaken()
         self._max_streams = max_streams
         self._watch = watch
         self._streams = {True: 0, False: 0}
@@ -149,7 +151,9 @@ def _unary(intake: Intake, handler: Any) -> Handler:
             request = await intake.message(context, parse)
         except GatewayError as error:
             await context.abort_with_status(grpc_status(error))  # type: ignore[attr-defined]
-        return await method(request, context)
+        answer = await method(request, context)
+        intake.untaken.given(context.peer())
+        return answer
 
     return grpc.stream_unary_rpc_method_handler(call, None, handler.response_serializer)
 

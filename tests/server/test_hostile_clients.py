@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
 import grpc
@@ -16,6 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from braid.v1 import event_pb2, event_pb2_grpc
 from server.overload.connections import MAX_MESSAGE_BYTES
+from server.overload.untaken import MAX_LATE, shut_down
 from server.services.intake import MAX_SLOW
 from tests.conditions import eventually
 from tests.conftest import NewSettings
@@ -134,6 +137,66 @@ def ended(connection: socket.socket) -> bool:
     except ConnectionResetError:
         return True
     return True
+
+
+def frame(kind: int, flags: int, stream: int, content: bytes) -> bytes:
+    """Of HTTP/2 (RFC 9113, section 4.1)."""
+    return struct.pack(">I", len(content))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + content
+
+
+def without_room(address: str) -> socket.socket:
+    """A connection whose client has said that it takes no byte of any answer (SETTINGS_INITIAL_WINDOW_SIZE 0)."""
+    host, _, port = address.rpartition(":")
+    connection = socket.create_connection((host, int(port)), timeout=30)
+    connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, struct.pack(">HI", 4, 0)))
+    return connection
+
+
+def ask_for_health(connection: socket.socket, count: int) -> None:
+    """So many calls, each answered in two bytes."""
+    fields = {":method": "POST", ":scheme": "http", ":path": "/grpc.health.v1.Health/Check", ":authority": "shop",
+              "content-type": "application/grpc", "te": "trailers"}  # fmt: skip
+    texts = (text.encode() for field in fields.items() for text in field)
+    plain = [bytes([len(text)]) + text for text in texts]  # RFC 7541, section 6.2.2
+    headers = b"".join(b"\0" + name + value for name, value in zip(plain[::2], plain[1::2], strict=True))
+    for stream in range(1, 2 * count, 2):
+        connection.sendall(frame(1, 4, stream, headers) + frame(0, 1, stream, bytes(5)))
+
+
+def test_answers_that_are_not_taken_are_bounded_in_number_and_time(bounded: RunningGateway) -> None:
+    address = bounded.settings.gateway_address
+    with others_are_served(bounded), ExitStack() as connections:
+        few, another = (connections.enter_context(without_room(address)) for _ in range(2))
+        ask_for_health(few, MAX_LATE)
+        for _ in range(5):
+            many = connections.enter_context(without_room(address))
+            with suppress(OSError):  # it has been cut off already
+                ask_for_health(many, 3 * MAX_LATE)
+            assert ended(many)
+        ask_for_health(another, 1)
+        assert ended(few) and ended(another)
+
+
+@pytest.mark.parametrize("target", ["ipv4:127.0.0.1", "ipv6:[::1]"])
+def test_a_connection_is_ended_by_the_name_that_grpc_has_for_its_client(target: str) -> None:
+    peers: list[str] = []
+
+    def answer(_request: bytes, context: grpc.ServicerContext) -> bytes:
+        peers.append(context.peer())
+        return b""
+
+    handler = grpc.method_handlers_generic_handler("s", {"m": grpc.unary_unary_rpc_method_handler(answer)})
+    server = grpc.server(ThreadPoolExecutor(1), [handler])
+    port = server.add_insecure_port("[::]:0")
+    server.start()
+    try:
+        with grpc.insecure_channel(f"{target}:{port}") as channel:
+            channel.unary_unary("/s/m")(b"", timeout=10)
+            others = ["unix:", "ipv4:127.0.0.1:1", "ipv6:%5B::1%5D:1"]
+            assert shut_down(others) == 0
+            assert shut_down([*others, *peers]) == 1
+    finally:
+        server.stop(None)
 
 
 def test_messages_at_the_limit_and_beyond_do_not_add_up(bounded: RunningGateway) -> None:
