@@ -1,21 +1,18 @@
-"""What an experiment's recorded answers say of its arms: failures, tiers, latencies, and who has clicked."""
+"""Who has clicked in an experiment, by arm and stage."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
 from sqlalchemy import Engine, func, select
 
 from features.database.models import Answer, Event
-from features.schema import EventType, Tier
+from features.schema import EventType
 from features.traffic.sequential_test import FirstClicks
-from features.traffic.split import MAX_COMPARED, Arm
+from features.traffic.split import Arm
 
 SETTLED_MS: Final = 2_000
 """An event is looked at when the answer that it names has been recorded by all likelihood."""
@@ -23,42 +20,6 @@ _EVENTS_AT_ONCE: Final = 20_000
 
 StageArm = tuple[int, int]
 """Stage (of `traffic_changes`) and arm (a release)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArmFigures:
-    """The newest answers of one arm, at most `MAX_COMPARED`."""
-
-    answers: int
-    failed: int
-    """Its model did not answer."""
-    lower: int
-    """From beneath the highest tier."""
-    latencies_ms: npt.NDArray[np.float64]
-
-    @property
-    def p99_ms(self) -> float:
-        """0 where there are none."""
-        return float(np.quantile(self.latencies_ms, 0.99)) if self.latencies_ms.size else 0.0
-
-
-def arm_figures(engine: Engine, experiment: str, stage: int, arm: int, since_ms: int) -> ArmFigures:
-    """Of one arm in one stage, which began at `since_ms`."""
-    query = (
-        select(Answer.model_failed, Answer.tier, Answer.latency_ms)
-        .where(Answer.experiment == experiment, Answer.answered_time_ms >= since_ms)
-        .where(Answer.stage == stage, Answer.arm == arm)
-        .order_by(Answer.answered_time_ms.desc())
-        .limit(MAX_COMPARED)
-    )
-    with engine.connect() as connection:
-        rows = connection.execute(query).fetchall()
-    return ArmFigures(
-        answers=len(rows),
-        failed=sum(bool(row[0]) for row in rows),
-        lower=sum(row[1] != Tier.FULL for row in rows),
-        latencies_ms=np.array([row[2] for row in rows], np.float64),
-    )
 
 
 class FirstClickCount:

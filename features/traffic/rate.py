@@ -21,13 +21,17 @@ class Rate:
     high: float
 
     @staticmethod
-    def of(count: int, total: int) -> Rate:
-        """Nothing of nothing is a share of 0 that may be anything."""
+    def of(count: int, total: int, trials: int | None = None) -> Rate:
+        """Nothing of nothing is a share of 0 that may be anything.
+
+        Args:
+            trials: how many of the `total` are independent, at least 1; all if not given.
+        """
         if not total:
             return Rate(0, 0, 0.0, 0.0, 1.0)
-        share, z2 = count / total, Z * Z
-        middle = (share + z2 / (2 * total)) / (1 + z2 / total)
-        half = Z / (1 + z2 / total) * math.sqrt(share * (1 - share) / total + z2 / (4 * total * total))
+        share, z2, drawn = count / total, Z * Z, total if trials is None else trials
+        middle = (share + z2 / (2 * drawn)) / (1 + z2 / drawn)
+        half = Z / (1 + z2 / drawn) * math.sqrt(share * (1 - share) / drawn + z2 / (4 * drawn * drawn))
         return Rate(count, total, share, max(0.0, middle - half), min(1.0, middle + half))
 
     def __str__(self) -> str:

@@ -21,7 +21,7 @@ MAX_ARMS: Final = 8
 MAX_EXPERIMENT_CHARS: Final = 64
 MAX_STEPS: Final = 20
 MAX_COMPARED: Final = 10_000
-"""Answers of an arm that the guardrails look at, the newest of the step."""
+"""Answers of each arm that are enough for the guardrails: those of older minutes of the step are left out."""
 TOLERANCE: Final = 1e-6
 """By how much weights may miss 100."""
 _PLACES: Final = (0.5, 0.25, 0.75, 0.125, 0.625)

@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from sqlalchemy import Engine
 
 from features.traffic.canary import Verdict, judge
-from features.traffic.experiment import SETTLED_MS, FirstClickCount, arm_figures, first_clicks
+from features.traffic.experiment import SETTLED_MS, FirstClickCount, first_clicks
 from features.traffic.split import Split
+from features.traffic.stage_figures import ArmFigures, StageFigures
 from features.traffic.traffic_table import TrafficTable
 from server.following import refresh_for_ever
 from server.releases.election import Election
@@ -33,6 +34,8 @@ class Canaries:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="canaries")
         self._clicks: dict[tuple[str, int], FirstClickCount] = {}
         """By experiment and when it began."""
+        self._figures: dict[int, StageFigures] = {}
+        """By stage."""
 
     async def follow(self) -> None:
         """Looks for ever; what fails is logged once."""
@@ -50,6 +53,8 @@ class Canaries:
         splits = self._table.splits()
         running = {(split.experiment, split.since_ms) for split in splits if split.canary}
         self._clicks = {key: count for key, count in self._clicks.items() if key in running}
+        stages = {split.stage for split in splits if split.canary}
+        self._figures = {stage: figures for stage, figures in self._figures.items() if stage in stages}
         for split in splits:
             if self._table.end_if_stranded(split, RECORDED_BY):
                 LOG.warning("experiment=%s has ended: its releases have moved on", split.experiment)
@@ -64,12 +69,18 @@ class Canaries:
         self._clicks[key].advance(now_ms - SETTLED_MS)
         stages = self._table.stages(split.experiment)
         live, canary = (arm.release for arm in split.arms)
-        figures = [
-            arm_figures(self._engine, split.experiment, split.stage, release, split.stage_since_ms)
-            for release in (live, canary)
-        ]
         clicks = first_clicks(self._clicks[key].counts, stages, live, canary)
-        return judge(split, figures[0], figures[1], clicks, now_ms)
+        return judge(split, *self._figures_of(split, now_ms), clicks, now_ms)
+
+    def _figures_of(self, split: Split, now_ms: int) -> tuple[ArmFigures, ArmFigures]:
+        """The live release's and the canary's in the step."""
+        if split.stage not in self._figures:
+            live, canary = (arm.release for arm in split.arms)
+            self._figures[split.stage] = StageFigures(
+                self._engine, split.experiment, split.stage, split.stage_since_ms, control=live, treatment=canary
+            )
+        self._figures[split.stage].advance(now_ms)
+        return self._figures[split.stage].figures()
 
     def _act(self, split: Split, verdict: Verdict) -> None:
         if verdict.action == "roll back" and self._table.roll_back(split, RECORDED_BY, verdict.why):

@@ -16,7 +16,7 @@ from features.inputs.shopper import ShopperQuery
 from features.log.event_log import EventLog, NewEvent
 from features.releases.release_table import ReleaseTable
 from features.schema import EventType, Tier
-from features.traffic.experiment import FirstClickCount, arm_figures, first_clicks
+from features.traffic.experiment import FirstClickCount, first_clicks
 from features.traffic.experiment_report import experiment_report
 from features.traffic.sequential_test import FirstClicks
 from features.traffic.shadow_statistics import Disagreement, add_disagreements, disagreements
@@ -108,16 +108,6 @@ def test_a_shopper_counts_once_at_the_first_click_with_the_share_of_that_stage(e
         FirstClicks(0.5, 1, 1),
         FirstClicks(0.25, 1, 4),
     ]
-
-
-def test_the_figures_of_an_arm_are_those_of_its_stage(engine: Engine) -> None:
-    first, second = fill(engine)
-    figures = arm_figures(engine, "e", first, 2, T_MS)
-    assert (figures.answers, figures.failed, figures.lower) == (2, 1, 1)
-    assert sorted(figures.latencies_ms) == [5.0, 95.0] and 90 < figures.p99_ms < 95
-    assert arm_figures(engine, "e", second, 1, T_MS).answers == 3
-    assert arm_figures(engine, "e", second, 1, T_MS + 1).answers == 0
-    assert arm_figures(engine, "other", first, 2, T_MS).p99_ms == 0.0
 
 
 def test_the_report_has_the_arms_side_by_side(engine: Engine) -> None:

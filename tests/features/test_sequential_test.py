@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from features.traffic.canary import judge
-from features.traffic.experiment import ArmFigures
 from features.traffic.sequential_test import FirstClicks, difference, evidence_path, p_value_worse
 from features.traffic.split import CanaryPlan, Guardrails, Split, canary_arms
+from features.traffic.stage_figures import ArmFigures
 
 MINUTE_MS = 60_000
 
@@ -95,10 +95,17 @@ def split(step_minutes: float = 10.0) -> Split:
     )
 
 
-def figures(answers: int = 1_000, failed: int = 0, lower: int = 0, slow: int = 0) -> ArmFigures:
-    latencies = np.full(answers, 5.0)
-    latencies[:slow] = 50.0
-    return ArmFigures(answers=answers, failed=failed, lower=lower, latencies_ms=latencies)
+def figures(
+    answers: int = 1_000, failed: int = 0, lower: int = 0, slow: int = 0, shoppers: int | None = None
+) -> ArmFigures:
+    return ArmFigures(
+        answers=answers,
+        failed=failed,
+        lower=lower,
+        shoppers=answers if shoppers is None else shoppers,
+        latencies_ms=np.array([5.0, 50.0]),
+        times=np.array([answers - slow, slow]),
+    )
 
 
 @pytest.mark.parametrize(
@@ -108,6 +115,7 @@ def figures(answers: int = 1_000, failed: int = 0, lower: int = 0, slow: int = 0
         (figures(failed=40), [], "roll back", "errors"),
         (figures(failed=11), [], "grow", "within"),
         (figures(lower=100), [], "roll back", "lower tiers"),
+        (figures(lower=100, shoppers=50), [], "grow", "within"),
         (figures(slow=50), [], "roll back", "p99"),
         (figures(), [FirstClicks(0.1, 20, 1_000)], "roll back", "clicks"),
         (figures(answers=199, failed=199), [], "wait", "199 of 200"),
