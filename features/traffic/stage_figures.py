@@ -88,13 +88,15 @@ class StageFigures:
         self._stage = stage
         self._arms = (control, treatment)
         self._from_ms = since_ms
-        self._kinds: dict[int, dict[int, Counter[_Kind]]] = {}  # by minute and arm
-        self._shoppers: dict[
-            int, set[bytes]
-        ] = {}  # of the treatment, by minute; digests: an erased key lives on no more
+        self._kinds: dict[int, dict[int, Counter[_Kind]]] = {}
+        """By minute and arm."""
+        self._shoppers: dict[int, set[bytes]] = {}
+        """Of the treatment, by minute; digests, so that an erased key lives on no more."""
 
     def advance(self, now_ms: int) -> None:
         """Takes in what was recorded by now."""
+        if not self._kinds:
+            self._from_ms = self._enough_since_ms()
         kinds: defaultdict[int, dict[int, Counter[_Kind]]] = defaultdict(lambda: {arm: Counter() for arm in self._arms})
         shoppers: defaultdict[int, set[bytes]] = defaultdict(set)
         minute = (Answer.answered_time_ms // _MINUTE_MS).label("minute")
@@ -120,6 +122,17 @@ class StageFigures:
         """The control's and the treatment's, over the same minutes."""
         control, treatment = (sum((arms[arm] for arms in self._kinds.values()), Counter[_Kind]()) for arm in self._arms)
         return ArmFigures.of(control, 0), ArmFigures.of(treatment, len(set().union(*self._shoppers.values())))
+
+    def _enough_since_ms(self) -> int:
+        """The beginning of a minute from which on both arms have enough answers, or of the stage.
+
+        Whoever takes the stage over does not read all of it: that may be days of answers.
+        """
+        newest_first = select(Answer.answered_time_ms).order_by(Answer.answered_time_ms.desc())
+        last_wanted = newest_first.offset(MAX_COMPARED - 1).limit(1)
+        with self._engine.connect() as connection:
+            times_ms = [connection.scalar(last_wanted.where(*self._given_by([arm]))) for arm in self._arms]
+        return max(self._from_ms, min(time_ms or 0 for time_ms in times_ms) // _MINUTE_MS * _MINUTE_MS)
 
     def _given_by(self, arms: Sequence[int]) -> tuple[ColumnElement[bool], ...]:
         """The answers that are still to be read."""

@@ -123,3 +123,6 @@ def test_minutes_before_those_that_give_both_arms_enough_are_left_out(engine: En
         record(engine, answers)
         figures.advance(at_ms + MINUTE_MS - 1)
     assert [(part.answers, part.failed) for part in figures.figures()] == [(MAX_COMPARED, 0)] * 2
+    taken_over = figures_of(engine)
+    taken_over.advance(at_ms + MINUTE_MS - 1)
+    assert [(part.answers, part.failed) for part in taken_over.figures()] == [(MAX_COMPARED, 0)] * 2
