@@ -214,21 +214,47 @@ def time_ms(
         return "CAST(NULL AS BIGINT)", "CAST(NULL AS VARCHAR)", "CAST(NULL AS BOOLEAN)"
     sql, kind = source.column(name), source.types[name]
     raw, unknown = f"CAST({sql} AS VARCHAR)", "CAST(NULL AS BOOLEAN)"
-    if kind.startswith(("TIMESTAMP", "DATE")) and not kind.endswith("]"):
-        return f"epoch_ms(CAST({sql} AS TIMESTAMPTZ))", raw, unknown
-    if kind in _NUMBERS or _is_real(kind):
-        return _counted(f"CAST({sql} AS DOUBLE)", column.unit), raw, unknown
     if kind != "VARCHAR":
-        raise ImportFailed(_wrong_type(source, name, field, "times"))
+        return _typed_ms(source, name, column, field), raw, unknown
     sample = f"SELECT {sql} AS value FROM {source.relation} WHERE {sql} <> '' LIMIT {_SAMPLE_ROWS}"
     query = f"SELECT bool_and(TRY_CAST(value AS DOUBLE) IS NOT NULL) FROM ({sample})"
     ((counted,),) = connection.execute(query).fetchall()
     if counted and not column.formats:
         return _counted(f"TRY_CAST({sql} AS DOUBLE)", column.unit), f"nullif({raw}, '')", unknown
     zoned = f"regexp_matches({sql}, {literal(_OFFSET)})"
+    return _written_ms(sql, column), f"nullif(trim({raw}), '')", zoned
+
+
+def single_time_ms(source: Source, column: TimeColumn, field: str) -> str:
+    """SQL of a time in ms where texts of the column may be counts or dates, each for itself; null if it is neither."""
+    name = source.find(column.column, f"{field}.column")
+    if name is None:
+        return "CAST(NULL AS BIGINT)"
+    return (
+        text_ms(source.column(name), column)
+        if source.types[name] == "VARCHAR"
+        else _typed_ms(source, name, column, field)
+    )
+
+
+def text_ms(sql: str, column: TimeColumn) -> str:
+    """SQL of the time in ms that one text holds: a date, or a count."""
+    return f"coalesce({_written_ms(sql, column)}, {_counted(f'TRY_CAST({sql} AS DOUBLE)', column.unit)})"
+
+
+def _written_ms(sql: str, column: TimeColumn) -> str:
     forms = [f"CAST(try_strptime({sql}, {literal(form)}) AS TIMESTAMPTZ)" for form in column.formats]
     forms.append(f"TRY_CAST({sql} AS TIMESTAMPTZ)")  # last: of 27/11/26 it makes the year 27
-    return f"epoch_ms(coalesce({', '.join(forms)}))", f"nullif(trim({raw}), '')", zoned
+    return f"epoch_ms(coalesce({', '.join(forms)}))"
+
+
+def _typed_ms(source: Source, name: str, column: TimeColumn, field: str) -> str:
+    sql, kind = source.column(name), source.types[name]
+    if kind.startswith(("TIMESTAMP", "DATE")) and not kind.endswith("]"):
+        return f"epoch_ms(CAST({sql} AS TIMESTAMPTZ))"
+    if kind in _NUMBERS or _is_real(kind):
+        return _counted(f"CAST({sql} AS DOUBLE)", column.unit)
+    raise ImportFailed(_wrong_type(source, name, field, "times"))
 
 
 def with_one_format(

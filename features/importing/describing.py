@@ -11,7 +11,7 @@ from typing import Final
 
 import duckdb
 
-from features.importing.cleaning import id_text, time_ms
+from features.importing.cleaning import id_text, single_time_ms, text_ms, time_ms
 from features.importing.mapping import IdColumn, ItemsMapping, LongFormat, TimeColumn, UsersMapping
 from features.importing.numbers import DecimalMark, number_of_text
 from features.importing.source import ROW, Source, identifier, literal
@@ -54,8 +54,7 @@ def rows_of_files(
     if isinstance(mapping, ItemsMapping) and mapping.long is not None:
         return _long(connection, sources, mapping, mapping.long)
     return " UNION ALL ".join(
-        f"SELECT {number} AS file, * FROM ({_wide(connection, source, mapping)})"
-        for number, source in enumerate(sources)
+        f"SELECT {number} AS file, * FROM ({_wide(source, mapping)})" for number, source in enumerate(sources)
     )
 
 
@@ -99,12 +98,9 @@ def fields_of(mapping: ItemsMapping | UsersMapping) -> Fields:
     return ITEM_FIELDS if isinstance(mapping, ItemsMapping) else USER_FIELDS
 
 
-def _wide(connection: duckdb.DuckDBPyConnection, source: Source, mapping: ItemsMapping | UsersMapping) -> str:
+def _wide(source: Source, mapping: ItemsMapping | UsersMapping) -> str:
     section = _section(mapping)
     listed = [f"{_text(source, mapping, name)} AS {name}" for name in fields_of(mapping)]
-    if isinstance(mapping, ItemsMapping) and mapping.launch_time:
-        time, *_ = time_ms(connection, source, TimeColumn(column=mapping.launch_time), "items.launch_time")
-        listed[ITEM_FIELDS.index("launch_time")] = f"CAST({time} AS VARCHAR) AS launch_time"
     return (
         f"SELECT {identifier(ROW)} AS row, {id_text(source, mapping.id, f'{section}.id')} AS id, {', '.join(listed)}, "
         f"{_attributes(source, mapping)} AS attributes FROM {source.relation}"
@@ -129,7 +125,7 @@ def _long(
             f"{pair[0]} AS property, CAST({pair[1]} AS VARCHAR) AS value, {moment} AS moment "
             f"FROM {source.relation}"
         )
-    wanted = {name: [given.removesuffix("?") for given in getattr(mapping, name)] for name in ITEM_FIELDS}
+    wanted = {name: [given.removesuffix("?") for given in _names(mapping, name)] for name in ITEM_FIELDS}
     known = [*(given for names in wanted.values() for given in names), *mapping.attributes]
     newest = (
         "SELECT id, property, arg_max(value, (moment, file, row)) AS value, max(file) AS file, max(row) AS row "
@@ -148,6 +144,8 @@ def _long(
 
 def _typed_property(mapping: ItemsMapping, name: str, names: Sequence[str]) -> str:
     value = _property(names)
+    if name == "launch_time" and mapping.launch_time:
+        return _time_or_mark(text_ms(value, mapping.launch_time), value)
     return _number_or_text(value, mapping.decimal) if name in _NUMBERS else value
 
 
@@ -157,15 +155,27 @@ def _property(names: Sequence[str]) -> str:
 
 def _text(source: Source, mapping: ItemsMapping | UsersMapping, name: str) -> str:
     """A field's value as text; a list becomes a JSON array."""
-    column = source.find(getattr(mapping, name), f"{_section(mapping)}.{name}")
+    column = source.find(_names(mapping, name), f"{_section(mapping)}.{name}")
     if column is None:
         return "CAST(NULL AS VARCHAR)"
     if name == "variant_group":
         return id_text(source, IdColumn(column=(column,)), "items.variant_group")
     value = source.column(column)
+    if isinstance(mapping, ItemsMapping) and name == "launch_time" and mapping.launch_time:
+        return _time_or_mark(single_time_ms(source, mapping.launch_time, "items.launch_time"), value)
     if name in _NUMBERS and source.types[column] == "VARCHAR":
         return _number_or_text(value, source.decimal)
     return f"CAST({f'to_json({value})' if source.types[column].endswith('[]') else value} AS VARCHAR)"
+
+
+def _names(mapping: ItemsMapping | UsersMapping, name: str) -> Sequence[str]:
+    given = getattr(mapping, name)
+    return given.column if isinstance(given, TimeColumn) else given or ()
+
+
+def _time_or_mark(time: str, sql: str) -> str:
+    """A time in ms as text, or `?` for what is none: that is counted when it is stored."""
+    return f"coalesce(CAST({time} AS VARCHAR), CASE WHEN trim(CAST({sql} AS VARCHAR)) <> '' THEN '?' END)"
 
 
 def _number_or_text(sql: str, decimal: DecimalMark) -> str:

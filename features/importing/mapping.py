@@ -43,6 +43,11 @@ class Reading(_Strict):
         return self.model_dump(include={"separator", "columns", "encoding", "decimal"})
 
 
+def _column(value: Any) -> Any:
+    """The mapping of a column that is given by its name alone."""
+    return {"column": value} if isinstance(value, str | list | tuple) else value
+
+
 class TypeColumn(_Strict):
     """The event's type: a column and what its values mean, or one type for every row."""
 
@@ -87,17 +92,16 @@ class IdColumn(_Strict):
     whole_number: bool = False
 
 
-Id = Annotated[
-    IdColumn, BeforeValidator(lambda value: {"column": value} if isinstance(value, str | list | tuple) else value)
-]
+Id = Annotated[IdColumn, BeforeValidator(_column)]
+Time = Annotated[TimeColumn, BeforeValidator(_column)]
 
 
 class EventsMapping(Reading):
     """The event file."""
 
-    type: TypeColumn
+    type: Annotated[TypeColumn, BeforeValidator(_column)]
     item: Id
-    time: TimeColumn
+    time: Time
     user: Id | None = None
     session: Id | None = None
     event_id: Id | None = None
@@ -173,11 +177,20 @@ class ItemsMapping(Reading):
     brand: Names = ()
     price: Names = ()
     stock: Names = ()
-    launch_time: Names = ()
+    launch_time: Time | None = Field(default=None, description="without an offset, in the time zone of events.time")
     variant_group: Names = ()
     age_restricted: Names = ()
     attributes: tuple[str, ...] = Field(default=(), description="columns; `attr_*` takes all that start with attr_")
     long: LongFormat | None = None
+
+    @field_validator("launch_time")
+    @classmethod
+    def _plain(cls, value: TimeColumn | None) -> TimeColumn | None:
+        if value and value.timezone:
+            raise ValueError("names a timezone; say it at events.time: it holds for items as well")
+        if value and len(value.formats) > 1:
+            raise ValueError("has several formats; give the one in which the file is written")
+        return value
 
 
 class UsersMapping(Reading):

@@ -25,6 +25,8 @@ _MAX_PRICE = 1_000_000_000
 _MAX_STOCK = 2**63 - 1
 _MAX_AGE = 130
 _USER_TEXT_CHARS = 64
+_YES = ("true", "t", "yes", "y", "1")
+_NO = ("false", "f", "no", "n", "0", "")
 
 Row = dict[str, Any]
 Known = TypeVar("Known", CatalogueItem, UserProfile)
@@ -110,8 +112,8 @@ def _item(row: Row, mapping: ItemsMapping, adjusted: Counter[str]) -> CatalogueI
         stock=None if stock is None else int(stock),
         attributes=_attributes(row["attributes"], adjusted),
         variant_group=_cut(row["variant_group"], MAX_ID_CHARS, "variant_group", adjusted),
-        age_restricted=str(row["age_restricted"]).strip().lower() in ("true", "1", "yes", "y", "t"),
-        launch_time_ms=int(row["launch_time"]) if row["launch_time"] else None,
+        age_restricted=_yes(row["age_restricted"], adjusted),
+        launch_time_ms=_launch_ms(row["launch_time"], adjusted),
     )
 
 
@@ -146,6 +148,20 @@ def _number(value: str | None, name: str, adjusted: Counter[str], most: int) -> 
         adjusted[f"{name} unreadable, negative or beyond {most:,}: left out"] += 1
         return None
     return number
+
+
+def _yes(value: str | None, adjusted: Counter[str]) -> bool:
+    text = (value or "").strip().lower()
+    if text not in (*_YES, *_NO):
+        adjusted[f"age_restricted neither {'/'.join(_YES)} nor {'/'.join(filter(None, _NO))}: taken as no"] += 1
+    return text in _YES
+
+
+def _launch_ms(value: str | None, adjusted: Counter[str]) -> int | None:
+    if value == "?":
+        adjusted["launch_time unreadable, see items.launch_time.formats: left out"] += 1
+        return None
+    return int(value) if value else None
 
 
 def _levels(value: str | None, separator: str | None, adjusted: Counter[str]) -> list[str]:

@@ -141,6 +141,11 @@ def test_offsets_of_different_zones_are_each_honoured(shop: Shop) -> None:
     assert shop.events()["event_time_ms"].n_unique() == 1
 
 
+def test_a_column_of_types_or_times_may_be_named_alone(shop: Shop) -> None:
+    shop.load(shop.write("shop.csv", GOOD), shop.mapping(changed(type="what", time=["time", "when"])))
+    assert shop.events().select("event_type", "item_id").rows() == [(1, "cup")]
+
+
 def test_a_mapping_without_a_shopper(shop: Shop) -> None:
     message = refused_text(shop, GOOD, changed(user=None))
     assert "own.yaml" in message and "names no user column" in message
@@ -154,6 +159,8 @@ def test_a_mapping_without_a_shopper(shop: Shop) -> None:
         (changed(type={"constant": "sold"}), ["sold", "purchase"]),
         (changed(type={}), ["column", "constant"]),
         (changed(time={"column": "when", "timezone": "Mars"}), ["'Mars'", "Europe/London"]),
+        (PLAIN | {"items": {"id": "i", "launch_time": {"column": "l", "timezone": "UTC"}}}, ["items.launch_time"]),
+        (PLAIN | {"items": {"id": "i", "launch_time": {"column": "l", "formats": ["%d", "%m"]}}}, ["give the one"]),
         (PLAIN | {"rules": {"bursts": {"per_minute": 0}}}, ["rules.bursts.per_minute"]),
         (["no", "mapping"], ["own.yaml"]),
         (None, ["own.yaml"]),

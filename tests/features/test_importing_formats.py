@@ -258,46 +258,6 @@ def test_a_key_of_json_lines_that_comes_late_is_a_column_too(shop: Shop) -> None
     assert purchases.select("order_id", "price").rows() == [(f"o{n}", 2.5) for n in range(50)]
 
 
-def test_a_table_of_windows_with_its_own_signs_is_read(shop: Shop) -> None:
-    head = "what,who,thing,when\n"
-    file = shop.write("shop.csv", head + "view,jörg,Ring – 5 €,2024-05-01\nview,ann,„Topf“,2024-05-02\n", "cp1252")
-    assert shop.load(file, shop.mapping()).sections[0].rejected == {}
-    assert shop.events().select("shopper", "item_id").rows() == [("u:jörg", "Ring – 5 €"), ("u:ann", "„Topf“")]
-
-
-def test_a_character_that_was_cut_in_two_costs_its_line_alone(shop: Shop) -> None:
-    file = shop.folder / "shop.csv"
-    cut = "view,bob,☕,2024-05-02\n".encode().replace("☕".encode(), "☕".encode()[:2])
-    file.write_bytes("what,who,thing,when\nview,jörg,Töpfe,2024-05-01\n".encode() + cut)
-    section = shop.load(file, shop.mapping()).sections[0]
-    assert (section.new, section.rejected) == (1, {"unreadable_line": 1})
-    assert shop.events().select("shopper", "item_id").rows() == [("u:jörg", "Töpfe")]
-
-
-@pytest.mark.parametrize("first", ["\n", "\r\n", "\r\r\n"])
-@pytest.mark.parametrize("packed", [False, True])
-def test_a_file_of_several_kinds_of_line_ends_is_read(shop: Shop, first: str, packed: bool) -> None:
-    rows = [f"view,ann,cup {n},2024-05-0{n + 1}" for n in range(4)]
-    text = "what,who,thing,when" + first + rows[0] + first + "\r\n".join(rows[1:3]) + "\n" + rows[3]
-    file = shop.write("shop.csv", text)
-    if packed:
-        file = shop.folder / "shop.csv.gz"
-        file.write_bytes(gzip.compress(text.encode()))
-    assert shop.load(file, shop.mapping()).sections[0].rejected == {}
-    assert shop.events()["item_id"].to_list() == [f"cup {n}" for n in range(4)]
-
-
-def test_json_lines_of_several_kinds_of_line_ends_are_read(shop: Shop) -> None:
-    lines = [json.dumps({"what": "view", "who": "ann", "thing": f"i{n}", "when": 1_700_000_000 + n}) for n in range(3)]
-    section = shop.load(shop.write("shop.jsonl", "\r\n".join(lines[:2]) + "\n" + lines[2]), shop.mapping()).sections[0]
-    assert (section.new, section.rejected) == (3, {})
-
-
-def test_a_return_within_a_line_does_not_end_it(shop: Shop) -> None:
-    shop.load(shop.write("shop.csv", "what,who,thing,when\nview,ann,cup\rblue,2024-05-01\n"), shop.mapping())
-    assert shop.events()["item_id"].to_list() == ["cup blue"]
-
-
 def test_the_simulated_shop(shop: Shop) -> None:
     moment = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
     columns = {"order_id": pl.String, "query": pl.String, "attribution_token": pl.String}
