@@ -11,6 +11,8 @@ from server import metrics
 FAILURES = 'code=~"INTERNAL|UNAVAILABLE|DEADLINE_EXCEEDED|UNKNOWN"'
 RECOMMEND = 'method="Recommend"'
 REFUSED = 'status="refused"'
+TOO_MANY = 'reason=~"delay|memory"'
+"""The other reasons are a key's: more processes would not help."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ ALARMS = (
     ),
     Alarm(
         "CallsRefused",
-        f"{rate(metrics.CALLS_REFUSED, window='5m')} > 0.01 * {rate(metrics.CALLS, window='5m')}",
+        f"{rate(metrics.CALLS_REFUSED, where=TOO_MANY, window='5m')} > 0.01 * {rate(metrics.CALLS, window='5m')}",
         "5m",
         "More than one call in a hundred is refused for there are too many",
     ),
@@ -92,7 +94,7 @@ ALARMS = (
         "AnswersDropped",
         f"{increase(metrics.ANSWERS_DROPPED, '10m')} > 0",
         "10m",
-        "Answers are not recorded: reports and the next training lack them",
+        "Answers are not recorded: reports and the skew check lack them",
     ),
     Alarm(
         "EventsRefused",

@@ -41,6 +41,14 @@ def test_alarms_watch_metrics_that_exist() -> None:
     assert watched and watched <= DECLARED
 
 
+def test_calls_that_a_key_does_not_allow_are_no_alarm_of_too_many() -> None:
+    (alarm,) = (alarm for alarm in ALARMS if alarm.name == "CallsRefused")
+    counted = re.search(r'braid_calls_refused_total\{reason=~"([^"]+)"\}', alarm.expression)
+    assert counted is not None
+    reasons = {sample.labels["reason"] for family in metrics.CALLS_REFUSED.collect() for sample in family.samples}
+    assert {reason for reason in reasons if re.fullmatch(counted[1], reason)} == {"delay", "memory"}
+
+
 def test_panels_lie_beside_each_other() -> None:
     taken: set[tuple[int, int]] = set()
     for panel in json.loads(DASHBOARD.read_text())["panels"]:
