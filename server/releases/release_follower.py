@@ -34,6 +34,8 @@ from server.releases.triton_versions import TritonVersions
 LOG = logging.getLogger(__name__)
 
 POLL_S = 0.25
+STANDING_S = 1.0
+"""Longest wait for the release table: a database that hangs keeps nobody from watching what serves."""
 KEEP_OLD_S = 2.0
 """Time for calls under way, and for other processes, to leave a release that was replaced."""
 FIRST_BATCHES = (1, 4, 16)
@@ -145,7 +147,7 @@ class ReleaseFollower:
         return self._said.get(self._step.__name__, "")
 
     async def _step(self) -> None:
-        standing = await asyncio.get_running_loop().run_in_executor(self._threads, self._table.standing, self.standing)
+        standing = await self._decided()
         if standing.decision != self.standing.decision:
             self._refused.clear()
             self._failed_attempts.clear()
@@ -166,6 +168,19 @@ class ReleaseFollower:
             await self._record_refusals(standing, self.current.number)
             if standing.live == self.current.number:
                 await self._keep(standing)
+
+    async def _decided(self) -> Standing:
+        """What the table says now.
+
+        Raises:
+            SQLAlchemyError, TimeoutError: the database does not answer.
+        """
+        loop = asyncio.get_running_loop()
+        reading = loop.run_in_executor(self._threads, self._table.standing, self.standing)
+        try:
+            return await asyncio.wait_for(reading, STANDING_S)
+        except asyncio.TimeoutError:
+            raise TimeoutError(f"the database does not tell the releases within {STANDING_S:g} s") from None
 
     async def _next(self, standing: Standing) -> int | None:
         """What this process is to answer from: the live release, or the one before where that is all that can serve."""
