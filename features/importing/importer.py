@@ -29,7 +29,8 @@ from features.importing import events
 from features.importing.descriptions import Description
 from features.importing.errors import ImportFailed
 from features.importing.loading import load_events
-from features.importing.mapping import ItemsMapping, Mapping, UsersMapping, guess, load
+from features.importing.mapping import ItemsMapping, Mapping, UsersMapping, load
+from features.importing.recognition import fitting
 from features.importing.report import Report, Section
 from features.importing.source import Source, open_source
 from features.importing.storing import Row, Stored, store_items, store_users
@@ -62,7 +63,7 @@ def import_files(
     Raises:
         ImportFailed: a file or the mapping cannot be used. Batches that were committed before stay.
     """
-    chosen = load(mapping or guess(file))
+    chosen = load(mapping) if mapping else fitting(file)
     started = datetime.now(timezone.utc)
     folder = settings.home / "imports" / f"{started:%Y%m%dT%H%M%S.%f}-{file.name.split('.')[0]}"
     engine = open_database(settings.log_url)

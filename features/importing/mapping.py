@@ -244,15 +244,3 @@ def load(name: str) -> Mapping:
 
 def _plain(message: str) -> str:
     return message.removeprefix("Value error, ")
-
-
-def guess(path: Path | str) -> str:
-    """The name of the ready mapping that fits a file: its columns are there and most of its first rows can be read.
-
-    Raises:
-        ImportFailed: the file cannot be read, or no ready mapping fits.
-    """
-    from features.importing.recognition import fits
-
-    mappings = sorted((load(name) for name in ready_names()), key=lambda mapping: bool(mapping.events.columns))
-    return fits(Path(path), mappings).name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +11,7 @@ import duckdb
 from features.importing.cleaning import canonical_rows
 from features.importing.errors import ImportFailed
 from features.importing.events import open_workspace
-from features.importing.mapping import Mapping
+from features.importing.mapping import Mapping, load, ready_names
 from features.importing.source import Source, first_line, open_source
 
 _ROWS: Final = 500
@@ -27,12 +26,13 @@ _FOREIGN: Final = (
 """Reasons that say that the mapping is not meant for this file; others are ordinary dirt."""
 
 
-def fits(path: Path, mappings: Sequence[Mapping]) -> Mapping:
-    """The first of `mappings` that fits the file.
+def fitting(path: Path) -> Mapping:
+    """The first ready mapping that fits a file: its columns are there and most of its first rows can be read.
 
     Raises:
         ImportFailed: the file cannot be read, or none fits.
     """
+    mappings = sorted((load(name) for name in ready_names()), key=lambda mapping: bool(mapping.events.columns))
     with tempfile.TemporaryDirectory() as work:
         connection = open_workspace(Path(work), None)
         try:

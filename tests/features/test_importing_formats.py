@@ -10,7 +10,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from features.importing.mapping import guess, load, ready_names
+from features.importing.mapping import load, ready_names
+from features.importing.recognition import fitting
 from features.settings import Settings
 from tests.features.import_shop import PLAIN, Shop, rejected, write_excel
 
@@ -41,7 +42,7 @@ def retail_csv(shop: Shop, name: str, *, dates: str = "%Y-%m-%d %H:%M:%S", encod
 
 
 def check_retail(shop: Shop, file: Path) -> None:
-    assert guess(file) == "online_retail"
+    assert fitting(file).name == "online_retail"
     report = shop.load(file)
     events = shop.events()
     assert report.sections[0].rejected == {
@@ -134,7 +135,7 @@ def test_retailrocket(shop: Shop) -> None:
         "item_properties_part2.csv",
         "timestamp,itemid,property,value\n1442113200000,355908,790,n12.500\n1432113200000,355908,available,1\n",
     )
-    assert guess(events) == "retailrocket"
+    assert fitting(events).name == "retailrocket"
     report = shop.load(events)
     log = shop.events().sort("event_type")
     assert log.select("shopper", "item_id", "event_type", "event_time_ms", "order_id").rows() == [
@@ -152,7 +153,7 @@ def test_taobao_user_behavior(shop: Shop) -> None:
     text = first + "2,7,8,buy,1511561734\n2,7,8,fav,1511561735\n"
     file = shop.folder / "UserBehavior.csv.gz"
     file.write_bytes(gzip.compress(text.encode()))
-    assert guess(file) == "taobao"
+    assert fitting(file).name == "taobao"
     shop.load(file)
     assert shop.events().select("shopper", "item_id", "event_type", "event_time_ms").rows() == [
         ("u:1", "2268318", 1, 1511544070000),
@@ -171,7 +172,7 @@ def test_movielens_1m(shop: Shop) -> None:
         "latin-1",
     )
     shop.write("users.dat", "1::F::1::10::48067\n2::M::56::16::70072\n")
-    assert guess(ratings) == "movielens_1m"
+    assert fitting(ratings).name == "movielens_1m"
     shop.load(ratings)
     assert shop.events()["item_id"].to_list() == ["1193", "1193", "661"]
     assert shop.items().select("title", "category_path").rows() == [
@@ -184,7 +185,7 @@ def test_movielens_1m(shop: Shop) -> None:
 def test_movielens_as_csv(shop: Shop) -> None:
     ratings = shop.write("ratings.csv", "userId,movieId,rating,timestamp\n1,2,3.5,1112486027\n1,29,3.5,1112484676\n")
     shop.write("movies.csv", 'movieId,title,genres\n29,"City of Lost Children, The (1995)",Adventure|Drama\n')
-    assert guess(ratings) == "movielens"
+    assert fitting(ratings).name == "movielens"
     shop.load(ratings)
     assert shop.events()["event_time_ms"].to_list() == [1112484676000, 1112486027000]
     assert shop.items()["title"].to_list() == ["City of Lost Children, The (1995)"]
@@ -214,7 +215,7 @@ def test_amazon_reviews_2023(shop: Shop) -> None:
         "parent_asin": "B00YQ6X8EP",
     }
     items = shop.write("meta_All_Beauty.jsonl", json.dumps(meta) + "\n")
-    assert guess(file) == "amazon_reviews"
+    assert fitting(file).name == "amazon_reviews"
     report = shop.load(file, items=[items])
     assert shop.events().select("shopper", "item_id", "event_time_ms", "event_type").rows() == [
         ("u:AGKHLEW2SOWHNMFQIJGBECAF7INQ", "B00YQ6X8EP", 1588687728923, 4)
@@ -231,7 +232,7 @@ def test_amazon_reviews_2018(shop: Shop) -> None:
     file = shop.write("Appliances_5.json", json.dumps(review) + "\n")
     meta = {"asin": "B017O9P72A", "title": "Bulb", "brand": "SK", "price": "$1,012.50", "category": ["Appliances"]}
     items = shop.write("meta_Appliances.json", json.dumps(meta) + "\n")
-    assert guess(file) == "amazon_reviews"
+    assert fitting(file).name == "amazon_reviews"
     shop.load(file, items=[items])
     assert shop.events()["event_time_ms"].to_list() == [1449792000000]
     assert shop.items().select("price", "brand").rows() == [(1012.5, "SK")]
@@ -296,7 +297,7 @@ def test_the_simulated_shop(shop: Shop) -> None:
         shop.folder / "users.parquet"
     )
     file = shop.folder / "events.parquet"
-    assert guess(file) == "simulated"
+    assert fitting(file).name == "simulated"
     report = shop.load(file)
     assert [section.new for section in report.sections] == [3, 1, 1]
     assert shop.events().sort("event_id").select("event_id", "shopper", "query", "attribution_token").rows() == [
