@@ -7,9 +7,11 @@ well.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -58,14 +60,13 @@ class Shop:
         return self.data.parent if self.simulated else None
 
     @property
-    def make_prefix(self) -> str:
-        """What stands before `make down` for this shop."""
+    def prefix(self) -> str:
+        """What stands before every command for this shop, such as `make down`."""
         if self.settings.home.resolve() == ROOT / "var" and not self.own_repository:
             return ""
-        prefix = f"BRAID_HOME={short(self.settings.home)} "
-        return prefix + (
-            f"BRAID_MODEL_REPOSITORY={short(self.settings.model_repository)} " if self.own_repository else ""
-        )
+        prefix = f"BRAID_HOME={shlex.quote(short(self.settings.home))} "
+        repository = shlex.quote(short(self.settings.model_repository))
+        return prefix + (f"BRAID_MODEL_REPOSITORY={repository} " if self.own_repository else "")
 
     @property
     def own_repository(self) -> bool:
@@ -174,7 +175,7 @@ def build(console: Console, shop: Shop) -> None:
             state.source = _source(shop)
         state.done = [name for name in state.done if name != step.name]
         state.save()
-        seconds = _run(step.name, step.arguments)
+        seconds = _run(shop, step.name, step.arguments)
         state.done.append(step.name)
         state.save()
         console.print(f"[dim]     {seconds:.1f} s[/dim]")
@@ -182,7 +183,7 @@ def build(console: Console, shop: Shop) -> None:
         f"[bold]{len(steps) + 1}/{len(steps) + 1}  Start the stack[/bold]  [dim]python -m deploy.embedded up[/dim]"
     )
     _stop_others(console, shop.settings)
-    _run("up", ["-m", "deploy.embedded", "up"])
+    _run(shop, "up", ["-m", "deploy.embedded", "up"])
 
 
 def live_release(settings: Settings) -> int:
@@ -228,13 +229,13 @@ def _steps(shop: Shop) -> Iterator[Step]:
     )
 
 
-def _run(name: str, arguments: list[str]) -> float:
+def _run(shop: Shop, name: str, arguments: list[str]) -> float:
     begin = time.monotonic()
     code = subprocess.run([sys.executable, *arguments], cwd=ROOT).returncode
     if code:
         raise DemoError(
             f"the step `{name}` ended with exit code {code}; the reason stands above. "
-            f"To run it alone: .venv/bin/python {' '.join(arguments)}"
+            f"To run it alone: {shop.prefix}.venv/bin/python {shlex.join(arguments)}"
         )
     return time.monotonic() - begin
 
@@ -243,11 +244,15 @@ def _source(shop: Shop) -> dict[str, Any]:
     if shop.simulated:
         return {"simulated": True}
     facts = shop.data.stat()
-    return {"path": str(shop.data), "bytes": facts.st_size, "modified_ns": facts.st_mtime_ns, "mapping": shop.mapping}
+    source = {"path": str(shop.data), "bytes": facts.st_size, "modified_ns": facts.st_mtime_ns, "mapping": shop.mapping}
+    if shop.mapping and (file := Path(shop.mapping)).is_file():
+        source["mapping_sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return source
 
 
 def _check_source(shop: Shop, state: State) -> None:
-    if not state.source or state.source == _source(shop):
+    now = _source(shop)
+    if not state.source or state.source == {name: now.get(name) for name in state.source}:
         return
     if "import" in state.done or _holds_events(shop.settings):
         raise DemoError(

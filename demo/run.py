@@ -76,7 +76,7 @@ def _how_to_go_on(console: Console, shop: Shop, user_id: str) -> None:
     for call in (PYTHON_CALL, GRPCURL_CALL):
         text = call.format(address=address, user=user_id, request=request)
         console.print(text, highlight=False, markup=False, soft_wrap=True)
-    prefix = shop.make_prefix
+    prefix = shop.prefix
     commands = {"State and memory": "status", "Stop": "down", "Start again": "up"}
     for what, command in commands.items():
         console.print(f"{what}: [bold]{prefix}make {command}[/bold]", highlight=False, soft_wrap=True)

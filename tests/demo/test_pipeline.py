@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ from rich.console import Console
 
 from demo import protagonist
 from demo.oracle import Oracle
-from demo.pipeline import DemoError, Shop, State, build, open_shop
+from demo.pipeline import DemoError, Shop, State, _check_source, build, open_shop
 from demo.simulate import CHUNK, ShopPlan, simulate
 from demo.storefront import Shown
 from demo.story import another_taste
@@ -65,7 +66,7 @@ def test_a_file_gets_a_home_of_its_own(home: Path, tmp_path: Path) -> None:
     assert shop.settings.model_repository == home / "online-retail" / "model_repository"
     assert os.environ["BRAID_HOME"] == str(shop.settings.home)
     assert shop.truth is None
-    assert "make down" in f"{shop.make_prefix}make down" and "online-retail" in shop.make_prefix
+    assert "make down" in f"{shop.prefix}make down" and "online-retail" in shop.prefix
 
 
 def test_shops_of_files_stand_beside_each_other_and_the_simulated_one(home: Path) -> None:
@@ -109,6 +110,22 @@ def test_a_file_that_changed_is_not_mixed_with_what_was_built(home: Path, tmp_pa
         build(Console(), shop)
 
 
+def test_a_mapping_that_was_edited_is_not_mixed_with_what_was_built(home: Path, tmp_path: Path) -> None:
+    data, mapping = tmp_path / "shop.csv", tmp_path / "shop.yaml"
+    data.write_text("when;who;what\n")
+    mapping.write_text("events: {}\n")
+    shop = open_shop(data, str(mapping))
+    facts = data.stat()
+    source = {"path": str(data), "bytes": facts.st_size, "modified_ns": facts.st_mtime_ns, "mapping": str(mapping)}
+    digest = {"mapping_sha256": hashlib.sha256(mapping.read_bytes()).hexdigest()}
+    for kept in (source, source | digest):  # an older demo kept no digest
+        State(shop.settings.home / "demo.json", source=kept, done=["import"]).save()
+        _check_source(shop, State.of(shop.settings))
+    mapping.write_text("events: {user: who}\n")
+    with pytest.raises(DemoError, match="Delete .* to build anew"):
+        _check_source(shop, State.of(shop.settings))
+
+
 def test_a_file_whose_import_stored_nothing_may_be_given_again_with_a_mapping(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,8 +137,12 @@ def test_a_file_whose_import_stored_nothing_may_be_given_again_with_a_mapping(
     wrong.write_text(good.read_text().replace("who", "whom"))
     for mapping in (None, str(wrong)):
         monkeypatch.setenv("BRAID_HOME", str(home))
-        with pytest.raises(DemoError, match="the step `import` ended with exit code 2"):
+        with pytest.raises(DemoError, match="the step `import` ended with exit code 2") as stopped:
             build(Console(), open_shop(data, mapping))
+        alone = (
+            f"To run it alone: BRAID_HOME={home}/strange BRAID_MODEL_REPOSITORY={home}/strange/model_repository .venv/"
+        )
+        assert alone in str(stopped.value)
     imported = [sys.executable, "-m", "features", "import", str(data), "--mapping", str(good)]
     subprocess.run(imported, cwd=ROOT, check=True, capture_output=True)
     monkeypatch.setenv("BRAID_HOME", str(home))
@@ -228,4 +249,4 @@ def test_the_oracle_refuses_a_shop_of_another_version(tmp_path: Path) -> None:
 
 def test_a_shop_in_the_default_home_needs_no_variables() -> None:
     shop = Shop(settings=Settings(home=ROOT / "var"), data=ROOT / "x", mapping=None, simulated=True)
-    assert shop.make_prefix == ""
+    assert shop.prefix == ""
