@@ -97,8 +97,13 @@ def read_log(
     if catalogue is None:
         catalogue = pl.read_parquet(folder / "items.parquet").sort("item_id")
     events = _events(folder / "events.parquet", catalogue)
-    if not catalogue.height or not events.height:
-        raise DataError(f"{folder}: {catalogue.height} items and {events.height} events; import some events first")
+    if not events.height:
+        raise DataError(f"{folder} holds no events; import some, and run `python -m features build` again")
+    if not catalogue.height:
+        raise DataError(
+            f"{folder} holds events and no items; add a section items to the mapping (items: {{source: events, id: "
+            "COLUMN} takes them out of the events), import again, and run `python -m features build` again"
+        )
     shopper_ids = events["shopper"].filter(events["first"]).to_list()
     rows = np.flatnonzero(events["first"].to_numpy())
     starts = np.append(rows, events.height).astype(np.int64)

@@ -13,7 +13,7 @@ from features.schema import EventType
 from tests.training.conftest import SMALL
 from tests.training.shops import DAY_MS, MINUTE_MS, START_MS, Row, catalogue, visits, write_shop
 from training.cooccurrence import cooccurrence_vectors
-from training.dataset import read_log
+from training.dataset import DataError, read_log
 from training.evaluate import Protocol
 from training.gate import check_candidate
 from training.moments import MAX_MOMENTS
@@ -46,6 +46,15 @@ def test_a_tiny_shop_trains_and_passes_the_gate(tmp_path: Path, rows: list[Row],
     trained = train(offline, tmp_path / "run", SMALL, Protocol(), test_from_ms=None, resume=False)
     write_candidate(trained, 1, tmp_path / "candidate")
     check_candidate(trained, tmp_path / "candidate" / "fusion", tmp_path / "candidate" / "item_tower")
+
+
+@pytest.mark.parametrize(("name", "remedy"), [("items", "section items to the mapping"), ("events", "import some")])
+def test_a_shop_without_items_or_events_says_what_is_missing(tmp_path: Path, name: str, remedy: str) -> None:
+    offline = write_shop(tmp_path / "offline", visits(shoppers=2))
+    file = offline / f"{name}.parquet"
+    pl.read_parquet(file).clear().write_parquet(file)
+    with pytest.raises(DataError, match=f"no {name}.*{remedy}"):
+        read_log(offline)
 
 
 def at_one_time(shoppers: int) -> list[Row]:
