@@ -187,7 +187,8 @@ def _compare(mine: Answers, other: Answers) -> None:
         raise GateError(
             f"the candidate's NDCG@10 is {mine.ndcg.mean():.4f}, that of {other.name} {other.ndcg.mean():.4f} on the "
             f"same {count} shoppers (worse by {worse:.4f} ± {chance:.4f}); at most {WORSE_SHARE:.0%} "
-            "less is taken"
+            "less is taken. Train on more events or for longer, or say why it is to serve all the same: "
+            'publish --although-worse "REASON"'
         )
 
 

@@ -40,7 +40,7 @@ def test_a_candidate_that_is_worse_than_the_live_release_is_not_placed(shop: Set
 
 
 def test_a_first_release_must_hold_its_own_against_the_simple_baselines(shop: Settings, trained: TrainedModel) -> None:
-    with pytest.raises(GateError, match="that of personal frequency"):
+    with pytest.raises(GateError, match='that of personal frequency .* publish --although-worse "REASON"'):
         published(shop, forgetful(trained))
     assert ReleaseTable(open_database(shop.log_url)).live() is None
 
