@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,8 +26,9 @@ _MAX_PRICE = 1_000_000_000
 _MAX_STOCK = 2**63 - 1
 _MAX_AGE = 130
 _USER_TEXT_CHARS = 64
-_YES = ("true", "t", "yes", "y", "1")
-_NO = ("false", "f", "no", "n", "0", "")
+_YES = ("true", "t", "yes", "y", "on")
+_NO = ("", "false", "f", "no", "n", "off", "nan")
+"""`nan` is how a column of numbers has no value."""
 
 Row = dict[str, Any]
 Known = TypeVar("Known", CatalogueItem, UserProfile)
@@ -102,17 +104,16 @@ def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
 
 
 def _item(row: Row, mapping: ItemsMapping, adjusted: Counter[str]) -> CatalogueItem:
-    stock = _number(row["stock"], "stock", adjusted, _MAX_STOCK)
     return CatalogueItem(
         item_id=row["id"],
         title=_cut(row["title"], MAX_TEXT_CHARS, "title", adjusted),
         category_path=_levels(row["category"], mapping.category_separator, adjusted),
         brand=_cut(row["brand"], MAX_ID_CHARS, "brand", adjusted),
         price=_number(row["price"], "price", adjusted, _MAX_PRICE),
-        stock=None if stock is None else int(stock),
+        stock=_stock(row["stock"], adjusted),
         attributes=_attributes(row["attributes"], adjusted),
         variant_group=_cut(row["variant_group"], MAX_ID_CHARS, "variant_group", adjusted),
-        age_restricted=_yes(row["age_restricted"], adjusted),
+        age_restricted=_restricted(row["age_restricted"], adjusted),
         launch_time_ms=_launch_ms(row["launch_time"], adjusted),
     )
 
@@ -150,11 +151,25 @@ def _number(value: str | None, name: str, adjusted: Counter[str], most: int) -> 
     return number
 
 
-def _yes(value: str | None, adjusted: Counter[str]) -> bool:
+def _stock(value: str | None, adjusted: Counter[str]) -> int | None:
+    """Pieces, a part of one as one; none where more were sold than there were."""
+    if re.fullmatch(r"-[\d.]+", (value or "").strip()):
+        adjusted["stock below 0: taken as 0"] += 1
+        return 0
+    number = _number(value, "stock", adjusted, _MAX_STOCK)
+    return None if number is None else math.ceil(number)
+
+
+def _restricted(value: str | None, adjusted: Counter[str]) -> bool:
+    """Whether only grown-ups may see it; a number, such as an age, says so where it is not 0."""
     text = (value or "").strip().lower()
-    if text not in (*_YES, *_NO):
-        adjusted[f"age_restricted neither {'/'.join(_YES)} nor {'/'.join(filter(None, _NO))}: taken as no"] += 1
-    return text in _YES
+    if text in _YES or text in _NO:
+        return text in _YES
+    try:
+        return float(text) != 0
+    except ValueError:
+        adjusted["age_restricted neither yes nor no: taken as restricted"] += 1
+        return True
 
 
 def _launch_ms(value: str | None, adjusted: Counter[str]) -> int | None:

@@ -81,7 +81,7 @@ def test_launch_times_and_age_limits_are_read_or_counted(shop: Shop, shape: str)
     stored = {row["item_id"]: (row["launch_time_ms"], row["age_restricted"]) for row in shop.items().to_dicts()}
     assert stored == {
         "cup": (1_714_521_600_000, True),
-        "pot": (None, False),
+        "pot": (None, True),
         "pan": (1_714_557_600_000, False),
         "jar": (None, False),
     }
