@@ -60,8 +60,8 @@ class AllowedRows:
         )
         if len(parts) == 1:
             return rows, scores, boosts
-        least = max((float(a.top_scores[-1]) + part.boost for part, a in parts if more_is_known(a)), default=-np.inf)
-        count = int((scores + boosts >= np.float32(least)).sum())
+        lowest = [a.top_scores[-1] + np.float32(part.boost) for part, a in parts if more_is_known(a)]
+        count = int((scores + boosts >= max(lowest, default=-np.inf)).sum())
         return rows[:count], scores[:count], boosts[:count]
 
     def but(self, rows: Rows) -> AllowedRows:

@@ -295,3 +295,14 @@ def test_an_item_without_a_vector_fills_a_page_that_would_be_short() -> None:
         page = _Page(shop, query, merge([], shopper), [], Course(None))
         answer = asyncio.run(page.by_model(release, Deadline()))
         assert answer.item_ids[3:] == last
+
+
+def test_items_that_score_alike_fill_a_page_whatever_their_boost() -> None:
+    items = [CatalogueItem(item_id=f"i{number}", category_path=["A" if number < 300 else "B"]) for number in range(600)]
+    shopper = ShopperQuery(user_id="anna", session_id="", now_ms=NOW_MS)
+    query = RecommendQuery(shopper=shopper, page_size=10)
+    for score, amount in ((3.912, 7.29), (-1.6327769, 5.41), (0.5655576, 5.72)):  # sums that float32 rounds down
+        case = Case(items, 600, np.full(600, score, np.float32))
+        boost = Rule(rule_id="boost", action="boost", items=ItemSelector(categories=("A",)), amount=amount)
+        answer = answered(case, query, [boost], [], [])
+        assert len(set(answer.item_ids)) == 10 and all(int(item_id[1:]) < 300 for item_id in answer.item_ids)
