@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -102,7 +103,8 @@ class _Page:
         answers = await self._shop.model.fuse(*requests, deadline=deadline)
         with Stage(SELECT):
             page = await self._page(release, answers, deadline)
-            explore(self._shop, self._query, page, self.mask, release, answers[0])
+            suits = partial(release.content_scores, interest=answers[0].interest)
+            explore(self._shop, self._query, page, self._allowed, release, suits, by_model=True)
         reasons: list[Reason | None] = []
         if self._query.explain and page.rows.size:
             scores = page.scores - self._allowed.boosts(page.rows)
@@ -126,14 +128,14 @@ class _Page:
 
     def popular(self, release: LoadedRelease | None) -> Recommendation:
         """What is popular in the page's category, in the shopper's country, in the shop."""
-        index, query = self._shop.index, self._query
+        index, query, popularity = self._shop.index, self._query, self._shop.popular.current
         page_category = query.shopper.context.page_category
         category = index.in_category(page_category) if page_category else None
         names = segments(self._shopper.profile.country or "", self._shopper.device, query.shopper.now_ms)
         count = POOL if query.diversity or query.caps != NO_CAPS else query.page_size
 
         def best(mask: Mask) -> tuple[Rows, Floats, bool]:
-            return self._shop.popular.current.best(names, category, mask, count)
+            return popularity.best(names, category, mask, count)
 
         with Stage(SELECT):
             page, left, in_segment = self._empty_page(release), self._allowed.but(self._pinned_rows), False
@@ -144,7 +146,8 @@ class _Page:
                 if rows.size < count:
                     break
                 left = self._allowed.but(page.closed(self.mask))
-            explore(self._shop, query, page, self.mask, release, None)
+            shares = partial(popularity.scores, names, category)
+            explore(self._shop, query, page, self._allowed, release, shares, by_model=False)
         return self._answer(
             page,
             tier=Tier.SEGMENT if in_segment else Tier.POPULAR,

@@ -10,6 +10,7 @@ Whether, which and where follow from shopper, placement and hour alone: a page t
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from struct import Struct
 
@@ -17,11 +18,12 @@ import numpy as np
 
 from features.schema import shopper_key
 from server.catalogue.catalogue_index import Mask, Rows
-from server.infer.triton import FusionAnswer
 from server.queries import RecommendQuery
 from server.releases.loaded_release import LoadedRelease
+from server.select.allowed_rows import AllowedRows
 from server.select.diversity import Page
 from server.select.popularity import Popularity
+from server.select.selection import Floats
 from server.shop import Shop
 
 SEEN_EVENTS = 20
@@ -53,30 +55,32 @@ def explore(
     shop: Shop,
     query: RecommendQuery,
     page: Page,
-    mask: Mask,
+    allowed: AllowedRows,
     release: LoadedRelease | None,
-    answer: FusionAnswer | None,
+    score_of: Callable[[Rows], Floats],
+    *,
+    by_model: bool,
 ) -> None:
     """Gives a place of a full page away, where the draw says so and there is an item to try out.
 
     Args:
-        mask: rows that may be shown. answer: the model's, if it made the page.
+        allowed: what may be shown.
+        score_of: what rows score on this page, boosts apart, float32 (n,); -inf where nothing can be said.
+        by_model: whether these scores tell what suits the shopper.
     """
     draw = Draw.of(query)
     if draw.whether >= shop.exploration_rate or not page.done or page.rows.size < 2:
         return
-    popularity = shop.popular.current
-    rows = hardly_seen(popularity, release, page.open_for_last(mask))
-    scores = popularity.of_rows(rows)
-    if release is not None and answer is not None:
-        scores = release.content_scores(rows, answer.interest)
+    rows = hardly_seen(shop.popular.current, release, page.open_for_last(allowed.mask))
+    if by_model:
+        scores = score_of(rows)
         best = np.argsort(-scores, kind="stable")[:CHOICES]
-        best = best[np.isfinite(scores[best])]
-        rows, scores = rows[best], scores[best]
+        rows = rows[best[np.isfinite(scores[best])]]
     if rows.size:
-        chosen = int(draw.what * rows.size)
+        chosen = rows[[int(draw.what * rows.size)]]
+        score = score_of(chosen) + allowed.boosts(chosen)
         upper = page.rows.size // 2
-        page.give_last(upper + int(draw.where * (page.rows.size - upper)), int(rows[chosen]), float(scores[chosen]))
+        page.give_last(upper + int(draw.where * (page.rows.size - upper)), int(chosen[0]), float(score[0]))
 
 
 def hardly_seen(popularity: Popularity, release: LoadedRelease | None, mask: Mask) -> Rows:

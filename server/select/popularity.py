@@ -101,8 +101,8 @@ class Popularity:
         Returns:
             Rows, scores, and whether the page's category or a segment other than the time of day had a say.
         """
-        known = {name: self.segments[name] for name in segments if name in self.segments}
-        told, shares, rest = self._shares(list(known.values()))
+        known = [name for name in segments if name in self.segments]
+        told, shares, rest = self._shares(known)
         left, rows, scores = allowed.copy(), [np.zeros(0, np.int32)], [np.zeros(0, np.float32)]
         in_category = False
         for wanted in (None,) if preferred is None else (preferred, None):
@@ -127,8 +127,19 @@ class Popularity:
         in_segment = any(not name.startswith(TIME_OF_DAY) for name in known)
         return np.concatenate(rows), np.concatenate(scores), in_category or in_segment
 
-    def _shares(self, known: Sequence[Segment]) -> tuple[Rows, npt.NDArray[np.float64], float]:
+    def scores(self, segments: Sequence[str], preferred: Mask | None, rows: Rows) -> Floats:
+        """What `best` scores rows, float32 (n,)."""
+        told, shares, rest = self._shares([name for name in segments if name in self.segments])
+        values = self._of_whole(rows) * rest
+        own = np.isin(rows, told)
+        values[own] = shares[np.searchsorted(told, rows[own])]
+        if preferred is not None:
+            values += preferred[rows]
+        return values.astype(np.float32)
+
+    def _shares(self, names: Sequence[str]) -> tuple[Rows, npt.NDArray[np.float64], float]:
         """Rows that a segment has, their shares, and what the whole shop's weights of all other rows are worth."""
+        known = [self.segments[name] for name in names]
         told: Rows = np.unique(np.concatenate([np.zeros(0, np.int32), *(part.rows for part in known)]))
         rest = 1.0 / max(self.total, 1e-12)
         shares = self._of_whole(told) * rest
