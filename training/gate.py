@@ -72,7 +72,10 @@ def _difference(label: str, expected: torch.Tensor, given: torch.Tensor) -> floa
     if expected.shape != given.shape:
         raise GateError(f"{label}: shape {tuple(given.shape)}, the eager module gives {tuple(expected.shape)}")
     if not bool(torch.isfinite(given).all()):
-        raise GateError(f"{label}: not all finite; train again with a lower --learning-rate")
+        raise GateError(
+            f"{label}: not all finite; train again with a lower fit.learning_rate: "
+            "`python -m training train --configuration FILE`"
+        )
     kept = expected > REFUSED_SCORE
     difference = float((expected - given)[kept].abs().max()) if bool(kept.any()) else 0.0
     if difference > TOLERANCE:

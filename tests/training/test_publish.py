@@ -70,7 +70,7 @@ def test_a_candidate_that_fails_the_gate_leaves_only_a_record_of_it(shop: Settin
     model = copy.deepcopy(trained.model)
     with torch.no_grad():
         model.fusion.short_out.weight[0, 0] = float("nan")
-    with pytest.raises(GateError, match="not all finite"):
+    with pytest.raises(GateError, match="not all finite; train again .* --configuration FILE"):
         published(shop, with_model(trained, model))
     assert traces(shop) == []
     table = ReleaseTable(open_database(shop.log_url))
