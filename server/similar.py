@@ -15,7 +15,7 @@ _NOBODY = np.zeros(0, np.int32)
 
 
 def similar_items(shop: Shop, item_id: str, page_size: int, item_filter: ItemFilter, now_ms: int) -> SimilarItems:
-    """Items by cosine, never the item itself, and one item of a variant group.
+    """Items by cosine, never the item itself nor its variants, and one item of any other variant group.
 
     Raises:
         NotFound: neither catalogue nor release knows the item.

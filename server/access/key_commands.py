@@ -1,4 +1,4 @@
-"""`python -m server keys`: makes, lists and revokes API keys; the gateways take a change in within a second.
+"""`python -m server keys`: makes, lists and revokes API keys; the gateways take a change in within half a second.
 
 An error that a person can put right ends in one line and exit code 2.
 """
