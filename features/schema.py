@@ -202,6 +202,13 @@ def shopper_key(user_id: str | None, session_id: str | None) -> str:
 
 MAX_ID_CHARS: Final = 128
 MAX_TEXT_CHARS: Final = 1_000
+MAX_NAME_CHARS: Final = 64
+"""Of a placement, a country, a gender, a device."""
+MAX_TOKEN_CHARS: Final = 256
+MAX_PRICE: Final = 1_000_000_000
+MAX_QUANTITY: Final = 1_000_000
+MAX_STOCK: Final = 2**63 - 1
+MAX_AGE: Final = 150
 MAX_CATEGORY_LEVELS: Final = 8
 MAX_ATTRIBUTES: Final = 32
 MAX_PAGE_SIZE: Final = 100

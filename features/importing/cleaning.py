@@ -14,7 +14,15 @@ import duckdb
 from features.importing.errors import ImportFailed
 from features.importing.mapping import IdColumn, Mapping, TimeColumn, TypeColumn
 from features.importing.source import LINE, ROW, Source, identifier, literal
-from features.schema import EVENT_NAMES, MAX_ID_CHARS, MAX_TEXT_CHARS, EventType
+from features.schema import (
+    EVENT_NAMES,
+    MAX_ID_CHARS,
+    MAX_PRICE,
+    MAX_QUANTITY,
+    MAX_TEXT_CHARS,
+    MAX_TOKEN_CHARS,
+    EventType,
+)
 
 RULES: Final[dict[str, str]] = {
     "unreadable_line": "the line cannot be taken apart into columns",
@@ -54,9 +62,6 @@ EVENT_FIELDS: Final = (
 )
 """The canonical event's columns, its id apart."""
 
-_MAX_QUANTITY = 1_000_000
-_MAX_PRICE = 1_000_000_000
-_TOKEN_CHARS = 256
 _SAMPLE_ROWS = 2_000
 _SEPARATOR = "chr(31)"
 _OFFSET = r"\d:\d\d.*([+-]\d\d(:?\d\d)?|Z| ?UTC| ?GMT)$"
@@ -122,7 +127,7 @@ def _conditions(mapping: Mapping) -> dict[str, str]:
     ids = ("event_id", "user_id", "session_id", "item_id", "order_id")
     lengths = [f"length({name}) > {MAX_ID_CHARS}" for name in ids]
     texts = (*ids, "query", "attribution_token")
-    lengths += [f"length(query) > {MAX_TEXT_CHARS}", f"length(attribution_token) > {_TOKEN_CHARS}"]
+    lengths += [f"length(query) > {MAX_TEXT_CHARS}", f"length(attribution_token) > {MAX_TOKEN_CHARS}"]
     codes = ", ".join(literal(code.upper()) for code in rules.service_codes) or "NULL"
     return {
         "unreadable_line": "unreadable",
@@ -141,9 +146,9 @@ def _conditions(mapping: Mapping) -> dict[str, str]:
         "below_minimum": "low",
         "absurd_time": f"event_time_ms < epoch_ms(TIMESTAMP {literal(str(rules.earliest))}) "
         f"OR event_time_ms >= epoch_ms(TIMESTAMP {literal(str(latest))}) + 86400000",
-        "impossible_quantity": f"quantity < 0 OR quantity > {_MAX_QUANTITY} OR NOT isfinite(quantity) "
+        "impossible_quantity": f"quantity < 0 OR quantity > {MAX_QUANTITY} OR NOT isfinite(quantity) "
         f"OR ({str(rules.positive_quantity).lower()} AND quantity = 0 AND {traded})",
-        "impossible_price": f"price < 0 OR price > {_MAX_PRICE} OR NOT isfinite(price) "
+        "impossible_price": f"price < 0 OR price > {MAX_PRICE} OR NOT isfinite(price) "
         f"OR ({str(rules.positive_price).lower()} AND price = 0 AND {traded})",
     }
 

@@ -17,15 +17,20 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from features.importing.mapping import ItemsMapping, UsersMapping
-from features.schema import MAX_ATTRIBUTES, MAX_CATEGORY_LEVELS, MAX_ID_CHARS, MAX_TEXT_CHARS
+from features.schema import (
+    MAX_AGE,
+    MAX_ATTRIBUTES,
+    MAX_CATEGORY_LEVELS,
+    MAX_ID_CHARS,
+    MAX_NAME_CHARS,
+    MAX_PRICE,
+    MAX_STOCK,
+    MAX_TEXT_CHARS,
+)
 from features.shop.catalogue import Catalogue, CatalogueItem
 from features.shop.users import UserProfile, Users
 
 _BATCH = 10_000
-_MAX_PRICE = 1_000_000_000
-_MAX_STOCK = 2**63 - 1
-_MAX_AGE = 130
-_USER_TEXT_CHARS = 64
 _YES = ("true", "t", "yes", "y", "on")
 _NO = ("", "false", "f", "no", "n", "off", "nan")
 """`nan` is how a column of numbers has no value."""
@@ -109,7 +114,7 @@ def _item(row: Row, mapping: ItemsMapping, adjusted: Counter[str]) -> CatalogueI
         title=_cut(row["title"], MAX_TEXT_CHARS, "title", adjusted),
         category_path=_levels(row["category"], mapping.category_separator, adjusted),
         brand=_cut(row["brand"], MAX_ID_CHARS, "brand", adjusted),
-        price=_number(row["price"], "price", adjusted, _MAX_PRICE),
+        price=_number(row["price"], "price", adjusted, MAX_PRICE),
         stock=_stock(row["stock"], adjusted),
         attributes=_attributes(row["attributes"], adjusted),
         variant_group=_cut(row["variant_group"], MAX_ID_CHARS, "variant_group", adjusted),
@@ -119,13 +124,13 @@ def _item(row: Row, mapping: ItemsMapping, adjusted: Counter[str]) -> CatalogueI
 
 
 def _user(row: Row, mapping: UsersMapping, adjusted: Counter[str]) -> UserProfile:
-    age = _number(row["age"], "age", adjusted, _MAX_AGE)
-    gender = _cut(row["gender"], _USER_TEXT_CHARS, "gender", adjusted)
+    age = _number(row["age"], "age", adjusted, MAX_AGE)
+    gender = _cut(row["gender"], MAX_NAME_CHARS, "gender", adjusted)
     return UserProfile(
         user_id=row["id"],
         age=None if age is None else int(age),
         gender=mapping.gender_values.get(gender, gender) if gender else None,
-        country=_cut(row["country"], _USER_TEXT_CHARS, "country", adjusted),
+        country=_cut(row["country"], MAX_NAME_CHARS, "country", adjusted),
         attributes=_attributes(row["attributes"], adjusted),
     )
 
@@ -156,7 +161,7 @@ def _stock(value: str | None, adjusted: Counter[str]) -> int | None:
     if re.fullmatch(r"-[\d.]+", (value or "").strip()):
         adjusted["stock below 0: taken as 0"] += 1
         return 0
-    number = _number(value, "stock", adjusted, _MAX_STOCK)
+    number = _number(value, "stock", adjusted, MAX_STOCK)
     return None if number is None else math.ceil(number)
 
 

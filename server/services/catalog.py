@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from braid.v1 import catalog_pb2 as pb
 from braid.v1 import catalog_pb2_grpc
-from features.schema import MAX_ATTRIBUTES, MAX_BATCH_ITEMS, MAX_TEXT_CHARS
+from features.schema import MAX_ATTRIBUTES, MAX_BATCH_ITEMS, MAX_PRICE, MAX_STOCK, MAX_TEXT_CHARS
 from features.shop.catalogue import CatalogueItem
 from server.deadline import Deadline
 from server.errors import NotFound
@@ -12,11 +12,10 @@ from server.record.shop_records import ShopRecords
 from server.services.calls import Limit, answers
 from server.services.fields import Fields
 from server.services.page_tokens import page_token, read_page_token
-from server.services.shopper_fields import MAX_PRICE, page_size
+from server.services.shopper_fields import page_size
 
 DEFAULT_LIST_SIZE = 100
 MAX_LIST_SIZE = 1_000
-MAX_STOCK = 2**63 - 1
 MASKABLE = ("price", "stock", "title")
 
 

@@ -11,6 +11,7 @@ from features.schema import (
     MAX_BOOST,
     MAX_EXCLUDED_ITEMS,
     MAX_FILTER_VALUES,
+    MAX_NAME_CHARS,
     MAX_PAGE_SIZE,
     MAX_RULES,
     MAX_TEXT_CHARS,
@@ -21,7 +22,7 @@ from server.record.shop_records import ShopRecords
 from server.services.calls import Limit, answers
 from server.services.fields import Fields
 from server.services.page_tokens import page_token, read_page_token
-from server.services.shopper_fields import MAX_NAME_CHARS, page_size, price_range
+from server.services.shopper_fields import page_size, price_range
 
 DEFAULT_LIST_SIZE = 100
 

@@ -8,7 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from braid.v1 import recommendation_pb2 as pb
 from braid.v1 import recommendation_pb2_grpc
-from features.schema import MAX_CANDIDATES, SEQUENCE_TYPES, EventType
+from features.schema import MAX_CANDIDATES, MAX_NAME_CHARS, SEQUENCE_TYPES, EventType
 from features.shop.catalogue import CatalogueItem
 from server.deadline import Deadline
 from server.interests import changes, interests_of
@@ -18,7 +18,7 @@ from server.recommend import recommend
 from server.services.calls import Limit, answers
 from server.services.catalog import catalogue_item
 from server.services.fields import Fields
-from server.services.shopper_fields import MAX_NAME_CHARS, caps, item_filter, now_ms, page_size, shopper_query
+from server.services.shopper_fields import caps, item_filter, now_ms, page_size, shopper_query
 from server.shop import Shop
 from server.similar import similar_items
 from server.stages import DECODE, ENCODE, Stage

@@ -14,18 +14,17 @@ from features.schema import (
     MAX_CLOCK_SKEW_S,
     MAX_EXCLUDED_ITEMS,
     MAX_FILTER_VALUES,
+    MAX_NAME_CHARS,
     MAX_PAGE_SIZE,
+    MAX_PRICE,
+    MAX_QUANTITY,
     MAX_TEXT_CHARS,
+    MAX_TOKEN_CHARS,
     RECENT_EVENTS,
     EventType,
 )
 from server.queries import NO_FILTER, Caps, ItemFilter
 from server.services.fields import Fields
-
-MAX_PRICE = 1_000_000_000.0
-MAX_QUANTITY = 1_000_000.0
-MAX_TOKEN_CHARS = 256
-MAX_NAME_CHARS = 64
 
 _KNOWN_TYPES = frozenset(int(kind) for kind in EventType)
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from braid.v1 import release_pb2 as pb
+from features.schema import MAX_NAME_CHARS
 from features.traffic.split import MAX_ARMS, MAX_EXPERIMENT_CHARS, MAX_STEPS, Arm, CanaryPlan, Guardrails, Split, Wanted
 from features.traffic.traffic_table import NotedChange
 from server.services.fields import Fields
-from server.services.shopper_fields import MAX_NAME_CHARS
 
 
 def read_split(fields: Fields, split: pb.Split) -> Wanted:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from braid.v1 import user_pb2 as pb
 from braid.v1 import user_pb2_grpc
-from features.schema import MAX_ATTRIBUTES, MAX_BATCH_USERS
+from features.schema import MAX_AGE, MAX_ATTRIBUTES, MAX_BATCH_USERS, MAX_NAME_CHARS
 from features.shop.users import UserProfile
 from server.deadline import Deadline
 from server.errors import NotFound
 from server.record.shop_records import ShopRecords
 from server.services.calls import Limit, answers
 from server.services.fields import Fields
-from server.services.shopper_fields import MAX_NAME_CHARS
-
-MAX_AGE = 150
 
 
 class UserService(user_pb2_grpc.UserServiceServicer):

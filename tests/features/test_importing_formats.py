@@ -12,6 +12,7 @@ import pytest
 
 from features.importing.mapping import load, ready_names
 from features.importing.recognition import fitting
+from features.schema import MAX_AGE
 from features.settings import Settings
 from tests.features.import_shop import PLAIN, Shop, rejected, write_excel
 
@@ -180,6 +181,15 @@ def test_movielens_1m(shop: Shop) -> None:
         ("James and the Giant Peach (1996)", ["Animation", "Children's", "Musical"]),
     ]
     assert shop.users().select("user_id", "age", "gender").rows() == [("1", 1, "female"), ("2", 56, "male")]
+
+
+def test_an_age_is_taken_up_to_the_contract_s_limit(shop: Shop) -> None:
+    events = shop.write("events.csv", "what,who,thing,when\nview,1,a,2024-05-01T10:00:00Z\n")
+    people = shop.write("people.csv", "id,years\n1,150\n2,151\n")
+    mapping = shop.mapping(PLAIN | {"users": {"id": "id", "age": "years"}})
+    section = shop.load(events, mapping, users=people).sections[-1]
+    assert shop.users().select("user_id", "age").rows() == [("1", MAX_AGE), ("2", None)]
+    assert section.adjusted == {f"age unreadable, negative or beyond {MAX_AGE}: left out": 1}
 
 
 def test_movielens_as_csv(shop: Shop) -> None:
