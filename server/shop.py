@@ -127,7 +127,8 @@ class Shop:
         bought = shopper.bought_ms
         if not shopper.stored or len(shopper.purchases) >= OWN_ITEMS:
             try:
-                bought = await self.history.bought_ms(query.keys, deadline) | bought
+                logged = await self.history.bought_ms(query.keys, deadline)
+                bought = logged | {key: max(time_ms, logged.get(key, time_ms)) for key, time_ms in bought.items()}
             except HistoryUnavailable as error:
                 LOG.debug("answering without some of what was bought: %s", error)
         window_ms = item_filter.repurchase_window_ms

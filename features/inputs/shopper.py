@@ -202,8 +202,9 @@ def merge(features: Sequence[ShopperFeatures], query: ShopperQuery) -> Shopper:
     dropped_ms, events = _events(features, query)
     purchases = _purchases(features)
     bought = dict(zip(purchases.item_ids, purchases.last_ms, strict=True))
-    if _PURCHASE in events.types:
-        for item_id, event_type, time_ms in zip(events.item_ids, events.types, events.times_ms, strict=True):
+    sent = [event for event in query.recent_events if event.event_type == _PURCHASE]  # in the window or not
+    if sent or _PURCHASE in events.types:
+        for _, item_id, event_type, time_ms in (*sent, *events):
             if event_type == _PURCHASE:
                 bought[item_id] = max(time_ms, bought.get(item_id, time_ms))
     interest = next((row.interest for row in features if row.interest is not None), None)  # the person's, if any

@@ -70,6 +70,14 @@ def test_purchases_of_person_and_session_are_added_up() -> None:
     assert shopper.bought_ms == {"a": 200, "b": 500, "item-9": 900}
 
 
+def test_a_purchase_that_is_sent_along_counts_as_bought_however_many_events_came_after_it() -> None:
+    row = ShopperFeatures(recent=Events.of(seen(number, 2_000 + number) for number in range(RECENT_EVENTS)))
+    bought = merge([row], query(seen(100, 1_000, EventType.PURCHASE)))
+    assert bought.bought_ms == {"item-100": 1_000} and bought.events.times_ms[0] == 2_000
+    sent = [seen(0, 1_000, EventType.PURCHASE), *(seen(number, 2_000 + number) for number in range(1, RECENT_EVENTS))]
+    assert merge([], query(*sent, page_item_id="page")).bought_ms == {"item-0": 1_000}
+
+
 def test_the_request_says_the_country_and_the_profile_the_rest() -> None:
     rows = [ShopperFeatures(), ShopperFeatures(profile=Profile(30, "f", "GB"))]
     assert merge(rows, query()).profile == Profile(30, "f", "GB")

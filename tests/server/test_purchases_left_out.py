@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from types import SimpleNamespace
+from typing import Any
 from uuid import uuid4
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from sqlalchemy import Engine
 
 from braid.v1 import catalog_pb2, event_pb2
 from braid.v1 import recommendation_pb2 as rec
 from features import store
+from features.inputs.shopper import Purchase, Purchases, ShopperFeatures, ShopperQuery, merge
+from features.log.event_log import EventLog, NewEvent
+from features.schema import OWN_ITEMS, EventType
+from server.deadline import Deadline
+from server.hydrate.history_reader import HistoryReader
+from server.hydrate.purchase_history import PurchaseHistory
+from server.queries import ItemFilter
+from server.shop import Shop
 from tests.conftest import NewSettings
 from tests.server.client import Client, RunningGateway, gateway, ids, new_event
 
@@ -59,3 +71,26 @@ def test_where_the_log_does_not_answer_either_the_call_is_answered(without_featu
         log.execute("ALTER TABLE events RENAME TO away")
     answer = client.recommend(user_id, filter=BOUGHT)
     assert len(answer.results) == 5
+
+
+async def test_an_item_that_was_bought_again_stays_out_though_the_feature_stores_full_row_is_behind(
+    engine: Engine,
+) -> None:
+    now_ms = 1_790_000_000_000
+    again = NewEvent(
+        event_id="again",
+        event_type=EventType.PURCHASE,
+        event_time_ms=now_ms - 1_000,
+        user_id="anna",
+        session_id=None,
+        item_id="i0",
+    )
+    EventLog(engine).append([again], now_ms)
+    long_ago_ms = now_ms - 90 * 86_400_000
+    row = Purchases.of(Purchase(f"i{number}", 1, long_ago_ms, long_ago_ms) for number in range(OWN_ITEMS))
+    query = ShopperQuery(user_id="anna", session_id="", now_ms=now_ms)
+    shopper = merge([ShopperFeatures(purchases=row)], query)
+    wanted = ItemFilter(exclude_purchased=True, repurchase_window_ms=30 * 86_400_000)
+    with ThreadPoolExecutor(1) as threads:
+        shop: Any = SimpleNamespace(history=PurchaseHistory(engine, HistoryReader(threads, budget_s=10.0)))
+        assert await Shop.bought_item_ids(shop, shopper, query, wanted, Deadline()) == ["i0"]
