@@ -16,6 +16,7 @@ from typing import Literal
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
+from features.database.server_url import sqlalchemy_url
 from features.settings import Settings
 
 LockName = Literal[
@@ -92,7 +93,7 @@ def advisory_lock(connection: Connection, name: LockName, *, wait: bool = True, 
 
 def own_engine(url: str) -> Engine:
     """An engine whose connections, and with them their locks, end when they are closed."""
-    return create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1), poolclass=NullPool)
+    return create_engine(sqlalchemy_url(url), poolclass=NullPool)
 
 
 @contextmanager

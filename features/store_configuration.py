@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from features import definitions
+from features.database.server_url import sqlalchemy_url
 from features.settings import Settings
 
 ENTITY_KEY_VERSION = 3
@@ -16,7 +17,6 @@ ENTITY_KEY_VERSION = 3
 def configuration(settings: Settings) -> dict[str, Any]:
     """What Feast is told of this shop: registry, stores and their addresses, with the passwords in them."""
     registry = registry_file(settings)
-    database = settings.log_url.replace("postgresql://", "postgresql+psycopg://", 1)
     online: dict[str, Any] = {"type": "sqlite", "path": str((settings.home / "online.db").absolute())}
     if settings.online_store == "redis":
         online = {"type": "redis", "connection_string": settings.redis_url, "skip_dedup": True}
@@ -25,7 +25,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "provider": "local",
         "registry": {
             "registry_type": "sql",
-            "path": database if registry is None else f"sqlite:///{registry}",
+            "path": sqlalchemy_url(settings.log_url) if registry is None else f"sqlite:///{registry}",
             "cache_ttl_seconds": 0,
         },
         "online_store": online,

@@ -8,11 +8,12 @@ from typing import Any, cast
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Engine, Table, create_engine, event, exc
+from sqlalchemy import Connection, Engine, Table, create_engine, event, exc, make_url
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase
 
 from features.database.models import Event
+from features.database.server_url import sqlalchemy_url
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -36,7 +37,7 @@ def open_database(url: str, *, pre_ping: bool = True) -> Engine:
     """
     try:
         asks = pre_ping and not url.startswith("sqlite")
-        engine = create_engine(_with_driver(url), pool_pre_ping=asks, hide_parameters=True)
+        engine = create_engine(sqlalchemy_url(url), pool_pre_ping=asks, hide_parameters=True)
     except (exc.ArgumentError, ImportError, ValueError):  # ValueError: of the port
         raise DatabaseError(
             "BRAID_DATABASE_URL cannot be read; examples: postgresql://user@host:5432/name, sqlite:////srv/braid/braid.db"
@@ -49,8 +50,8 @@ def open_database(url: str, *, pre_ping: bool = True) -> Engine:
     except exc.DatabaseError as error:
         engine.dispose()
         raise DatabaseError(
-            f"BRAID_DATABASE_URL: {engine.url.render_as_string()} cannot be opened: {_first_line(error)}; see that it "
-            "is there and may be written to, or name another; where none is named, BRAID_HOME says where it is"
+            f"BRAID_DATABASE_URL: {make_url(url).render_as_string()} cannot be opened: {_first_line(error)}; see that "
+            "it is there and may be written to, or name another; where none is named, BRAID_HOME says where it is"
         ) from error
     return engine
 
@@ -114,10 +115,6 @@ def _make_folder(engine: Engine) -> None:
 
 def _first_line(error: exc.DatabaseError) -> str:
     return (str(error.orig).strip() or type(error.orig).__name__).splitlines()[0]
-
-
-def _with_driver(url: str) -> str:
-    return url.replace("postgresql://", "postgresql+psycopg://", 1)
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

@@ -118,7 +118,7 @@ def test_wrong_setting_of_the_gateway_is_one_line_before_anything_starts(
     [
         ("DATABASE_URL", "mysql://x/y", "BRAID_DATABASE_URL: Value error, is no URL of SQLite or PostgreSQL"),
         ("DATABASE_URL", "postgresql://x:pass@y:z/w", "BRAID_DATABASE_URL cannot be read"),
-        ("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/x", "BRAID_DATABASE_URL: postgresql+psycopg://nobody@"),
+        ("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/x", "BRAID_DATABASE_URL: postgresql://nobody@"),
         ("DATABASE_URL", "sqlite:////proc/no/dir/x.db", "the database's folder /proc/no/dir cannot be made"),
         ("MODEL_REPOSITORY", __file__, f"BRAID_MODEL_REPOSITORY: Value error, {__file__} is a file; name a folder"),
         ("HOME", f"{__file__}/home", f"BRAID_HOME: Value error, {__file__} is a file; name a folder"),
