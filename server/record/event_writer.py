@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -76,10 +75,11 @@ class EventWriter:
 
     async def finish(self, commit: asyncio.Future[list[Outcome]], deadline: Deadline) -> list[Outcome]:
         """The outcomes of what `begin` put in line; raises what `write` does, but `Overloaded`."""
+        left_s = deadline.left_s(self._budget_s)
         try:
-            return await asyncio.wait_for(commit, deadline.left_s(self._budget_s))
+            return await asyncio.wait_for(commit, left_s)
         except asyncio.TimeoutError:
-            if deadline.left_s(math.inf) <= 0:
+            if left_s < self._budget_s:
                 raise DeadlinePassed("the commit took longer than the deadline; send the same events again") from None
             why = f"no commit within {self._budget_s:g} s"
             self._outage.begins(f"{why}: the database is locked or slow")

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -32,6 +33,7 @@ from tests.conditions import eventually
 from tests.conftest import NewSettings
 from tests.features.shops import NOBODY_ERASED
 from tests.server.client import RunningGateway, assert_refused, gateway, new_event
+from tests.server.test_access import outcomes
 
 VIEW = pb.EVENT_TYPE_VIEW
 STORED = pb.EventStatus.CODE_STORED
@@ -124,6 +126,20 @@ def test_a_locked_database(new_settings: NewSettings) -> None:
             other.close()
             load.goes_on()
         assert_told_once(under_test, load)
+
+
+def test_callers_in_a_hurry_are_told_of_their_deadline_and_no_outage(new_settings: NewSettings) -> None:
+    with gateway(new_settings()) as under_test:
+        request = pb.WriteEventsRequest(events=[new_event(VIEW, "i", user_id="u")])
+        engine = open_database(under_test.settings.log_url)
+        write = under_test.client.events.WriteEvents
+        with engine.begin() as connection:
+            lock_writers(connection)
+            calls = [partial(write, request, timeout=0.1 + 0.0003 * number) for number in range(60)]
+            codes = [outcomes(call) for call in calls]
+        engine.dispose()
+        assert codes == [[grpc.StatusCode.DEADLINE_EXCEEDED]] * 60
+        assert lines(under_test, "ERROR") == []
 
 
 def test_a_disk_that_takes_no_more(new_settings: NewSettings) -> None:
