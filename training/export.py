@@ -1,7 +1,7 @@
 """The modules that are served, as TorchScript: the one place that knows how a model is exported and loaded.
 
-`FusionServing` and `TowerServing` take and give exactly the tensors of `features.schema`. `EncoderServing` is no part of
-Triton's: the jobs that make long-term vectors call it (`training.encode`), and the gate of releases.
+`FusionServing` and `TowerServing` take and give exactly the tensors of `features.schema`. `EncoderServing` is no part
+of Triton's: the jobs that make long-term vectors call it (`training.encode`), and the gate of releases.
 """
 
 import warnings
