@@ -27,16 +27,16 @@ def up(within_s: float = typer.Option(120.0, "--within", help="Seconds to wait u
     """Starts the stack and waits until the gateway serves."""
     settings = load_settings()
     started = time.monotonic()
-    was_up = stack.is_up(settings)
-    if was_up and stack.health(settings) == "SERVING":
-        console.print(f"Already up: the gateway serves at {settings.gateway_address}. `make status` shows more.")
-        return
+    begun = False
     try:
-        stack.start(settings)
+        begun = stack.start(settings)
+        if not begun and stack.health(settings) == "SERVING":
+            console.print(f"Already up: the gateway serves at {settings.gateway_address}. `make status` shows more.")
+            return
         for change in stack.wait_until_serving(settings, within_s):
             console.print(f"{time.monotonic() - started:6.1f} s  {change}")
     except stack.ProgramKeepsEnding as error:
-        if not was_up:
+        if begun:
             stack.stop(settings)  # nothing half up is left behind
         _fail(str(error))
     except stack.StackError as error:
@@ -61,7 +61,10 @@ def down() -> None:
 def status() -> None:
     """Shows the programs, their memory and the gateway's health. Exit code 1 unless it serves."""
     settings = load_settings()
-    programs = stack.programs(settings)
+    try:
+        programs = stack.programs(settings)
+    except stack.StackError as error:
+        _fail(str(error))
     if not programs:
         _fail("\n".join(["Down. Start it with `make up`.", *neighbours.told(settings)]))
     table = Table("program", "state", "pid", "for", "memory")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shlex
@@ -11,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -81,6 +82,17 @@ def requirements(settings: Settings) -> list[Check]:
     return [*triton.requirements(settings), *gateway.requirements(settings)]
 
 
+@contextmanager
+def _one_at_a_time(settings: Settings) -> Iterator[None]:
+    """Waits until nobody else starts or stops this shop's stack; where no run folder can be made, nobody does."""
+    run = settings.home / "run"
+    with ExitStack() as held:
+        with suppress(OSError):
+            run.mkdir(parents=True, exist_ok=True)
+            fcntl.flock(held.enter_context((run / "stack.lock").open("w")), fcntl.LOCK_EX)
+        yield
+
+
 def is_up(settings: Settings) -> bool:
     """Whether supervisord answers."""
     try:
@@ -92,29 +104,48 @@ def is_up(settings: Settings) -> bool:
 
 
 def programs(settings: Settings) -> list[Program]:
-    """Every program and its state; empty while the stack is down."""
+    """Every program and its state; empty while the stack is down.
+
+    Raises:
+        StackError: it is being stopped.
+    """
     try:
         with _supervisor(settings) as supervisor:
             found: list[dict[str, Any]] = supervisor.getAllProcessInfo()
     except OSError:
         return []
+    except Fault:
+        raise _being_stopped(settings) from None
     states = [
         Program(entry["name"], entry["statename"], entry["pid"], max(entry["start"], entry["stop"])) for entry in found
     ]
     return sorted(states, key=lambda program: program.name)
 
 
-def start(settings: Settings) -> None:
-    """Starts supervisord, or the programs that a running one has stopped.
+def start(settings: Settings) -> bool:
+    """Starts supervisord, or the programs that a running one has stopped. False: it ran already.
 
     Raises:
-        StackError: this machine lacks something (one line each), or supervisord did not come up.
+        StackError: this machine lacks something (one line each), or supervisord did not come up or is being stopped.
         SystemExit: a setting is wrong, the database cannot be opened, or everybody could call the gateway.
     """
-    if is_up(settings):
-        with _supervisor(settings) as supervisor:
-            supervisor.startAllProcesses(False)
-        return
+    with _one_at_a_time(settings):
+        try:
+            with _supervisor(settings) as supervisor:
+                supervisor.startAllProcesses(False)
+        except OSError:
+            _start_supervisord(settings)
+            return True
+        except Fault:
+            raise _being_stopped(settings) from None
+        return False
+
+
+def _being_stopped(settings: Settings) -> StackError:
+    return StackError(f"The stack in {settings.home} is being stopped. Wait until it is down, then try again")
+
+
+def _start_supervisord(settings: Settings) -> None:
     if failed := [check for check in requirements(settings) if not check.ok]:
         raise StackError("\n".join(check.line() for check in failed))
     gateway.check_database(settings)
@@ -187,7 +218,10 @@ def wait_until_serving(settings: Settings, within_s: float) -> Iterator[str]:
     with _channel(settings) as channel:
         health = health_pb2_grpc.HealthStub(channel)
         while True:
-            for program in programs(settings):
+            now = programs(settings)
+            if seen and not now:
+                raise StackError("The stack was stopped meanwhile")
+            for program in now:
                 if seen.get(program.name) != program.state:
                     seen[program.name] = program.state
                     yield f"{program.name}: {program.state.lower()}"
@@ -223,6 +257,13 @@ def stop(settings: Settings, within_s: float = 90.0) -> bool:
     Raises:
         StackError: it did not stop in time; the message names the process.
     """
+    if not (settings.home / "run").exists():
+        return False
+    with _one_at_a_time(settings):
+        return _stop(settings, within_s)
+
+
+def _stop(settings: Settings, within_s: float) -> bool:
     running = processes(settings)
     if running:
         try:

@@ -60,12 +60,13 @@ def main() -> None:
             silences = 0 if answers(stub) else silences + 1
             if silences < MOST_SILENCES:
                 continue
-            for program in stack.programs(settings):
-                if program.name == "triton" and program.pid and time.time() - program.since > GRACE_S:
-                    LOG.warning("Triton (%d) has not answered %d times; it is started again", program.pid, silences)
-                    with suppress(ProcessLookupError):
-                        os.kill(program.pid, signal.SIGKILL)
-                    silences = 0
+            with suppress(stack.StackError):  # the stack is being stopped
+                for program in stack.programs(settings):
+                    if program.name == "triton" and program.pid and time.time() - program.since > GRACE_S:
+                        LOG.warning("Triton (%d) has not answered %d times; it is started again", program.pid, silences)
+                        with suppress(ProcessLookupError):
+                            os.kill(program.pid, signal.SIGKILL)
+                        silences = 0
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -181,6 +182,34 @@ def test_health_is_seen_through_tls(settings: Settings, tmp_path: Path, mutual: 
         assert braid(odd, "down").returncode == 0
     assert not closed.exists()
     assert traces(odd) == []
+
+
+@pytest.mark.timeout(3 * UP_WITHIN_S)
+def test_who_starts_or_stops_at_the_same_time_takes_turns(new_settings: Callable[..., Settings]) -> None:
+    settings = new_settings()
+    try:
+        with ThreadPoolExecutor(2) as beside:
+            first, second = beside.map(lambda _: braid(settings, "up", "--within", str(UP_WITHIN_S)), range(2))
+            assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+            before = pid_of(settings, "gateway")
+            stopping = beside.submit(braid, settings, "down")
+            eventually(lambda: is_being_stopped(settings), within_s=30, what="the end of the first stack")
+            again = braid(settings, "up", "--within", str(UP_WITHIN_S))
+            assert (stopping.result().returncode, again.returncode) == (0, 0), again.stderr
+        assert stack.health(settings) == "SERVING"
+        assert pid_of(settings, "gateway") not in (0, before)
+    finally:
+        braid(settings, "down")
+    assert traces(settings) == []
+
+
+def is_being_stopped(settings: Settings) -> bool:
+    """Whether supervisord is there and takes no orders any more."""
+    try:
+        stack.programs(settings)
+    except stack.StackError as error:
+        return "is being stopped" in str(error)
+    return False
 
 
 def test_status_of_a_stack_that_is_down_is_an_error(settings: Settings) -> None:
