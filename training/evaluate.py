@@ -80,7 +80,7 @@ class Stage:
     """One exam: what a method may learn from, and the moments that it is then asked.
 
     learn: bool (n,), events of the log that may be learned from. At a moment that is asked, a method also sees every
-    event of that shopper before it, learned from or not.
+    event of that shopper that had arrived before it, learned from or not.
     moments: the moments among them, in order of time.
     """
 
@@ -169,13 +169,17 @@ def rankable(stage: Stage, asked: Moments, scores: npt.NDArray[np.float32]) -> n
 
 
 def events_before(log: Log, moments: Moments) -> tuple[Longs, Longs]:
-    """Moment and event of every known item that a moment's shopper had an event on before it, in order of time."""
-    starts = log.starts[moments.shoppers]
-    counts = log.rows_before(moments.shoppers, moments.times_ms) - starts
+    """Moment and event of every known item that a moment's shopper had an event on before it, in order of time.
+
+    Without what had not arrived by then: `training.arrivals`.
+    """
+    known = known_then(log, moments)
+    starts, ends = known.log.starts[known.shoppers], known.ends
+    counts = ends - starts
     row = np.repeat(np.arange(len(moments)), counts)
-    event = np.arange(len(row)) + np.repeat(starts - (np.cumsum(counts) - counts), counts)
-    known = log.items[event] >= 0
-    return row[known], event[known]
+    event = known.source[np.arange(len(row)) + np.repeat(starts - (np.cumsum(counts) - counts), counts)]
+    with_item = log.items[event] >= 0
+    return row[with_item], event[with_item]
 
 
 def seen_items(log: Log, moments: Moments) -> tuple[Longs, Longs]:

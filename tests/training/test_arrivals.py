@@ -20,6 +20,7 @@ from tests.training.shops import DAY_MS, MINUTE_MS, START_MS, visits, write_shop
 from training.arrivals import known_then
 from training.batches import Batch, BatchMaker
 from training.dataset import Log, read_log
+from training.evaluate import events_before
 from training.moments import Moments
 
 VIEW, PURCHASE = EventType.VIEW, EventType.PURCHASE
@@ -90,6 +91,14 @@ def test_every_strand_holds_what_had_arrived_and_nothing_else(tmp_path: Path, ar
             assert batch.target_item[batch.target_row == at].tolist() == moments.targets_of(row).tolist()
             seen += 1
     assert seen == len(moments) and hidden
+
+
+@pytest.mark.parametrize("arrival_ms", LATE.values(), ids=LATE.keys())
+def test_what_the_baselines_count_had_arrived_too(tmp_path: Path, arrival_ms: pl.Expr) -> None:
+    log, moments = arrive(tmp_path, arrival_ms)
+    row, event = events_before(log, moments)
+    for at in range(len(moments)):
+        assert event[row == at].tolist() == visible(log, moments, at).tolist()
 
 
 def test_moments_that_miss_the_same_backfill_share_one_copy(tmp_path: Path) -> None:
