@@ -26,6 +26,8 @@ from features.schema import (
     MAX_PRICE,
     MAX_STOCK,
     MAX_TEXT_CHARS,
+    MAX_TIME_S,
+    MIN_TIME_S,
 )
 from features.shop.catalogue import Catalogue, CatalogueItem
 from features.shop.users import UserProfile, Users
@@ -178,10 +180,12 @@ def _restricted(value: str | None, adjusted: Counter[str]) -> bool:
 
 
 def _launch_ms(value: str | None, adjusted: Counter[str]) -> int | None:
-    if value == "?":
-        adjusted["launch_time unreadable, see items.launch_time.formats: left out"] += 1
+    if not value:
         return None
-    return int(value) if value else None
+    if value == "?" or not MIN_TIME_S <= int(value) // 1000 <= MAX_TIME_S:
+        adjusted["launch_time unreadable, see items.launch_time.formats, or beyond year 9999: left out"] += 1
+        return None
+    return int(value)
 
 
 def _levels(value: str | None, separator: str | None, adjusted: Counter[str]) -> list[str]:

@@ -9,13 +9,11 @@ from typing import TypeVar
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from features.schema import MAX_CATEGORY_LEVELS, MAX_ID_CHARS
+from features.schema import MAX_CATEGORY_LEVELS, MAX_ID_CHARS, MAX_TIME_S, MIN_TIME_S
 from server.errors import InvalidRequest, Violation
 
 Number = TypeVar("Number", int, float)
 
-MIN_TIME_S = -62_135_596_800  # 0001-01-01T00:00:00Z
-MAX_TIME_S = 253_402_300_799  # 9999-12-31T23:59:59Z
 MAX_DURATION_S = 315_576_000_000
 _NANOS = 1_000_000_000
 

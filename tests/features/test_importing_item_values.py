@@ -13,6 +13,7 @@ from tests.features.import_shop import PLAIN, Shop, write_excel
 
 ROW = "view,anna,cup,2024-01-01 10:00"
 LAUNCH_MS = 1_893_456_000_000  # 2030-01-01
+LEFT_OUT = "launch_time unreadable, see items.launch_time.formats, or beyond year 9999: left out"
 LONG = {"property": "name", "value": "value"}
 
 
@@ -58,7 +59,14 @@ def test_a_launch_time_that_is_none_is_counted(shop: Shop) -> None:
     text = shop.write("items.csv", "id,launch\na,2030-01-01\nb,1st of May\nc,\n")
     items, adjusted = load(shop, text, launch_time="launch")
     assert items["launch_time_ms"].to_list() == [LAUNCH_MS, None, None]
-    assert adjusted == {"launch_time unreadable, see items.launch_time.formats: left out": 1}
+    assert adjusted == {LEFT_OUT: 1}
+
+
+def test_a_launch_time_that_no_timestamp_holds_is_left_out(shop: Shop) -> None:
+    text = shop.write("items.csv", f"id,launch\na,{LAUNCH_MS * 1_000_000}\nb,253402300799999\nc,{LAUNCH_MS}\n")
+    items, adjusted = load(shop, text, launch_time="launch")
+    assert items["launch_time_ms"].to_list() == [None, 253_402_300_800, LAUNCH_MS]  # by their size: in ns, µs and ms
+    assert adjusted == {LEFT_OUT: 1}
 
 
 @pytest.mark.parametrize("launch", ["2030-01-01", str(LAUNCH_MS), str(LAUNCH_MS // 1000)])
