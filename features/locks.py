@@ -11,6 +11,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal
 
 from sqlalchemy import Connection, Engine, create_engine, text
@@ -62,7 +63,8 @@ def locked(
         ):
             yield
     else:
-        with _file_lock(settings, name, wait, shared):
+        settings.home.mkdir(parents=True, exist_ok=True)
+        with file_locked(settings.home / f"{name}.lock", wait=wait, shared=shared):
             yield
 
 
@@ -97,11 +99,18 @@ def own_engine(url: str) -> Engine:
 
 
 @contextmanager
-def _file_lock(settings: Settings, name: LockName, wait: bool, shared: bool) -> Iterator[None]:
-    settings.home.mkdir(parents=True, exist_ok=True)
-    with (settings.home / f"{name}.lock").open("w") as file:
+def file_locked(path: Path, *, wait: bool = True, shared: bool = False) -> Iterator[None]:
+    """Holds the lock of a file among the processes of this machine, alone or beside others that share it.
+
+    Args:
+        path: made if it is not there; its folder is.
+
+    Raises:
+        LockTaken: `wait` is false and another process holds it.
+    """
+    with path.open("w") as file:
         try:
             fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
-            raise LockTaken(name) from None
+            raise LockTaken(path.stem) from None
         yield

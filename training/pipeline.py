@@ -13,9 +13,10 @@ import polars as pl
 
 from features.inputs.outcome_features import relative_popularity
 from features.inputs.probabilities import Probabilities
+from features.locks import LockTaken, file_locked
 from training.baselines import BASELINES, measure_baselines
 from training.config import Config
-from training.dataset import Log, read_log
+from training.dataset import DataError, Log, read_log
 from training.evaluate import Protocol, Stage, measure, rank, split_times, stage_by_time
 from training.fit import POPULARITY_DAYS, fit
 from training.fusion import FusionModel
@@ -60,10 +61,25 @@ def train(
         offline: folder of `events.parquet`, `items.parquet`, `users.parquet`.
         folder: gets the run: checkpoint, TensorBoard log, trained model, figures and predictions.
         test_from_ms: moments from here on are never learned from; by default the last tenth.
+
+    Raises:
+        DataError: there is nothing to learn from, or another training writes into the folder.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with file_locked(folder / "run.lock", wait=False):
+            return _train(offline, folder, config, protocol, test_from_ms, resume)
+    except LockTaken:
+        raise DataError(
+            f"another training writes into {folder}; wait for its end, or give this one a folder with --run"
+        ) from None
+
+
+def _train(
+    offline: Path, folder: Path, config: Config, protocol: Protocol, test_from_ms: int | None, resume: bool
+) -> TrainedModel:
     log, moments = read_log(offline)
     split = Split(*split_times(moments, test_from_ms))
-    folder.mkdir(parents=True, exist_ok=True)
     tuning, final = stages(log, moments, split, protocol)
     fitted = fit(tuning, final, config, folder=folder, resume=resume)
     measured = measure_model(fitted.model, tuning, final, folder)

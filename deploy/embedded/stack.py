@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shlex
@@ -26,6 +25,7 @@ from supervisor.xmlrpc import SupervisorTransport
 
 from deploy.embedded import gateway, triton
 from deploy.embedded.checks import Check
+from features.locks import file_locked
 from features.settings import ROOT, Settings
 from server import local_socket
 
@@ -89,7 +89,7 @@ def _one_at_a_time(settings: Settings) -> Iterator[None]:
     with ExitStack() as held:
         with suppress(OSError):
             run.mkdir(parents=True, exist_ok=True)
-            fcntl.flock(held.enter_context((run / "stack.lock").open("w")), fcntl.LOCK_EX)
+            held.enter_context(file_locked(run / "stack.lock"))
         yield
 
 

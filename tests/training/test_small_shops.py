@@ -9,6 +9,7 @@ import torch
 
 from features.inputs.codes import shopper_codes
 from features.inputs.content import content_codes
+from features.locks import file_locked
 from features.schema import EventType
 from tests.training.conftest import SMALL
 from tests.training.shops import DAY_MS, MINUTE_MS, START_MS, Row, catalogue, visits, write_shop
@@ -55,6 +56,18 @@ def test_a_shop_without_items_or_events_says_what_is_missing(tmp_path: Path, nam
     pl.read_parquet(file).clear().write_parquet(file)
     with pytest.raises(DataError, match=f"no {name}.*{remedy}"):
         read_log(offline)
+
+
+def test_two_trainings_do_not_write_into_one_folder(tmp_path: Path) -> None:
+    offline, run = write_shop(tmp_path / "offline", visits(shoppers=5), catalogue(5)), tmp_path / "run"
+    run.mkdir()
+    with (
+        file_locked(run / "run.lock"),
+        pytest.raises(DataError, match=f"another training writes into {run}; .* with --run"),
+    ):
+        train(offline, run, SMALL, Protocol(), test_from_ms=None, resume=False)
+    assert [path.name for path in run.iterdir()] == ["run.lock"]
+    train(offline, run, SMALL, Protocol(), test_from_ms=None, resume=False)
 
 
 def at_one_time(shoppers: int) -> list[Row]:
