@@ -13,6 +13,7 @@ from server.services.calls import Limit, answers
 from server.services.fields import Fields
 from server.services.page_tokens import page_token, read_page_token
 from server.services.shopper_fields import page_size
+from server.services.timestamps import timestamp
 
 DEFAULT_LIST_SIZE = 100
 MAX_LIST_SIZE = 1_000
@@ -93,7 +94,7 @@ def catalogue_item(fields: Fields, item: pb.Item) -> CatalogueItem:
 
 
 def _message(item: CatalogueItem) -> pb.Item:
-    message = pb.Item(
+    return pb.Item(
         item_id=item.item_id,
         title=item.title or "",
         category_path=item.category_path,
@@ -103,7 +104,5 @@ def _message(item: CatalogueItem) -> pb.Item:
         attributes=item.attributes,
         variant_group=item.variant_group or "",
         age_restricted=item.age_restricted,
+        launch_time=timestamp(item.launch_time_ms),
     )
-    if item.launch_time_ms is not None:
-        message.launch_time.FromMilliseconds(item.launch_time_ms)
-    return message

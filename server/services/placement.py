@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from braid.v1 import placement_pb2 as pb
 from braid.v1 import placement_pb2_grpc
 from features.schema import (
@@ -23,6 +21,7 @@ from server.services.calls import Limit, answers
 from server.services.fields import Fields
 from server.services.page_tokens import page_token, read_page_token
 from server.services.shopper_fields import page_size, price_range
+from server.services.timestamps import timestamp
 
 DEFAULT_LIST_SIZE = 100
 
@@ -123,8 +122,8 @@ def _message(rule: Rule) -> pb.Rule:
     message = pb.Rule(
         rule_id=rule.rule_id,
         placement=rule.placement,
-        start_time=_timestamp(rule.start_time_ms),
-        end_time=_timestamp(rule.end_time_ms),
+        start_time=timestamp(rule.start_time_ms),
+        end_time=timestamp(rule.end_time_ms),
     )
     items = pb.ItemSelector(
         categories=rule.items.categories,
@@ -140,9 +139,3 @@ def _message(rule: Rule) -> pb.Rule:
     else:
         message.block.CopyFrom(pb.Rule.Block(items=items))
     return message
-
-
-def _timestamp(time_ms: int | None) -> Timestamp | None:
-    if time_ms is None:
-        return None
-    return Timestamp(seconds=time_ms // 1000, nanos=time_ms % 1000 * 1_000_000)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from braid.v1 import recommendation_pb2 as pb
 from braid.v1 import recommendation_pb2_grpc
 from features.schema import MAX_CANDIDATES, MAX_NAME_CHARS, SEQUENCE_TYPES, EventType
@@ -19,6 +17,7 @@ from server.services.calls import Limit, answers
 from server.services.catalog import catalogue_item
 from server.services.fields import Fields
 from server.services.shopper_fields import caps, item_filter, now_ms, page_size, shopper_query
+from server.services.timestamps import timestamp
 from server.shop import Shop
 from server.similar import similar_items
 from server.stages import DECODE, ENCODE, Stage
@@ -129,7 +128,7 @@ class RecommendationService(recommendation_pb2_grpc.RecommendationServiceService
             long_term=_interests(answer.long_term),
             current=_interests(answer.current),
             long_term_weight=answer.long_term_weight,
-            last_event_time=_timestamp(answer.last_event_ms),
+            last_event_time=timestamp(answer.last_event_ms),
             release=answer.release,
             tier=f"TIER_{answer.tier.name}",
             long_term_stale=answer.long_term_stale,
@@ -149,8 +148,8 @@ def _response(answer: Recommendation) -> pb.RecommendResponse:
         release=answer.release,
         tier=f"TIER_{answer.tier.name}",
         long_term_weight=answer.long_term_weight,
-        last_event_time=_timestamp(answer.last_event_ms),
-        long_term_encoded_through_time=_timestamp(answer.encoded_through_ms),
+        last_event_time=timestamp(answer.last_event_ms),
+        long_term_encoded_through_time=timestamp(answer.encoded_through_ms),
         filter_counts=[
             pb.RecommendResponse.FilterCount(field=field, removed_count=count) for field, count in answer.filter_counts
         ],
@@ -175,9 +174,3 @@ def _changes(changes: Sequence[Change]) -> list[pb.GetInterestsResponse.Change]:
 
 def _interests(interests: Sequence[Interest]) -> list[pb.GetInterestsResponse.Interest]:
     return [pb.GetInterestsResponse.Interest(category_path=path, strength=strength) for path, strength in interests]
-
-
-def _timestamp(time_ms: int | None) -> Timestamp | None:
-    if time_ms is None:
-        return None
-    return Timestamp(seconds=time_ms // 1000, nanos=time_ms % 1000 * 1_000_000)

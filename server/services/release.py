@@ -19,6 +19,7 @@ from server.services.calls import Limit, answers
 from server.services.fields import Fields
 from server.services.page_tokens import page_token, read_page_token
 from server.services.shopper_fields import page_size
+from server.services.timestamps import timestamp
 from server.services.traffic_messages import change_message, read_split, split_message
 
 DEFAULT_LIST_SIZE = 100
@@ -141,7 +142,7 @@ def _message(report: ReleaseReport) -> pb.Release:
     return pb.Release(
         release=row.release,
         state=STATES[row.state],
-        create_time=_timestamp(row.created_time_ms),
+        create_time=timestamp(row.created_time_ms),
         data_start_time=_moment(window.get("from")),
         data_end_time=_moment(window.get("to")),
         item_count=manifest["item_count"],
@@ -162,7 +163,7 @@ def _change(change: Change) -> pb.Release.Change:
     return pb.Release.Change(
         from_state=STATES[change.from_state],
         to_state=STATES[change.to_state],
-        change_time=_timestamp(change.changed_time_ms),
+        change_time=timestamp(change.changed_time_ms),
         who=change.who,
         why=change.why,
     )
@@ -174,10 +175,4 @@ def _figures(values: Mapping[str, Any]) -> pb.Release.Figures:
 
 def _moment(text: str | None) -> Timestamp | None:
     """A time of the manifest, ISO 8601."""
-    return None if text is None else _timestamp(round(datetime.fromisoformat(text).timestamp() * 1000))
-
-
-def _timestamp(time_ms: int) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromMilliseconds(time_ms)
-    return stamp
+    return None if text is None else timestamp(round(datetime.fromisoformat(text).timestamp() * 1000))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from braid.v1 import release_pb2 as pb
 from features.schema import MAX_NAME_CHARS
 from features.traffic.split import MAX_ARMS, MAX_EXPERIMENT_CHARS, MAX_STEPS, Arm, CanaryPlan, Guardrails, Split, Wanted
 from features.traffic.traffic_table import NotedChange
 from server.services.fields import Fields
+from server.services.timestamps import timestamp
 
 
 def read_split(fields: Fields, split: pb.Split) -> Wanted:
@@ -41,8 +40,8 @@ def split_message(split: Split) -> pb.Split:
         experiment=split.experiment,
         arms=_arms(split.arms),
         shadow_release=split.shadow,
-        start_time=_timestamp(split.since_ms),
-        stage_start_time=_timestamp(split.stage_since_ms),
+        start_time=timestamp(split.since_ms),
+        stage_start_time=timestamp(split.stage_since_ms),
     )
     if split.canary is not None:
         plan, rails = split.canary, split.canary.guardrails
@@ -70,7 +69,7 @@ def change_message(change: NotedChange) -> pb.GetTrafficResponse.Change:
         experiment=change.experiment,
         outcome=change.outcome,
         arms=_arms(change.arms),
-        change_time=_timestamp(change.changed_time_ms),
+        change_time=timestamp(change.changed_time_ms),
         who=change.who,
         why=change.why,
     )
@@ -78,9 +77,3 @@ def change_message(change: NotedChange) -> pb.GetTrafficResponse.Change:
 
 def _arms(arms: Sequence[Arm]) -> list[pb.Split.Arm]:
     return [pb.Split.Arm(release=arm.release, weight=arm.weight) for arm in arms]
-
-
-def _timestamp(time_ms: int) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromMilliseconds(time_ms)
-    return stamp
