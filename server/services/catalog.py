@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from braid.v1 import catalog_pb2 as pb
 from braid.v1 import catalog_pb2_grpc
-from features.schema import MAX_ATTRIBUTES, MAX_BATCH_ITEMS, MAX_PRICE, MAX_STOCK, MAX_TEXT_CHARS
+from features.schema import MAX_BATCH_ITEMS, MAX_PRICE, MAX_STOCK, MAX_TEXT_CHARS
 from features.shop.catalogue import CatalogueItem
 from server.deadline import Deadline
 from server.errors import NotFound
@@ -86,7 +86,7 @@ def catalogue_item(fields: Fields, item: pb.Item) -> CatalogueItem:
         brand=fields.text("brand", item.brand) or None,
         price=fields.number("price", item.price, 0.0, MAX_PRICE) if item.HasField("price") else None,
         stock=fields.number("stock", item.stock, 0, MAX_STOCK) if item.HasField("stock") else None,
-        attributes=fields.attributes("attributes", dict(item.attributes), MAX_ATTRIBUTES),
+        attributes=fields.attributes(dict(item.attributes)),
         variant_group=fields.text("variant_group", item.variant_group) or None,
         age_restricted=item.age_restricted,
         launch_time_ms=fields.time_ms("launch_time", item.launch_time) if item.HasField("launch_time") else None,

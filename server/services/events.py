@@ -90,9 +90,7 @@ class EventService(event_pb2_grpc.EventServiceServicer):
     async def DeleteUser(self, request: pb.DeleteUserRequest, deadline: Deadline) -> pb.DeleteUserResponse:
         """Erased everywhere when it returns."""
         fields = Fields()
-        fields.text("user_id", request.user_id)
-        fields.text("session_id", request.session_id)
-        fields.flag_together(("user_id", "session_id"), (request.user_id, request.session_id))
+        fields.shopper(request.user_id, request.session_id)
         if request.user_id and request.session_id:
             fields.refuse("session_id", "is given with user_id; give one of them, a person's sessions are known")
         fields.done()

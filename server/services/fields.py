@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from typing import TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from features.schema import MAX_CATEGORY_LEVELS, MAX_ID_CHARS, MAX_TIME_S, MIN_TIME_S
+from features.schema import MAX_ATTRIBUTES, MAX_CATEGORY_LEVELS, MAX_ID_CHARS, MAX_TIME_S, MIN_TIME_S
 from server.errors import InvalidRequest, Violation
 
 Number = TypeVar("Number", int, float)
@@ -60,7 +60,7 @@ class Fields:
                     self.text(f"{name}[{number}]", value, limit, required=True)
         return tuple(values)
 
-    def count(self, name: str, values: Sequence[object], most: int, least: int = 0) -> bool:
+    def count(self, name: str, values: Sized, most: int, least: int = 0) -> bool:
         """Whether a list has an allowed length; a long one need not be looked at further."""
         if least <= len(values) <= most:
             return True
@@ -85,21 +85,23 @@ class Fields:
             )
         return value
 
-    def flag_together(self, names: Sequence[str], values: Sequence[str]) -> None:
-        """At least one of several strings."""
-        if not any(values):
-            self.refuse(names[0], f"{' and '.join(names)} are both empty; give at least one")
+    def shopper(self, user_id: str, session_id: str) -> None:
+        """Ids of a person, a session, or both."""
+        self.text("user_id", user_id)
+        self.text("session_id", session_id)
+        if not (user_id or session_id):
+            self.refuse("user_id", "user_id and session_id are both empty; give at least one")
 
     def category(self, name: str, path: Sequence[str]) -> tuple[str, ...]:
         """A category path from the root down."""
         return self.texts(name, path, MAX_CATEGORY_LEVELS)
 
-    def attributes(self, name: str, values: dict[str, str], most: int) -> dict[str, str]:
+    def attributes(self, values: dict[str, str]) -> dict[str, str]:
         """Free attributes; names are not empty."""
-        if self.count(name, values, most):  # type: ignore[arg-type]
+        if self.count("attributes", values, MAX_ATTRIBUTES):
             for key, value in values.items():
-                self.text(f"{name}.key", key, required=True)
-                self.text(f"{name}[{key[:MAX_ID_CHARS]}]", value)
+                self.text("attributes.key", key, required=True)
+                self.text(f"attributes[{key[:MAX_ID_CHARS]}]", value)
         return values
 
     def time_ms(self, name: str, value: Timestamp, latest_ms: int | None = None) -> int:

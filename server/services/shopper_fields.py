@@ -43,9 +43,7 @@ def shopper_query(
 ) -> ShopperQuery:
     """For whom and when."""
     moment_ms = now_ms()
-    fields.text("user_id", user_id)
-    fields.text("session_id", session_id)
-    fields.flag_together(("user_id", "session_id"), (user_id, session_id))
+    fields.shopper(user_id, session_id)
     events: list[ShopperEvent] = []
     if fields.count("recent_events", recent_events, RECENT_EVENTS):
         for number, event in enumerate(recent_events):
@@ -68,9 +66,7 @@ def new_event(fields: Fields, event: event_pb2.Event, moment_ms: int, *, shopper
         fields.refuse("type", f"is {kind}, 1 (VIEW) to 7 (SEARCH) are allowed")
     user_id, session_id = event.user_id, event.session_id
     if shopper_inside:
-        fields.text("user_id", user_id)
-        fields.text("session_id", session_id)
-        fields.flag_together(("user_id", "session_id"), (user_id, session_id))
+        fields.shopper(user_id, session_id)
     search = int(kind) == EventType.SEARCH
     item_id = fields.text("item_id", event.item_id, required=not search)
     if search and item_id:

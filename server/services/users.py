@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from braid.v1 import user_pb2 as pb
 from braid.v1 import user_pb2_grpc
-from features.schema import MAX_AGE, MAX_ATTRIBUTES, MAX_BATCH_USERS, MAX_NAME_CHARS
+from features.schema import MAX_AGE, MAX_BATCH_USERS, MAX_NAME_CHARS
 from features.shop.users import UserProfile
 from server.deadline import Deadline
 from server.errors import NotFound
@@ -58,5 +58,5 @@ def _user(fields: Fields, user: pb.User) -> UserProfile:
         age=fields.number("age", user.age, 0, MAX_AGE) if user.HasField("age") else None,
         gender=fields.text("gender", user.gender, MAX_NAME_CHARS) or None,
         country=fields.text("country", user.country, MAX_NAME_CHARS) or None,
-        attributes=fields.attributes("attributes", dict(user.attributes), MAX_ATTRIBUTES),
+        attributes=fields.attributes(dict(user.attributes)),
     )
