@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import date, datetime, timezone
 from pathlib import Path
@@ -69,12 +68,8 @@ class ShopPlan:
         return int(end.timestamp() * 1000) - self.days * DAY_MS
 
 
-def simulate(plan: ShopPlan, out: Path, progress: Callable[[int, int], None] = lambda done, of: None) -> dict[str, int]:
-    """Writes the shop under `out` and returns the counts of events, items, shoppers and visits.
-
-    Args:
-        progress: called with shoppers done and in all.
-    """
+def simulate(plan: ShopPlan, out: Path) -> dict[str, int]:
+    """Writes the shop under `out` and returns the counts of events, items, shoppers and visits."""
     truth, spill = out / "truth", out / "spill"
     for folder in (truth, spill):
         shutil.rmtree(folder, ignore_errors=True)
@@ -102,7 +97,6 @@ def simulate(plan: ShopPlan, out: Path, progress: Callable[[int, int], None] = l
             tables.write("truth_needs", _need_truth(shoppers, needs))
             tables.write("truth_visits", _visit_truth(shoppers, visits, happened, first_visit))
             first_visit += visits.shopper.size
-            progress(first + shoppers.size, plan.shoppers)
     if plan.noise:
         robots = bots(plan.seed, 2 + plan.shoppers // 2_000, plan.items, plan.days, plan.start_ms)
         _finish(robots, catalogue).sort("event_time").write_parquet(spill / "robots.parquet")

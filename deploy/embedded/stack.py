@@ -33,6 +33,8 @@ TEMPLATE = Path(__file__).parent / "supervisord.conf"
 LONGEST_SOCKET_PATH = 100
 """Linux takes 107 bytes, and supervisord first binds the path with its process id behind it."""
 FAILURES_TO_GIVE_UP = 3
+STOP_S = 90.0
+"""Time for every program to end."""
 
 
 class StackError(Exception):
@@ -251,7 +253,7 @@ def health(settings: Settings) -> str:
         return _health(health_pb2_grpc.HealthStub(channel))
 
 
-def stop(settings: Settings, within_s: float = 90.0) -> bool:
+def stop(settings: Settings) -> bool:
     """Stops everything, gateway first, and leaves neither process nor shared memory. False: it was down already.
 
     Raises:
@@ -271,9 +273,9 @@ def _stop(settings: Settings, within_s: float) -> bool:
                 supervisor.shutdown()
         except (OSError, Fault):  # it is on its way out, or its socket is gone: the signal below says the same
             running[0].terminate()
-        _, alive = psutil.wait_procs(running, timeout=within_s)
+        _, alive = psutil.wait_procs(running, timeout=STOP_S)
         if alive:
-            raise StackError(f"Still running after {within_s:.0f} s: {alive[0]}; stop it with kill -9 {alive[0].pid}")
+            raise StackError(f"Still running after {STOP_S:.0f} s: {alive[0]}; stop it with kill -9 {alive[0].pid}")
     triton.clear_leftovers(settings)
     control_socket(settings).unlink(missing_ok=True)
     shutil.rmtree(gateway_socket(settings).parent, ignore_errors=True)

@@ -23,15 +23,12 @@ from deploy.embedded import checks
 from features.settings import ROOT, Settings, load_settings
 
 RUNTIME = ROOT / ".triton"
+SERVER = RUNTIME / "pytriton" / "tritonserver"
+"""The part of the runtime that is Triton's own."""
 BACKEND = Path(__file__).parent / "backend" / "pytorch" / "model.py"
 STUB = "triton_python_backend_stub"
 LOAD_S = 100
 """Time for a version to load; the gateway waits for 120 s."""
-
-
-def server_folder(runtime: Path) -> Path:
-    """The part of the runtime that is Triton's own."""
-    return runtime / "pytriton" / "tritonserver"
 
 
 def ports(settings: Settings) -> dict[str, tuple[str, int]]:
@@ -44,13 +41,13 @@ def ports(settings: Settings) -> dict[str, tuple[str, int]]:
     return {"grpc": (host, grpc), "http": (host, grpc - 1), "metrics": (host, grpc + 1)}
 
 
-def requirements(settings: Settings, runtime: Path = RUNTIME) -> list[checks.Check]:
+def requirements(settings: Settings) -> list[checks.Check]:
     """What Triton needs of this machine."""
     return [
         checks.architecture(),
         checks.glibc(),
-        checks.runtime(runtime),
-        checks.python_stub(server_folder(runtime) / "python_backend_stubs"),
+        checks.runtime(RUNTIME),
+        checks.python_stub(SERVER / "python_backend_stubs"),
         checks.python_library(),
         checks.shell(),
         checks.writable(settings.home),
@@ -88,27 +85,26 @@ def clear_leftovers(settings: Settings) -> None:
         region.unlink(missing_ok=True)
 
 
-def build_backends(target: Path, runtime: Path = RUNTIME) -> Path:
+def build_backends(target: Path) -> Path:
     """Makes the backend directory: Triton's Python backend with the stub for this Python, and ours named `pytorch`.
 
     The library is copied, because Triton refuses a link for backends written in Python; the stub is linked, because a
     copy loses the path to its own libraries.
     """
-    server = server_folder(runtime)
     shutil.rmtree(target, ignore_errors=True)
     python = target / "python"
     python.mkdir(parents=True)
-    shutil.copyfile(server / "backends/python/libtriton_python.so", python / "libtriton_python.so")
-    (python / "triton_python_backend_utils.py").symlink_to(server / "backends/python/triton_python_backend_utils.py")
+    shutil.copyfile(SERVER / "backends/python/libtriton_python.so", python / "libtriton_python.so")
+    (python / "triton_python_backend_utils.py").symlink_to(SERVER / "backends/python/triton_python_backend_utils.py")
     minor = "{}.{}".format(*sys.version_info[:2])
-    stub = server / "python_backend_stubs" / minor / STUB
+    stub = SERVER / "python_backend_stubs" / minor / STUB
     (python / STUB).symlink_to(stub)
     (target / "pytorch").mkdir()
     shutil.copyfile(BACKEND, target / "pytorch" / BACKEND.name)
     return target
 
 
-def command(settings: Settings, backends: Path, runtime: Path = RUNTIME) -> list[str]:
+def command(settings: Settings, backends: Path) -> list[str]:
     """tritonserver's command line."""
     doors: Iterable[str] = (
         flag
@@ -116,10 +112,10 @@ def command(settings: Settings, backends: Path, runtime: Path = RUNTIME) -> list
         for flag in (f"--{name}-address={host}", f"--{name}-port={number}")
     )
     return [
-        str(server_folder(runtime) / "bin" / "tritonserver"),
+        str(SERVER / "bin" / "tritonserver"),
         f"--model-repository={settings.model_repository}",
         f"--backend-directory={backends}",
-        f"--cache-directory={server_folder(runtime) / 'caches'}",
+        f"--cache-directory={SERVER / 'caches'}",
         "--model-control-mode=explicit",
         *doors,
         "--allow-gpu-metrics=false",

@@ -262,20 +262,20 @@ def _typed_ms(source: Source, name: str, column: TimeColumn, field: str) -> str:
     raise ImportFailed(_wrong_type(source, name, field, "times"))
 
 
-def with_one_format(
-    connection: duckdb.DuckDBPyConnection, source: Source, column: TimeColumn, field: str = "events.time"
-) -> TimeColumn:
-    """The column with that one of its formats that reads the most rows of the file, the first of equals.
+def with_one_format(connection: duckdb.DuckDBPyConnection, source: Source, mapping: Mapping) -> Mapping:
+    """The mapping with that one of its times' formats that reads the most rows of the file, the first of equals.
 
     A file is written in one format: were each row read by the first that fits, 03/12 of a day-first file would be the
     twelfth of March.
     """
-    name = source.find(column.column, f"{field}.column")
-    if name is None or source.types[name] != "VARCHAR" or len(column.formats) < 2:
-        return column
-    counts = ", ".join(f"count(try_strptime({source.column(name)}, {literal(form)}))" for form in column.formats)
+    time = mapping.events.time
+    name = source.find(time.column, "events.time.column")
+    if name is None or source.types[name] != "VARCHAR" or len(time.formats) < 2:
+        return mapping
+    counts = ", ".join(f"count(try_strptime({source.column(name)}, {literal(form)}))" for form in time.formats)
     (read,) = connection.execute(f"SELECT {counts} FROM {source.relation}").fetchall()
-    return column.model_copy(update={"formats": (column.formats[read.index(max(read))],)})
+    settled = time.model_copy(update={"formats": (time.formats[read.index(max(read))],)})
+    return mapping.model_copy(update={"events": mapping.events.model_copy(update={"time": settled})})
 
 
 def _counted(sql: str, unit: str) -> str:

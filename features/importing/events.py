@@ -54,7 +54,7 @@ def stage(connection: duckdb.DuckDBPyConnection, source: Source, mapping: Mappin
         ImportFailed: a column cannot serve, no row's time can be read, or times mix with and without an offset.
     """
     try:
-        mapping = _with_one_format(connection, source, mapping)
+        mapping = with_one_format(connection, source, mapping)
         connection.execute(f"CREATE TEMP TABLE staged AS {canonical_rows(connection, source, mapping)}")
     except duckdb.Error as error:
         raise unread(source.path, error) from None
@@ -133,11 +133,6 @@ def write_rejected(connection: duckdb.DuckDBPyConnection, source: Source, file: 
 def _row(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:
     (row,) = connection.execute(query).fetchall()
     return tuple(row)
-
-
-def _with_one_format(connection: duckdb.DuckDBPyConnection, source: Source, mapping: Mapping) -> Mapping:
-    time = with_one_format(connection, source, mapping.events.time)
-    return mapping.model_copy(update={"events": mapping.events.model_copy(update={"time": time})})
 
 
 def _number_equal_rows(connection: duckdb.DuckDBPyConnection) -> None:

@@ -22,6 +22,8 @@ HOUR_CODES = 25
 WEEKDAY_CODES = 8
 """Size of an embedding over weekdays: code 1 is Monday."""
 AGE_CODES = len(AGE_EDGES) + 2
+MOST_CODES = 255
+"""Of one vocabulary."""
 
 _HOUR_MS = 3_600_000
 _DAY_MS = 24 * _HOUR_MS
@@ -51,13 +53,13 @@ def grown_codes(codes: Mapping[str, int], newer: Iterable[str]) -> dict[str, int
     return {**codes, **{value: len(codes) + place for place, value in enumerate(added, 1)}}
 
 
-def fit_codes(values: Sequence[str | None], *, min_count: int = 20, most: int = 255) -> dict[str, int]:
-    """Codes of the values that occur at least `min_count` times, at most `most` of them."""
+def fit_codes(values: Sequence[str | None], *, min_count: int = 20) -> dict[str, int]:
+    """Codes of the values that occur at least `min_count` times, at most `MOST_CODES` of them."""
     present = [value.lower() for value in values if value]
     if not present:
         return {}
     names, counts = np.unique(np.array(present), return_counts=True)
-    order = np.lexsort((names, -counts))[:most]
+    order = np.lexsort((names, -counts))[:MOST_CODES]
     return {str(names[row]): code for code, row in enumerate(order, 1) if counts[row] >= min_count}
 
 

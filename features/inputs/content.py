@@ -26,6 +26,7 @@ CATALOGUE_COLUMNS: Final[dict[str, pl.DataType]] = {
     "attributes": pl.List(pl.String()),  # "name=value"
 }
 """What content is made of; every column but the id may be null."""
+PRICE_BUCKETS: Final = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +43,7 @@ class ContentVocabulary:
 
 
 def fit_vocabulary(
-    items: pl.DataFrame, known: ContentVocabulary | None = None, *, min_items: int = 3, price_buckets: int = 16
+    items: pl.DataFrame, known: ContentVocabulary | None = None, *, min_items: int = 3
 ) -> ContentVocabulary:
     """The tokens that at least `min_items` items carry; one that fewer carry says nothing about the next item.
 
@@ -52,7 +53,7 @@ def fit_vocabulary(
     prices = items["price"].drop_nulls().to_numpy()
     edges: list[float] = list(known.price_edges) if known else []
     if prices.size and known is None:
-        quantiles = np.quantile(prices, np.linspace(0, 1, price_buckets + 1)[1:-1])
+        quantiles = np.quantile(prices, np.linspace(0, 1, PRICE_BUCKETS + 1)[1:-1])
         edges = sorted({float(value) for value in quantiles})
     tokens = _tokens(items, edges)
     counts = tokens.group_by("token").agg(pl.len().alias("items")).filter(pl.col("items") >= min_items)

@@ -28,7 +28,7 @@ LACKING: dict[str, tuple[Callable[[Path], Check], str]] = {
     "no glibc": (lambda _: checks.glibc(""), "Debian 12"),
     "no runtime": (lambda folder: checks.runtime(folder), "make setup"),
     "no stub": (
-        lambda _: checks.python_stub(triton.server_folder(triton.RUNTIME) / "python_backend_stubs", (3, 14)),
+        lambda _: checks.python_stub(triton.SERVER / "python_backend_stubs", (3, 14)),
         "3.11",
     ),
     "no libpython": (lambda _: checks.python_library("libpython3.99.so.1.0"), "apt-get install libpython3"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -36,20 +35,18 @@ def tune(baseline: Baseline, tuning: Stage, *, figure: str = "ndcg@10", sample: 
     return grid[int(np.argmax(found))]
 
 
-def fit_tuned(
-    baseline: Baseline, tuning: Stage, final: Stage, *, figure: str = "ndcg@10", sample: int | None = None
-) -> tuple[Scorer, Setting]:
+def fit_tuned(baseline: Baseline, tuning: Stage, final: Stage) -> tuple[Scorer, Setting]:
     """The baseline learned from the final stage with the setting that `tune` chooses, and this setting."""
-    setting = tune(baseline, tuning, figure=figure, sample=sample)
+    setting = tune(baseline, tuning)
     scorer = baseline.fit(final, setting)
     forget()
     return scorer, setting
 
 
-def measure_baselines(tuning: Stage, final: Stage, names: Sequence[str] = CHEAP) -> dict[str, dict[str, float]]:
-    """Figures of each named baseline on the final stage's test, by name."""
+def measure_baselines(tuning: Stage, final: Stage) -> dict[str, dict[str, float]]:
+    """Figures of each of the `CHEAP` baselines on the final stage's test, by name."""
     found: dict[str, dict[str, float]] = {}
-    for name in tqdm(names, desc="baselines", leave=False, disable=None):
+    for name in tqdm(CHEAP, desc="baselines", leave=False, disable=None):
         scorer, _ = fit_tuned(BASELINES[name], tuning, final)
         found[name] = measure(final.test, rank(scorer, final))
     return found
