@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,13 +24,14 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from sqlalchemy import Engine
 
 from deploy.embedded import stack
 from deploy.embedded.checks import failed
 from deploy.embedded.neighbours import shops_beside, short
 from features.database.engine import DatabaseError, open_database
 from features.log.event_log import EventLog
-from features.schema import FUSION_MODEL, MANIFEST_FILE
+from features.releases.release_table import ReleaseTable
 from features.settings import ROOT, Settings, load_settings
 
 TRAINING_MINUTES = 3.0
@@ -186,10 +188,14 @@ def build(console: Console, shop: Shop) -> None:
     _run(shop, "up", ["-m", "deploy.embedded", "up"])
 
 
-def live_release(settings: Settings) -> int:
-    """The newest release in the model repository, 0 without one."""
-    found = (settings.model_repository / FUSION_MODEL).glob(f"*/{MANIFEST_FILE}")
-    return max((int(path.parent.name) for path in found if path.parent.name.isdigit()), default=0)
+def live_release(settings: Settings) -> int | None:
+    """The release that is live in this shop, if any.
+
+    Raises:
+        DemoError: the database cannot be opened.
+    """
+    with _database(settings) as engine:
+        return ReleaseTable(engine).live()
 
 
 def _steps(shop: Shop) -> Iterator[Step]:
@@ -225,7 +231,7 @@ def _steps(shop: Shop) -> Iterator[Step]:
         name="publish",
         title="Publish it as a release",
         arguments=["-m", "training", "publish", "--why", "the demo's first release"],
-        built=lambda: live_release(settings) > 0,
+        built=lambda: live_release(settings) is not None,
     )
 
 
@@ -265,12 +271,18 @@ def _check_source(shop: Shop, state: State) -> None:
 def _holds_events(settings: Settings) -> bool:
     if not settings.database_url and not (settings.home / "braid.db").exists():
         return False
+    with _database(settings) as engine:
+        return EventLog(engine).last_position() > 0
+
+
+@contextmanager
+def _database(settings: Settings) -> Iterator[Engine]:
     try:
         engine = open_database(settings.log_url)
     except DatabaseError as error:
         raise DemoError(str(error)) from None
     try:
-        return EventLog(engine).last_position() > 0
+        yield engine
     finally:
         engine.dispose()
 

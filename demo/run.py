@@ -57,7 +57,8 @@ def run(console: Console, data: Path | None, mapping: str | None) -> None:
             console.print()
             console.rule("[bold]How fast, how good[/bold]")
             figures.latency(console, storefront, protagonist.users(shop.settings.offline, LATENCY_USERS))
-            figures.evaluation(console, shop.settings, live_release(shop.settings), shop.truth)
+            if (release := live_release(shop.settings)) is not None:
+                figures.evaluation(console, shop.settings, release, shop.truth)
     except grpc.RpcError as error:
         raise DemoError(
             f"the gateway at {address} answered {error.code().name}: {error.details()}; "

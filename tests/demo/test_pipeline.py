@@ -15,13 +15,16 @@ from rich.console import Console
 
 from demo import protagonist
 from demo.oracle import Oracle
-from demo.pipeline import DemoError, Shop, State, _check_source, build, open_shop
+from demo.pipeline import DemoError, Shop, State, _check_source, build, live_release, open_shop
 from demo.simulate import CHUNK, ShopPlan, simulate
 from demo.storefront import Shown
 from demo.story import another_taste
 from deploy.embedded.neighbours import shops_beside
-from features.schema import EventType
-from features.settings import ROOT, Settings
+from features.database.engine import open_database
+from features.releases.release_table import ReleaseTable
+from features.schema import FUSION_MODEL, MANIFEST_FILE, EventType
+from features.settings import ROOT, Settings, load_settings
+from tests.features.test_releases import manifest
 
 DAY_MS = 86_400_000
 
@@ -181,6 +184,23 @@ def test_the_state_comes_back_as_it_was_saved(home: Path) -> None:
     State(home / "demo.json", source={"simulated": True}, done=["import"], told=["a"]).save()
     assert State.of(Settings(home=home)).done == ["import"]
     assert json.loads((home / "demo.json").read_text())["told"] == ["a"]
+
+
+def test_the_figures_are_of_the_release_that_is_live_whatever_others_lie_beside_it(home: Path) -> None:
+    settings = load_settings()
+    assert live_release(settings) is None
+    engine = open_database(settings.log_url)
+    table = ReleaseTable(engine)
+    for number in (1, 2):
+        table.record(number, manifest(number), "ada", "a test")
+        table.change_state(number, "live", "ada", "a test")
+    table.rollback("ada", "a test")
+    engine.dispose()
+    for number in (1, 2, 3):  # the third is another shop's
+        folder = settings.model_repository / FUSION_MODEL / str(number)
+        folder.mkdir(parents=True)
+        (folder / MANIFEST_FILE).write_text("{}")
+    assert live_release(settings) == 1
 
 
 def test_the_protagonist_has_a_clear_taste_and_a_past(tmp_path: Path) -> None:
