@@ -36,7 +36,7 @@ from benchmarks.live_shop import LiveShop, fresh_shop, gateway_on
 from benchmarks.offered_load import OK, Target, put_load
 from benchmarks.random_release import fill_and_publish
 from features import schema, store
-from features.online.online_values import entity_key
+from features.online.entity_keys import encoded
 from features.online.rows import INTEREST_ROWS, PROFILE_ROWS, PURCHASE_ROWS, RECENT_ROWS
 from features.settings import Settings
 from tests.processes import free_ports
@@ -149,7 +149,7 @@ def grown(shop: LiveShop, size: int) -> Settings:
     home = shop.settings.home / HOMES / str(size)
     shutil.copytree(shop.settings.home, home, ignore=shutil.ignore_patterns("logs", "model_repository", HOMES))
     settings = shop.settings.model_copy(update={"home": home})
-    keys = [entity_key(schema.shopper_key(name(number), None)) for number in range(size)]
+    keys = [encoded(schema.shopper_key(name(number), None)) for number in range(size)]
     with closing(sqlite3.connect(home / "online.db", isolation_level=None)) as online:
         tables = [row[0] for row in online.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         copying = [_copying(online, table) for table in tables]

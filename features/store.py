@@ -22,7 +22,6 @@ import features.lean_feast  # noqa: F401
 import polars as pl
 from feast import FeatureStore as FeatureStore
 from feast import RepoConfig
-from feast.infra.key_encoding_utils import serialize_entity_key
 from feast.infra.online_stores.helpers import compute_table_id
 from feast.infra.online_stores.redis import RedisOnlineStore
 from feast.infra.registry.sql import SqlRegistry
@@ -36,9 +35,9 @@ from redis.retry import Retry
 from features import definitions, schema
 from features.database.engine import DatabaseError
 from features.locks import locked
+from features.online.entity_keys import encoded, entity
 from features.online.rows import ROWS
 from features.settings import Settings
-from features.store_configuration import ENTITY_KEY_VERSION as ENTITY_KEY_VERSION
 from features.store_configuration import configuration, registry_file, write_configuration
 
 WRITE_ROWS = 250
@@ -205,10 +204,7 @@ def count_interests(store: FeatureStore, release: int, shoppers: Sequence[str]) 
     view = store.get_feature_view(schema.interest_view(release), allow_registry_cache=True)
     found = 0
     for start in range(0, len(shoppers), WRITE_ROWS):
-        keys = [
-            EntityKey(join_keys=[schema.SHOPPER], entity_values=[Value(string_val=name)])
-            for name in shoppers[start : start + WRITE_ROWS]
-        ]
+        keys = [entity(name) for name in shoppers[start : start + WRITE_ROWS]]
         rows = store._get_provider().online_read(store.config, view, keys, ["vector"])
         found += sum(1 for _, values in rows if values and values["vector"].float_list_val.val)
     return found
@@ -226,11 +222,10 @@ def delete_shoppers(store: FeatureStore, shoppers: Sequence[str]) -> None:
     """
     config = store.config
     online = store._get_provider().online_store
-    keys = [EntityKey(join_keys=[schema.SHOPPER], entity_values=[Value(string_val=name)]) for name in shoppers]
-    encoded = [serialize_entity_key(key, config.entity_key_serialization_version) for key in keys]
+    keys = [encoded(name) for name in shoppers]
     try:
-        for start in range(0, len(encoded), WRITE_ROWS):
-            part = encoded[start : start + WRITE_ROWS]
+        for start in range(0, len(keys), WRITE_ROWS):
+            part = keys[start : start + WRITE_ROWS]
             if isinstance(online, RedisOnlineStore):  # one hash holds all views of a shopper
                 online._get_client(config.online_store).delete(*(key + config.project.encode() for key in part))
                 continue

@@ -10,11 +10,8 @@ import numpy.typing as npt
 import polars as pl
 
 from features.inputs.codes import CodeVocabularies, fit_codes, shopper_codes
-from features.schema import SEQUENCE_TYPES, UNKNOWN, EventType
+from features.schema import SEQUENCE_TYPES, UNKNOWN, VISIT_GAP_S, EventType
 from training.moments import Ints, Longs, Moments, purchase_moments
-
-VISIT_GAP_MS = 30 * 60_000
-"""A visit ends when this much time passes without an event."""
 
 
 class DataError(Exception):
@@ -176,7 +173,7 @@ def _events(path: Path, catalogue: pl.DataFrame) -> pl.DataFrame:
         .with_columns(
             visit=(
                 pl.col("first")
-                | (pl.col("event_time_ms").diff().fill_null(0) > VISIT_GAP_MS)
+                | (pl.col("event_time_ms").diff().fill_null(0) > 1000 * VISIT_GAP_S)
                 | pl.col("session_id").ne_missing(pl.col("session_id").shift(1))
             ).cum_sum()
         )

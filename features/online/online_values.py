@@ -10,17 +10,12 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from features.store import ENTITY_KEY_VERSION, FeatureStore
+from features.online.entity_keys import encoded, entity
 
 # isort: split
-from feast import FeatureView
-from feast.infra.key_encoding_utils import serialize_entity_key
+from feast import FeatureStore, FeatureView
 from feast.infra.online_stores.helpers import _mmh3, compute_table_id
 from feast.infra.online_stores.redis import RedisOnlineStore
-from feast.protos.feast.types.EntityKey_pb2 import EntityKey
-from feast.protos.feast.types.Value_pb2 import Value
-
-from features.schema import SHOPPER
 
 
 class WantedFeatures:
@@ -53,21 +48,12 @@ def read_values(store: FeatureStore, wanted: WantedFeatures, shoppers: Sequence[
     """
     online: Any = store._get_provider().online_store
     if isinstance(online, RedisOnlineStore):
-        keys = [_entity(shopper) for shopper in shoppers]
+        keys = [entity(shopper) for shopper in shoppers]
         hashes = online._generate_redis_keys_for_entities(store.config, keys)
         found: Any = online._read_hash_fields(store.config, [(key, wanted.fields) for key in hashes])
         return list(found)
-    encoded = [entity_key(shopper) for shopper in shoppers]
-    statement = f"SELECT {wanted.columns} FROM (VALUES {', '.join(['(?)'] * len(encoded))})"
+    asked = [encoded(shopper) for shopper in shoppers]
+    statement = f"SELECT {wanted.columns} FROM (VALUES {', '.join(['(?)'] * len(asked))})"
     # One row a shopper: sqlite3 lets go of the interpreter at each row, and gets it back when the others let it.
-    rows: list[Sequence[bytes | None]] = online._get_conn(store.config).execute(statement, encoded).fetchall()
+    rows: list[Sequence[bytes | None]] = online._get_conn(store.config).execute(statement, asked).fetchall()
     return rows
-
-
-def entity_key(shopper: str) -> bytes:
-    """A shopper's key as the SQLite store has it."""
-    return serialize_entity_key(_entity(shopper), ENTITY_KEY_VERSION)
-
-
-def _entity(shopper: str) -> EntityKey:
-    return EntityKey(join_keys=[SHOPPER], entity_values=[Value(string_val=shopper)])

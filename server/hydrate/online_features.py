@@ -29,7 +29,14 @@ from features.inputs.shopper import (
     ShopperFeatures,
 )
 from features.online.online_values import WantedFeatures, read_values
-from features.schema import PROFILE_VIEW, PURCHASES_VIEW, RECENT_VIEW, interest_view
+from features.schema import (
+    PROFILE_FEATURES,
+    PROFILE_VIEW,
+    PURCHASES_FEATURES,
+    PURCHASES_VIEW,
+    RECENT_VIEW,
+    interest_view,
+)
 from features.settings import Settings
 from features.store import StoreError, close, give_up_soon, online_file, open_registry, open_store
 
@@ -37,10 +44,8 @@ MAX_SHOPPERS = 256
 """Entities in one read; SQLite takes at most 32,766 parameters, and long reads hold up the next."""
 
 RECENT = ("event_ids", "item_ids", "event_types", "event_times_ms")
-PURCHASES = ("item_ids", "counts", "first_times_ms", "last_times_ms", "basket_count")
-PROFILE = ("age", "gender", "country")
 INTEREST = ("vector", "encoded_through_ms")
-BASE = ((RECENT_VIEW, RECENT), (PURCHASES_VIEW, PURCHASES), (PROFILE_VIEW, PROFILE))
+BASE = ((RECENT_VIEW, RECENT), (PURCHASES_VIEW, PURCHASES_FEATURES), (PROFILE_VIEW, PROFILE_FEATURES))
 
 Row = Sequence[bytes | None]
 """Serialized values, None where there is none."""
