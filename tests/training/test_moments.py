@@ -101,7 +101,7 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
 
 
 def test_an_empty_log_says_so(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="0 events"):
+    with pytest.raises(DataError, match="holds no events"):
         read_log(write_shop(tmp_path, []))
 
 
