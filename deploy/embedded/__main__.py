@@ -65,6 +65,8 @@ def status() -> None:
         programs = stack.programs(settings)
     except stack.StackError as error:
         _fail(str(error))
+    if not programs and (left := stack.left_running(settings)):
+        _fail(f"The supervisor is gone, {len(left)} of its processes still run; `make up` or `make down` ends them.")
     if not programs:
         _fail("\n".join(["Down. Start it with `make up`.", *neighbours.told(settings)]))
     table = Table("program", "state", "pid", "for", "memory")

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,7 +128,8 @@ def start(settings: Settings) -> bool:
     """Starts supervisord, or the programs that a running one has stopped. False: it ran already.
 
     Raises:
-        StackError: this machine lacks something (one line each), or supervisord did not come up or is being stopped.
+        StackError: this machine lacks something (one line each), supervisord did not come up or is being stopped, or
+            what a killed one left running does not end.
         SystemExit: a setting is wrong, the database cannot be opened, or everybody could call the gateway.
     """
     with _one_at_a_time(settings):
@@ -136,6 +137,8 @@ def start(settings: Settings) -> bool:
             with _supervisor(settings) as supervisor:
                 supervisor.startAllProcesses(False)
         except OSError:
+            if processes(settings):
+                _stop(settings)  # a supervisor that was killed has left its programs, and nobody starts them again
             _start_supervisord(settings)
             return True
         except Fault:
@@ -262,17 +265,17 @@ def stop(settings: Settings) -> bool:
     if not (settings.home / "run").exists():
         return False
     with _one_at_a_time(settings):
-        return _stop(settings, within_s)
+        return _stop(settings)
 
 
-def _stop(settings: Settings, within_s: float) -> bool:
+def _stop(settings: Settings) -> bool:
     running = processes(settings)
     if running:
         try:
             with _supervisor(settings) as supervisor:
                 supervisor.shutdown()
-        except (OSError, Fault):  # it is on its way out, or its socket is gone: the signal below says the same
-            running[0].terminate()
+        except (OSError, Fault):  # it is on its way out, or its socket is gone, or it is: the signal says the same
+            _terminate(running)
         _, alive = psutil.wait_procs(running, timeout=STOP_S)
         if alive:
             raise StackError(f"Still running after {STOP_S:.0f} s: {alive[0]}; stop it with kill -9 {alive[0].pid}")
@@ -283,15 +286,35 @@ def _stop(settings: Settings, within_s: float) -> bool:
 
 
 def processes(settings: Settings) -> list[psutil.Process]:
-    """supervisord and everything below it; empty while the stack is down."""
+    """supervisord and everything below it, or what it left when it was killed; empty while the stack is down."""
     try:
         pid = int((settings.home / "run" / "supervisord.pid").read_text())
         supervisord = psutil.Process(pid)
-        if "supervisor.supervisord" not in supervisord.cmdline():
-            return []  # the number belongs to somebody else by now
-        return [supervisord, *supervisord.children(recursive=True)]
+        if "supervisor.supervisord" in supervisord.cmdline():  # else the number belongs to somebody else by now
+            return [supervisord, *supervisord.children(recursive=True)]
     except (OSError, ValueError, psutil.Error):
-        return []
+        pass
+    return left_running(settings)
+
+
+def left_running(settings: Settings) -> list[psutil.Process]:
+    """Programs of a supervisord that is no more, and everything below them: its address is in their environment."""
+    address = f"unix://{control_socket(settings)}"
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # it has just ended, or is another user's
+            if process.environ().get("SUPERVISOR_SERVER_URL") == address:
+                found.append(process)
+    return found
+
+
+def _terminate(running: Sequence[psutil.Process]) -> None:
+    """Asks those of the processes to end that none of the others has started."""
+    pids = {process.pid for process in running}
+    for process in running:
+        with suppress(psutil.NoSuchProcess):
+            if process.ppid() not in pids:
+                process.terminate()
 
 
 def memory_bytes(pid: int) -> int:

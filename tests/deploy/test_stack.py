@@ -158,6 +158,29 @@ def test_program_that_keeps_ending_is_named_with_its_last_line_and_log(settings:
     assert traces(settings) == []
 
 
+@pytest.mark.timeout(3 * UP_WITHIN_S)
+def test_what_a_killed_supervisor_leaves_running_is_found_and_ended(settings: Settings) -> None:
+    def killed_supervisor() -> list[psutil.Process]:
+        started = braid(settings, "up", "--within", str(UP_WITHIN_S))
+        assert started.returncode == 0, started.stdout + started.stderr
+        supervisor, *left = stack.processes(settings)
+        supervisor.kill()
+        supervisor.wait()
+        assert left
+        return left
+
+    try:
+        left = killed_supervisor()
+        assert "`make up` or `make down` ends them" in braid(settings, "status").stderr
+        second = killed_supervisor()
+        assert not any(alive(process.pid) for process in left)
+        assert braid(settings, "down").stdout == "Down.\n"
+        assert not any(alive(process.pid) for process in second)
+    finally:
+        braid(settings, "down")
+    assert traces(settings) == []
+
+
 @pytest.mark.parametrize("mutual", [False, True], ids=["TLS", "mutual TLS"])
 @pytest.mark.timeout(UP_WITHIN_S + 60)
 def test_health_is_seen_through_tls(settings: Settings, tmp_path: Path, mutual: bool) -> None:
