@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from deploy.embedded import neighbours, stack
+from deploy.embedded import neighbours, processes, stack
 from deploy.embedded.checks import failed
 from features.settings import load_settings
 
@@ -65,13 +65,13 @@ def status() -> None:
         programs = stack.programs(settings)
     except stack.StackError as error:
         _fail(str(error))
-    if not programs and (left := stack.left_running(settings)):
+    if not programs and (left := processes.left_running(settings)):
         _fail(f"The supervisor is gone, {len(left)} of its processes still run; `make up` or `make down` ends them.")
     if not programs:
         _fail("\n".join(["Down. Start it with `make up`.", *neighbours.told(settings)]))
     table = Table("program", "state", "pid", "for", "memory")
     for program in programs:
-        memory = f"{stack.memory_bytes(program.pid) / MIB:.0f} MiB" if program.pid else ""
+        memory = f"{processes.memory_bytes(program.pid) / MIB:.0f} MiB" if program.pid else ""
         age = f"{time.time() - program.since:.0f} s"
         table.add_row(program.name, program.state, str(program.pid or ""), age, memory)
     console.print(table)

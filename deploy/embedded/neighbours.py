@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from deploy.embedded import gateway, stack, triton
+from deploy.embedded import gateway, processes, triton
 from features.settings import ROOT, Settings
 from server.settings import load_gateway_settings
 
@@ -32,7 +32,7 @@ def holding_ports(settings: Settings) -> list[Settings]:
     doors = [*gateway.doors(settings, load_gateway_settings()).values(), *triton.ports(settings).values()]
     wanted = {number for _, number in doors}
     beside = shops_beside(settings, "run/supervisord.pid")
-    return [other for other in beside if wanted & _listening(stack.processes(other))]
+    return [other for other in beside if wanted & _listening(processes.of(other))]
 
 
 def told(settings: Settings) -> list[str]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,15 +21,14 @@ import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from supervisor.xmlrpc import SupervisorTransport
 
-from deploy.embedded import gateway, triton
+from deploy.embedded import gateway, processes, triton
 from deploy.embedded.checks import Check
+from deploy.embedded.sockets import control_socket, gateway_socket
 from features.locks import file_locked
 from features.settings import ROOT, Settings
 from server import local_socket
 
 TEMPLATE = Path(__file__).parent / "supervisord.conf"
-LONGEST_SOCKET_PATH = 100
-"""Linux takes 107 bytes, and supervisord first binds the path with its process id behind it."""
 FAILURES_TO_GIVE_UP = 3
 STOP_S = 90.0
 """Time for every program to end."""
@@ -58,16 +55,6 @@ class Program:
     def failing(self) -> bool:
         """It ended by itself and waits to be started again."""
         return self.state in ("BACKOFF", "EXITED", "FATAL")
-
-
-def control_socket(settings: Settings) -> Path:
-    """supervisord's socket, in the shop's run folder, or under a short name where that path would be too long."""
-    return _short(settings.home.resolve() / "run" / "supervisor.sock")
-
-
-def gateway_socket(settings: Settings) -> Path:
-    """The gateway's local socket, where it tells its health whatever TLS asks of others; its folder is its own."""
-    return _short(settings.home.resolve() / "run" / "gateway") / "socket"
 
 
 def log_file(settings: Settings, program: str) -> Path:
@@ -137,7 +124,7 @@ def start(settings: Settings) -> bool:
             with _supervisor(settings) as supervisor:
                 supervisor.startAllProcesses(False)
         except OSError:
-            if processes(settings):
+            if processes.of(settings):
                 _stop(settings)  # a supervisor that was killed has left its programs, and nobody starts them again
             _start_supervisord(settings)
             return True
@@ -269,13 +256,13 @@ def stop(settings: Settings) -> bool:
 
 
 def _stop(settings: Settings) -> bool:
-    running = processes(settings)
+    running = processes.of(settings)
     if running:
         try:
             with _supervisor(settings) as supervisor:
                 supervisor.shutdown()
         except (OSError, Fault):  # it is on its way out, or its socket is gone, or it is: the signal says the same
-            _terminate(running)
+            processes.terminate(running)
         _, alive = psutil.wait_procs(running, timeout=STOP_S)
         if alive:
             raise StackError(f"Still running after {STOP_S:.0f} s: {alive[0]}; stop it with kill -9 {alive[0].pid}")
@@ -283,47 +270,6 @@ def _stop(settings: Settings) -> bool:
     control_socket(settings).unlink(missing_ok=True)
     shutil.rmtree(gateway_socket(settings).parent, ignore_errors=True)
     return bool(running)
-
-
-def processes(settings: Settings) -> list[psutil.Process]:
-    """supervisord and everything below it, or what it left when it was killed; empty while the stack is down."""
-    try:
-        pid = int((settings.home / "run" / "supervisord.pid").read_text())
-        supervisord = psutil.Process(pid)
-        if "supervisor.supervisord" in supervisord.cmdline():  # else the number belongs to somebody else by now
-            return [supervisord, *supervisord.children(recursive=True)]
-    except (OSError, ValueError, psutil.Error):
-        pass
-    return left_running(settings)
-
-
-def left_running(settings: Settings) -> list[psutil.Process]:
-    """Programs of a supervisord that is no more, and everything below them: its address is in their environment."""
-    address = f"unix://{control_socket(settings)}"
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):  # it has just ended, or is another user's
-            if process.environ().get("SUPERVISOR_SERVER_URL") == address:
-                found.append(process)
-    return found
-
-
-def _terminate(running: Sequence[psutil.Process]) -> None:
-    """Asks those of the processes to end that none of the others has started."""
-    pids = {process.pid for process in running}
-    for process in running:
-        with suppress(psutil.NoSuchProcess):
-            if process.ppid() not in pids:
-                process.terminate()
-
-
-def memory_bytes(pid: int) -> int:
-    """Proportional memory (PSS) of a process and its children: pages that several share are counted once."""
-    try:
-        process = psutil.Process(pid)
-        return sum(member.memory_full_info().pss for member in [process, *process.children(recursive=True)])
-    except psutil.NoSuchProcess:
-        return 0
 
 
 def _failure(settings: Settings, program: str) -> str:
@@ -348,14 +294,6 @@ def _supervisor(settings: Settings) -> Iterator[Any]:
         yield ServerProxy("http://127.0.0.1", transport=transport).supervisor
     finally:
         transport.close()
-
-
-def _short(path: Path) -> Path:
-    """A path for a socket or its folder: under a short name among the temporary files where it would be too long."""
-    if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
-        return path
-    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"braid-{os.getuid()}-{digest}{path.suffix}"
 
 
 def _channel(settings: Settings) -> grpc.Channel:

@@ -15,7 +15,7 @@ import psutil
 import pytest
 import tritonclient.grpc as triton_client
 
-from deploy.embedded import stack, triton
+from deploy.embedded import processes, sockets, stack, triton
 from features.settings import ROOT, Settings
 from tests.certificates import Authority
 from tests.conditions import eventually
@@ -163,7 +163,7 @@ def test_what_a_killed_supervisor_leaves_running_is_found_and_ended(settings: Se
     def killed_supervisor() -> list[psutil.Process]:
         started = braid(settings, "up", "--within", str(UP_WITHIN_S))
         assert started.returncode == 0, started.stdout + started.stderr
-        supervisor, *left = stack.processes(settings)
+        supervisor, *left = processes.of(settings)
         supervisor.kill()
         supervisor.wait()
         assert left
@@ -195,7 +195,7 @@ def test_health_is_seen_through_tls(settings: Settings, tmp_path: Path, mutual: 
         assert started.returncode == 0, started.stdout + started.stderr + tail(stack.log_file(odd, "gateway"))
         assert "mutual TLS" in tail(stack.log_file(odd, "gateway")) or not mutual
         assert "SERVING" in braid(odd, "status").stdout
-        closed = stack.gateway_socket(odd).parent
+        closed = sockets.gateway_socket(odd).parent
         assert stat.S_IMODE(closed.stat().st_mode) == 0o700, "what comes in here needs no certificate"
         killed = pid_of(odd, "gateway")
         os.kill(killed, signal.SIGKILL)
@@ -247,11 +247,11 @@ def test_down_of_a_stack_that_is_down_is_none(settings: Settings) -> None:
 
 def test_sockets_of_a_deep_home_have_short_paths(settings: Settings) -> None:
     deep = settings.model_copy(update={"home": settings.home / ("deep" * 20) / ("folder" * 10)})
-    assert len(str(stack.control_socket(deep))) <= stack.LONGEST_SOCKET_PATH
-    assert stack.control_socket(deep) != stack.control_socket(settings)
-    assert stack.control_socket(settings).parent in (settings.home / "run", Path("/tmp"))
-    assert len(str(stack.gateway_socket(deep))) <= 107
-    assert stack.gateway_socket(deep) != stack.gateway_socket(settings)
+    assert len(str(sockets.control_socket(deep))) <= sockets.LONGEST_SOCKET_PATH
+    assert sockets.control_socket(deep) != sockets.control_socket(settings)
+    assert sockets.control_socket(settings).parent in (settings.home / "run", Path("/tmp"))
+    assert len(str(sockets.gateway_socket(deep))) <= 107
+    assert sockets.gateway_socket(deep) != sockets.gateway_socket(settings)
 
 
 def test_supervisor_starts_from_a_deep_home_with_odd_characters(settings: Settings) -> None:
