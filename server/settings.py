@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -40,12 +41,8 @@ class GatewaySettings(BaseSettings):
     exploration_rate: float = Field(
         default=0.02, ge=0, le=1, description="share of pages that give a place to an item that has hardly been seen"
     )
-    metrics_address: str = Field(
-        default="", pattern=r"^(\S+:\d+)?$", description="host:port of this process's counters over HTTP; empty: none"
-    )
-    trace_address: str = Field(
-        default="", pattern=r"^(\S+:\d+)?$", description="host:port of an OTLP collector over gRPC; empty: no traces"
-    )
+    metrics_address: str = Field(default="", description="host:port of this process's counters over HTTP; empty: none")
+    trace_address: str = Field(default="", description="host:port of an OTLP collector over gRPC; empty: no traces")
     trace_rate: float = Field(
         default=0.01, ge=0, le=1, description="share of calls that are traced where their caller does not say"
     )
@@ -68,7 +65,9 @@ class GatewaySettings(BaseSettings):
 
     @field_validator("metrics_address", "trace_address")
     @classmethod
-    def _port_exists(cls, address: str) -> str:
+    def _host_and_port(cls, address: str) -> str:
+        if address and not re.fullmatch(r"\S+:\d+", address):
+            raise ValueError("is not host:port, such as 127.0.0.1:9464; correct it, or unset it for none")
         if address and int(address.rpartition(":")[2]) > 65535:
             raise ValueError("has a port above 65535")
         return address

@@ -103,6 +103,7 @@ def test_host_without_an_address_is_named_in_one_line(settings: Settings, host: 
         ("LOG_LEVEL", "loud", "BRAID_GATEWAY_LOG_LEVEL: Input should be"),
         ("TARGET_DELAY_MS", "-1", "BRAID_GATEWAY_TARGET_DELAY_MS: Input should be"),
         ("METRICS_ADDRESS", "127.0.0.1:99999", "BRAID_GATEWAY_METRICS_ADDRESS: Value error, has a port above 65535"),
+        ("METRICS_ADDRESS", "localhost", "BRAID_GATEWAY_METRICS_ADDRESS: Value error, is not host:port, such as"),
         ("TRACE_ADDRESS", "127.0.0.1:99999", "BRAID_GATEWAY_TRACE_ADDRESS: Value error, has a port above 65535"),
         ("TLS_CERTIFICATE", "/nope", "BRAID_GATEWAY_TLS_KEY is missing"),
     ],
