@@ -10,13 +10,14 @@ from typing import Final
 from sqlalchemy import Engine, func, select
 
 from features.database.models import Answer, Event
-from features.schema import EventType
+from features.schema import MAX_CLOCK_SKEW_S, EventType
 from features.traffic.sequential_test import FirstClicks
 from features.traffic.split import Arm
 
 SETTLED_MS: Final = 2_000
 """An event is looked at when the answer that it names has been recorded by all likelihood."""
 _EVENTS_AT_ONCE: Final = 20_000
+_NO_END: Final = 2**62
 
 StageArm = tuple[int, int]
 """Stage (of `traffic_changes`) and arm (a release)."""
@@ -36,9 +37,19 @@ class FirstClickCount:
         self.counts: Counter[StageArm] = Counter()
 
     def advance(self, before_ms: int) -> None:
-        """Takes in the events that arrived before a time."""
+        """Takes in the events up to the first that arrived later; clocks differ, so that some behind it may not have.
+
+        One from more than `MAX_CLOCK_SKEW_S` later is the word of a wrong clock and waited for by nobody.
+        """
+        late = select(func.min(Event.position)).where(
+            Event.position > self._position,
+            Event.arrival_time_ms >= before_ms,
+            Event.arrival_time_ms < before_ms + 1000 * MAX_CLOCK_SKEW_S,
+        )
+        with self._engine.connect() as connection:
+            end = connection.scalar(late) or _NO_END
         while True:
-            span = select(Event.position).where(Event.position > self._position, Event.arrival_time_ms < before_ms)
+            span = select(Event.position).where(Event.position > self._position, Event.position < end)
             span = span.order_by(Event.position).limit(_EVENTS_AT_ONCE)
             with self._engine.connect() as connection:
                 through = connection.scalar(select(func.max(span.subquery().c.position)))

@@ -110,6 +110,23 @@ def test_a_shopper_counts_once_at_the_first_click_with_the_share_of_that_stage(e
     ]
 
 
+def test_no_click_is_passed_over_where_the_gateways_clocks_differ(engine: Engine) -> None:
+    first, second = fill(engine)
+    count = FirstClickCount(engine, "e", EventLog(engine).last_position())
+    ahead, behind, wrong = T_MS + 120, T_MS + 90, T_MS + 3_600_000
+    log = EventLog(engine)
+    log.append([event(11, CLICK, "i1", "a2", "anna")], ahead)
+    log.append([event(12, CLICK, "i1", "b1", "ben")], behind)
+    count.advance(T_MS + 100)
+    assert not count.counts
+    count.advance(T_MS + 121)
+    assert count.counts == {(second, 1): 1, (first, 2): 1}
+    log.append([event(13, CLICK, "i1", "c1", "cleo")], wrong)
+    log.append([event(14, CLICK, "i1", "d1", "dora")], T_MS + 130)
+    count.advance(T_MS + 140)
+    assert count.counts == {(second, 1): 2, (first, 2): 1, (second, 2): 1}
+
+
 def test_the_report_has_the_arms_side_by_side(engine: Engine) -> None:
     fill(engine)
     control, treatment = experiment_report(engine, "e", T_MS).arms
