@@ -27,6 +27,8 @@ ITEM_FIELDS: Final = (
     "launch_time",
     "age_restricted",
 )
+_BEFORE_ALL_MS: Final = -(2**62)
+"""Of a property without a time: any with one is newer."""
 USER_FIELDS: Final = ("age", "gender", "country")
 _NUMBERS: Final = ("price", "stock", "age")
 
@@ -119,7 +121,8 @@ def _long(
         ]
         moment = "0"
         if long.time:
-            moment, *_ = time_ms(connection, source, TimeColumn(column=long.time), "items.long.time")
+            time, *_ = time_ms(connection, source, TimeColumn(column=long.time), "items.long.time")
+            moment = f"coalesce({time}, {_BEFORE_ALL_MS})"
         parts.append(
             f"SELECT {number} AS file, {identifier(ROW)} AS row, {id_text(source, mapping.id, 'items.id')} AS id, "
             f"{pair[0]} AS property, CAST({pair[1]} AS VARCHAR) AS value, {moment} AS moment "

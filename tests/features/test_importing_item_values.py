@@ -79,3 +79,10 @@ def test_a_launch_time_among_properties_or_events_is_read_as_one_in_a_column(sho
     mapping = {**PLAIN, "items": {"source": "events", "id": "thing", "launch_time": "launch"}}
     shop.load(events, shop.mapping(mapping))
     assert shop.items().filter(item_id="cup")["launch_time_ms"].item() == LAUNCH_MS
+
+
+def test_a_property_without_a_time_holds_only_where_none_has_one(shop: Shop) -> None:
+    rows = ["a,price,5,2024-01-01", "a,price,9,soon", "b,price,3,", "b,price,4,2024-01-01", "c,price,6,"]
+    properties = shop.write("items.csv", "\n".join(["id,name,value,when", *rows]) + "\n")
+    items, _ = load(shop, properties, price="price", long={**LONG, "time": "when"})
+    assert items["price"].to_list() == [5.0, 4.0, 6.0]
