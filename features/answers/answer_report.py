@@ -67,7 +67,7 @@ class Line:
     converted: Rate
     items_shown: int
     coverage: float
-    """Share of the catalogue that was shown at all."""
+    """Share of the catalogue of now that was shown at all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +114,7 @@ def report(engine: Engine, since_ms: int, until_ms: int, by: Sequence[Dimension]
             cells.append(_cells(slot, events))
             shown.append(slot.select(*_CELL, item_id="item_ids").explode("item_id").unique())
     with engine.connect() as connection:
-        catalogue = connection.scalar(select(func.count()).where(Item.deleted.is_(False))) or 0
+        catalogue = pl.Series(connection.scalars(select(Item.item_id).where(Item.deleted.is_(False))), dtype=pl.String)
     lines: list[Line] = []
     if cells:
         figures, items = pl.concat(cells), pl.concat(shown)
@@ -124,7 +124,7 @@ def report(engine: Engine, since_ms: int, until_ms: int, by: Sequence[Dimension]
     return Report(
         since_ms=since_ms,
         until_ms=until_ms,
-        catalogue_items=catalogue,
+        catalogue_items=len(catalogue),
         lines=lines,
         unknown_token_events=_unknown_token_events(engine, since_ms, until_ms),
         experiments=[
@@ -134,14 +134,17 @@ def report(engine: Engine, since_ms: int, until_ms: int, by: Sequence[Dimension]
 
 
 def _lines(
-    dimension: Dimension | Literal["all"], figures: pl.DataFrame, items: pl.DataFrame, catalogue: int
+    dimension: Dimension | Literal["all"], figures: pl.DataFrame, items: pl.DataFrame, catalogue: pl.Series
 ) -> list[Line]:
     group = pl.lit("") if dimension == "all" else pl.col(dimension)
     pages = pl.col("pages" if dimension == "slot" else "answers")
     sums = figures.group_by(group.alias("value")).agg(
         pl.col("impressions", "clicked", "converted").sum(), answers=pages.sum()
     )
-    distinct = items.group_by(group.alias("value")).agg(items_shown=pl.col("item_id").n_unique())
+    distinct = items.group_by(group.alias("value")).agg(
+        items_shown=pl.col("item_id").n_unique(),
+        covered=pl.col("item_id").filter(pl.col("item_id").is_in(catalogue)).n_unique(),
+    )
     return [
         Line(
             dimension=dimension,
@@ -151,7 +154,7 @@ def _lines(
             clicked=Rate.of(row["clicked"], row["impressions"]),
             converted=Rate.of(row["converted"], row["impressions"]),
             items_shown=row["items_shown"],
-            coverage=row["items_shown"] / catalogue if catalogue else 0.0,
+            coverage=row["covered"] / len(catalogue) if len(catalogue) else 0.0,
         )
         for row in sums.join(distinct, on="value").sort("value").to_dicts()
     ]

@@ -108,6 +108,14 @@ def group(lines: list[Line], dimension: str, value: str = "") -> Line:
     return line
 
 
+def test_items_that_are_no_longer_sold_are_shown_and_cover_nothing(shop: Engine) -> None:
+    before = group(report(shop, T_MS, T_MS + DAY_MS).lines, "all")
+    Catalogue(shop).delete([f"i{number}" for number in range(7)])
+    after = group(report(shop, T_MS, T_MS + DAY_MS).lines, "all")
+    assert (before.items_shown, before.coverage) == (8, 0.8)
+    assert (after.items_shown, after.coverage) == (8, 1 / 3)  # i7 of i7, i8 and i9
+
+
 def test_figures_are_those_worked_out_by_hand(shop: Engine) -> None:
     found = report(shop, T_MS, T_MS + DAY_MS)
     everything = group(found.lines, "all")
