@@ -37,6 +37,11 @@ class Outage:
 
 
 def cause(error: Exception) -> str:
-    """An error's kind and the driver's own words: SQLAlchemy's hold the statement's parameters, and so people's ids."""
-    lines = str(getattr(error, "orig", None) or error).splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+    """An error's kind and its words."""
+    return f"{type(error).__name__}: {words(error)}"
+
+
+def words(error: Exception) -> str:
+    """What an error says, in a line; of a statement's error the driver's own words alone: the rest may quote ids."""
+    own = getattr(error, "orig", None) or error
+    return (str(own).strip() or f"{type(own).__name__} without a message").splitlines()[0]

@@ -15,6 +15,7 @@ from sqlalchemy.exc import OperationalError
 
 from features.database.engine import DatabaseError
 from features.importing.errors import ImportFailed
+from features.outage import words
 from features.releases.release import ReleaseError
 
 console = Console(markup=False, highlight=False)
@@ -30,8 +31,7 @@ def clear_errors(*others: type[Exception]) -> Iterator[None]:
     except put_right as error:
         fail(str(error))
     except OperationalError as error:
-        said = str(error.orig).splitlines()[0]
-        fail(f"The database does not answer: {said}; check BRAID_HOME and BRAID_DATABASE_URL")
+        fail(f"The database does not answer: {words(error)}; check BRAID_HOME and BRAID_DATABASE_URL")
 
 
 def fail(message: str) -> NoReturn:

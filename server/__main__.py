@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from features.database.engine import DatabaseError
+from features.outage import words
 from features.settings import Settings, load_settings
 from server.access.exposure import Exposed
 from server.access.key_commands import keys
@@ -54,7 +55,7 @@ def main(context: typer.Context) -> None:
     except (AddressTaken, DatabaseError, Exposed, TlsError) as error:
         sys.exit(str(error))
     except SQLAlchemyError as error:
-        sys.exit(f"BRAID_DATABASE_URL: the database cannot be opened: {str(error).splitlines()[0]}")
+        sys.exit(f"BRAID_DATABASE_URL: the database cannot be opened: {words(error)}")
 
 
 if __name__ == "__main__":

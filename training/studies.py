@@ -22,6 +22,7 @@ from sqlalchemy.schema import CreateSchema
 
 from features.database.engine import DatabaseError, open_database
 from features.locks import advisory_lock
+from features.outage import words
 
 SCHEMA = "tuning"
 HEARTBEAT_S = 10
@@ -42,9 +43,9 @@ def opened_storage(log_url: str) -> Iterator[RDBStorage]:
         engine = open_database(log_url)
         storage = _postgresql(engine) if engine.dialect.name == "postgresql" else _sqlite(engine)
     except (OperationalError, ProgrammingError) as error:
-        reason = str(error.orig).strip().splitlines()[0]
         raise DatabaseError(
-            f"BRAID_DATABASE_URL: {reason}; searches need a database that answers and lets schema {SCHEMA!r} be made"
+            f"BRAID_DATABASE_URL: {words(error)}; searches need a database that answers and lets schema {SCHEMA!r} be "
+            "made"
         ) from None
     except RuntimeError as error:  # how Optuna says that its tables are of another version
         raise DatabaseError(f"the tables of the searches do not fit: {error}") from None

@@ -14,6 +14,7 @@ from sqlalchemy.orm import DeclarativeBase
 
 from features.database.models import Event
 from features.database.server_url import sqlalchemy_url
+from features.outage import words
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -50,7 +51,7 @@ def open_database(url: str, *, pre_ping: bool = True) -> Engine:
     except exc.DatabaseError as error:
         engine.dispose()
         raise DatabaseError(
-            f"BRAID_DATABASE_URL: {make_url(url).render_as_string()} cannot be opened: {_first_line(error)}; see that "
+            f"BRAID_DATABASE_URL: {make_url(url).render_as_string()} cannot be opened: {words(error)}; see that "
             "it is there and may be written to, or name another; where none is named, BRAID_HOME says where it is"
         ) from error
     return engine
@@ -111,10 +112,6 @@ def _make_folder(engine: Engine) -> None:
             f"the database's folder {folder} cannot be made ({error.strerror}); set BRAID_DATABASE_URL, or BRAID_HOME, "
             "to a place that this user can write to"
         ) from None
-
-
-def _first_line(error: exc.DatabaseError) -> str:
-    return (str(error.orig).strip() or type(error.orig).__name__).splitlines()[0]
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

@@ -19,7 +19,7 @@ from typing import Final
 import pyarrow as pa
 from redis.exceptions import RedisError
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from features import store
 from features.database.engine import DatabaseError, open_database
@@ -27,6 +27,7 @@ from features.erasure import offline, postgresql_bytes, records, redis_bytes, sq
 from features.erasure.records import Person
 from features.erasure.tombstones import Tombstones
 from features.locks import LockName, LockTaken, locked
+from features.outage import words
 from features.settings import Settings
 
 JOBS_WAIT_S: Final = 15.0
@@ -85,10 +86,8 @@ class _Left:
         """Notes a failure of the part instead of ending there. Values of a statement stay out of the message."""
         try:
             yield
-        except DBAPIError as error:
-            self.parts.append(f"{part} ({str(error.orig).splitlines()[0]})")
         except (DatabaseError, SQLAlchemyError, sqlite3.Error, RedisError, OSError, pa.ArrowException) as error:
-            self.parts.append(f"{part} ({str(error).splitlines()[0]})")
+            self.parts.append(f"{part} ({words(error)})")
 
 
 def _erase_online(settings: Settings, engine: Engine, person: Person) -> None:

@@ -10,6 +10,7 @@ from typing import ParamSpec, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from features.outage import words
 from server.deadline import Deadline, patient
 from server.errors import HistoryUnavailable
 from server.infer.breaker import Breaker
@@ -42,7 +43,7 @@ class HistoryReader:
         except (SQLAlchemyError, asyncio.TimeoutError) as error:
             deadline.in_vain_s += time.monotonic() - asked_s
             slow = isinstance(error, asyncio.TimeoutError)
-            why = f"no answer within {left_s:.3f} s" if slow else str(error).splitlines()[0]
+            why = f"no answer within {left_s:.3f} s" if slow else words(error)
             if not slow or patient(left_s, self._budget_s):
                 self._breaker.failed(why)
             raise HistoryUnavailable(f"the shopper's history cannot be read: {why}") from error

@@ -11,7 +11,7 @@ from typing import TypeVar
 from sqlalchemy.exc import SQLAlchemyError
 
 from features.database.engine import DatabaseError
-from features.outage import Outage
+from features.outage import Outage, words
 from server.deadline import Deadline
 from server.errors import DeadlinePassed, Unavailable
 
@@ -61,7 +61,7 @@ class DatabaseWork:
         except DatabaseError as error:  # it cannot tell who was erased
             raise Unavailable(str(error)) from error
         except SQLAlchemyError as error:
-            self._outage.begins(str(error).splitlines()[0])
+            self._outage.begins(words(error))
             raise Unavailable("the database does not answer now; try again") from error
         self._outage.ends()
         return done

@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from features.database.engine import DatabaseError
 from features.erasure.erase import ErasureIncomplete, erase
+from features.outage import words
 from features.settings import Settings
 from server.deadline import Deadline
 from server.errors import DeadlinePassed, Overloaded, Unavailable
@@ -61,7 +62,7 @@ class Eraser:
         try:
             erase(self._settings, user_id=user_id, session_id=session_id)
         except Exception as error:
-            LOG.error("an erasure is not complete: %s", _without_values(error))
+            LOG.error("an erasure is not complete: %s", words(error))
             raise
         LOG.info("a person was erased in %.1f s", time.monotonic() - started_s)
 
@@ -69,8 +70,3 @@ class Eraser:
         self._held -= 1
         if not work.cancelled():
             work.exception()  # logged where it happened; its caller may be gone
-
-
-def _without_values(error: Exception) -> str:
-    """The message, but of a statement's error the database's own part alone: the rest quotes ids."""
-    return str(getattr(error, "orig", error)).splitlines()[0]

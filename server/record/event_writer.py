@@ -14,7 +14,7 @@ from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from features.database.engine import DatabaseError
 from features.erasure.tombstones import Tombstones
 from features.log.event_log import EventLog, NewEvent, Outcome
-from features.outage import Outage
+from features.outage import Outage, words
 from server.deadline import Deadline
 from server.errors import DeadlinePassed, Overloaded, Unavailable
 from server.infer.coalescer import Coalescer
@@ -107,7 +107,7 @@ class EventWriter:
         try:
             outcomes = await asyncio.get_running_loop().run_in_executor(self._thread, self._store, events, arrival_ms)
         except SQLAlchemyError as error:
-            self._outage.begins(str(error).splitlines()[0])
+            self._outage.begins(words(error))
             raise
         self._outage.ends()
         answers, start = [], 0
