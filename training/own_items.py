@@ -63,10 +63,6 @@ class OwnItems:
             trends=None if trend is None else trend.at(items, times_ms[example]),
         )
 
-    def of(self, row: int) -> Ints:
-        """Items of one moment."""
-        return self.items[self.offsets[row] : self.offsets[row + 1]]
-
     def padded(self, rows: Longs, now_ms: Longs) -> tuple[Ints, Floats, Floats]:
         """Items (B, R), features (B, R, F) and trends (B, R, up to `TREND_DAYS`) of moments, cropped to the longest."""
         starts, ends = self.offsets[rows], self.offsets[rows + 1]

@@ -63,10 +63,8 @@ def test_own_items_are_left_aligned_and_unknown_ones_are_padding(examples: list[
         assert padded[row].tolist() == [[value] * len(OWN_FEATURES) for value in values]
 
 
-@given(st.integers(1, 50), st.integers(0, 10**11), st.integers(0, 10**11), st.integers(1, 100), st.integers(-9, 10**11))
-def test_own_item_features_follow_their_definitions(
-    count: int, first_ago_ms: int, span_ms: int, baskets: int, since_ms: int
-) -> None:
+@given(st.integers(1, 50), st.integers(0, 10**11), st.integers(1, 100), st.integers(-9, 10**11))
+def test_own_item_features_follow_their_definitions(count: int, span_ms: int, baskets: int, since_ms: int) -> None:
     last_ms = NOW_MS - since_ms
     first_ms = last_ms - (span_ms if count > 1 else 0)
     columns = [np.array([value], np.float64) for value in (count, first_ms, last_ms, baskets, NOW_MS)]
