@@ -8,10 +8,8 @@ from server.catalogue.catalogue_index import Rows
 from server.errors import NotFound
 from server.queries import ItemFilter, SimilarItems
 from server.releases.loaded_release import Floats
-from server.select.filters import allowed
+from server.select.filters import attribute_mask, without
 from server.shop import Shop
-
-_NOBODY = np.zeros(0, np.int32)
 
 
 def similar_items(shop: Shop, item_id: str, page_size: int, item_filter: ItemFilter, now_ms: int) -> SimilarItems:
@@ -26,7 +24,8 @@ def similar_items(shop: Shop, item_id: str, page_size: int, item_filter: ItemFil
     if not known:
         raise NotFound(f"item_id: neither catalogue nor release knows {item_id!r}; add it with UpsertItems")
     sellable, _ = shop.sellable.mask(now_ms, allow_age_restricted=item_filter.allow_age_restricted)
-    rows = np.flatnonzero(allowed(index, sellable, item_filter, _NOBODY)).astype(np.int32)
+    kept = without(attribute_mask(index, sellable, item_filter), index.rows(item_filter.exclude_item_ids))
+    rows = np.flatnonzero(kept).astype(np.int32)
     rows = rows[rows != row]
     variants = index.columns.variant
     if variants[row]:

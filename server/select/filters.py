@@ -35,16 +35,8 @@ class Sellable:
         return known[2], hash((known[0], known[1], allow_age_restricted))
 
 
-def allowed(index: CatalogueIndex, sellable: Mask, item_filter: ItemFilter, purchased: Rows) -> Mask:
-    """Rows that the request may show; `sellable` itself where the request filters nothing."""
-    mask = attribute_mask(index, sellable, item_filter)
-    for _, rows in excluded(index, item_filter, purchased):
-        mask = without(mask, rows)
-    return mask
-
-
 def attribute_mask(index: CatalogueIndex, sellable: Mask, item_filter: ItemFilter) -> Mask:
-    """What `allowed` keeps by the attributes of the items, whoever the shopper is."""
+    """Rows that the attributes of the items let in, whoever the shopper is; `sellable` itself where it names none."""
     mask = sellable
     for _, kept in _steps(index, item_filter):
         mask = mask & kept
