@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from sqlalchemy import Engine
 
 from features.database.engine import open_database
 from features.releases.release_table import who
@@ -41,7 +42,7 @@ def show(context: typer.Context) -> None:
             console.print(_said(split))
             if split.arms:
                 console.print(experiment_report(engine, split.experiment, split.since_ms).table())
-        _show_shadows({split.experiment for split in splits if split.shadow is not None})
+        _show_shadows(engine, {split.experiment for split in splits if split.shadow is not None})
         for change in table.changes(limit=20):
             moment = datetime.fromtimestamp(change.changed_time_ms / 1000, tz=timezone.utc)
             console.print(
@@ -129,8 +130,8 @@ def _said(split: Split) -> str:
     return f"{kind} {split.experiment} at {split.placement or 'every placement'}: {arms}{shadow}"
 
 
-def _show_shadows(experiments: set[str]) -> None:
-    found = disagreements(open_database(load_settings().log_url), experiments)
+def _show_shadows(engine: Engine, experiments: set[str]) -> None:
+    found = disagreements(engine, experiments)
     if not found:
         return
     columns = ("shadow", "beside", "compared", "failed", "dropped", "overlap", "rank correlation", "score", "ms")
