@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 MAX_ARMS: Final = 8
@@ -77,23 +77,13 @@ class CanaryPlan:
 
     def to_json(self) -> dict[str, Any]:
         """As `of_json` reads it."""
-        rails = {name: getattr(self.guardrails, name) for name in Guardrails.__dataclass_fields__}
-        return {
-            "release": self.release,
-            "steps": list(self.steps),
-            "step_minutes": self.step_minutes,
-            "guardrails": rails,
-        }
+        return asdict(self)
 
     @staticmethod
     def of_json(document: dict[str, Any]) -> CanaryPlan:
         """From the database."""
-        return CanaryPlan(
-            release=document["release"],
-            steps=tuple(document["steps"]),
-            step_minutes=document["step_minutes"],
-            guardrails=Guardrails(**document["guardrails"]),
-        )
+        steps, guardrails = tuple(document["steps"]), Guardrails(**document["guardrails"])
+        return CanaryPlan(**{**document, "steps": steps, "guardrails": guardrails})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

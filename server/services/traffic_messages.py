@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from braid.v1 import release_pb2 as pb
 from features.schema import MAX_NAME_CHARS
@@ -44,21 +45,7 @@ def split_message(split: Split) -> pb.Split:
         stage_start_time=timestamp(split.stage_since_ms),
     )
     if split.canary is not None:
-        plan, rails = split.canary, split.canary.guardrails
-        message.canary.CopyFrom(
-            pb.Split.Canary(
-                release=plan.release,
-                steps=plan.steps,
-                step_minutes=plan.step_minutes,
-                guardrails=pb.Guardrails(
-                    max_error_rise=rails.max_error_rise,
-                    max_p99_ratio=rails.max_p99_ratio,
-                    max_lower_tier_rise=rails.max_lower_tier_rise,
-                    alpha=rails.alpha,
-                    least_answers=rails.least_answers,
-                ),
-            )
-        )
+        message.canary.CopyFrom(pb.Split.Canary(**asdict(split.canary)))
     return message
 
 
