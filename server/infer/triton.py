@@ -40,6 +40,11 @@ LOAD_S = 120.0
 """Time for Triton to load a model."""
 NO_SERVER = ("connect", "socket closed", "server is stopping", "server not ready")
 """What UNAVAILABLE says where Triton is gone, or is going, and no model can be blamed for it."""
+VANISHED_S = 5
+"""What was sent and is not acknowledged for so long ends the connection: with keepalive, gRPC sets TCP_USER_TIMEOUT. By
+itself Linux waits a quarter of an hour for a host that went without a word, and so for the one that took its place."""
+PING_AFTER_S = 300
+"""Triton takes no more pings than that where nothing else is sent, and the watch sends something every second."""
 MAX_BATCH = 64
 """As both models' config.pbtxt has it."""
 
@@ -69,6 +74,8 @@ class Triton:
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.min_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 250),
+            ("grpc.keepalive_time_ms", 1000 * PING_AFTER_S),
+            ("grpc.keepalive_timeout_ms", 1000 * VANISHED_S),
         ]
         self._channel = grpc.aio.insecure_channel(address, options=options)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
