@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from features.shop.placement_rules import FOREVER_MS
 from server.catalogue.catalogue_index import CatalogueIndex, Mask, Rows
 from server.queries import ItemFilter
 
@@ -19,20 +20,22 @@ class Sellable:
 
     def __init__(self, index: CatalogueIndex) -> None:
         self._index = index
-        self._known: dict[bool, tuple[int, int, Mask]] = {}
+        self._known: dict[bool, tuple[int, int, int, Mask]] = {}
+        """The catalogue's version, from when and until when it holds, and the rows."""
 
     def mask(self, now_ms: int, *, allow_age_restricted: bool) -> tuple[Mask, int]:
         """The rows, read-only, and a number that changes when they do."""
         known = self._known.get(allow_age_restricted)
-        if known is None or known[0] != self._index.version or now_ms >= known[1]:
+        if known is None or known[0] != self._index.version or not known[1] <= now_ms < known[2]:
             columns = self._index.columns
-            mask = ~columns.deleted & (columns.launch_ms <= now_ms)
+            launched = columns.launch_ms <= now_ms
+            mask = ~columns.deleted & launched
             if not allow_age_restricted:
                 mask &= ~columns.restricted
-            later = columns.launch_ms[columns.launch_ms > now_ms]
-            known = (self._index.version, int(later.min()) if later.size else 2**62, mask)
-            self._known[allow_age_restricted] = known
-        return known[2], hash((known[0], known[1], allow_age_restricted))
+            since_ms = int(columns.launch_ms.max(initial=-FOREVER_MS, where=launched))
+            until_ms = int(columns.launch_ms.min(initial=FOREVER_MS, where=~launched))
+            known = self._known[allow_age_restricted] = self._index.version, since_ms, until_ms, mask
+        return known[3], hash((known[0], known[2], allow_age_restricted))
 
 
 def attribute_mask(index: CatalogueIndex, sellable: Mask, item_filter: ItemFilter) -> Mask:

@@ -110,6 +110,16 @@ def test_an_item_is_sold_from_its_launch_on() -> None:
     assert stamp_before != stamp_after
 
 
+def test_a_clock_that_is_set_back_takes_the_launch_back() -> None:
+    index = CatalogueIndex()
+    index.apply([CatalogueItem(item_id="soon", launch_time_ms=NOW_MS), CatalogueItem(item_id="here")])
+    sellable = Sellable(index)
+    moments_ms = (NOW_MS + 5, NOW_MS - 1, NOW_MS, NOW_MS - 1)
+    seen = [sellable.mask(moment_ms, allow_age_restricted=False) for moment_ms in moments_ms]
+    assert [mask.tolist() for mask, _ in seen] == [[True, True], [False, True], [True, True], [False, True]]
+    assert seen[0][1] == seen[2][1] != seen[1][1] == seen[3][1]
+
+
 def test_a_change_holds_from_the_next_mask_on() -> None:
     index = CatalogueIndex()
     sellable = Sellable(index)
