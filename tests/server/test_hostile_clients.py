@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,12 +18,13 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from braid.v1 import event_pb2, event_pb2_grpc
-from server.overload.connections import MAX_MESSAGE_BYTES
+from server.overload.connections import MAX_MESSAGE_BYTES, RESERVED_DESCRIPTORS
 from server.overload.untaken import MAX_LATE, shut_down
 from server.services.intake import MAX_SLOW
 from tests.conditions import eventually
 from tests.conftest import NewSettings
-from tests.server.client import RunningGateway, gateway, new_event
+from tests.processes import environment, running, tail, until_up
+from tests.server.client import SERVING, Client, RunningGateway, gateway, new_event
 from tests.server.test_access import outcomes
 
 MIB = 1 << 20
@@ -127,6 +129,27 @@ def test_connections_that_say_nothing_or_nonsense_end_and_are_bounded(bounded: R
                 continue
         for connection in (*loud, *silent):
             assert ended(connection)
+
+
+def test_connections_leave_descriptors_for_what_the_gateway_needs_itself(new_settings: NewSettings) -> None:
+    settings, most = new_settings(), 600
+    host, _, port = settings.gateway_address.rpartition(":")
+    command = ["prlimit", f"--nofile={most}:{most}", sys.executable, "-m", "server"]
+    log = settings.logs / "gateway.log"
+    with running(command, log, env=environment(settings)) as process, ExitStack() as connections:
+        client = Client(settings.gateway_address)
+        connections.enter_context(client.channel)
+        until_up(process, lambda: client.health() == SERVING, log, what="the gateway")
+        open_connections = 0
+        for _ in range(most):
+            connection = connections.enter_context(without_room(settings.gateway_address))
+            connection.settimeout(1)
+            with suppress(OSError):
+                open_connections += bool(connection.recv(1))  # its settings; those beyond the bound end at once
+        assert open_connections >= most - RESERVED_DESCRIPTORS - 10
+        assert psutil.Process(process.pid).num_fds() <= most - RESERVED_DESCRIPTORS / 2
+        assert client.recommend("u").tier
+        assert "takes 344 connections" in tail(log)
 
 
 def ended(connection: socket.socket) -> bool:
