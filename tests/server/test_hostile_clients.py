@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import struct
 import sys
@@ -17,8 +18,8 @@ import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from braid.v1 import event_pb2, event_pb2_grpc
-from server.overload.connections import MAX_MESSAGE_BYTES, RESERVED_DESCRIPTORS
+from braid.v1 import event_pb2, event_pb2_grpc, recommendation_pb2
+from server.overload.connections import MAX_MESSAGE_BYTES, MAX_STREAMS_A_CONNECTION, RESERVED_DESCRIPTORS
 from server.overload.untaken import MAX_LATE, shut_down
 from server.services.intake import MAX_SLOW
 from tests.conditions import eventually
@@ -129,6 +130,20 @@ def test_connections_that_say_nothing_or_nonsense_end_and_are_bounded(bounded: R
                 continue
         for connection in (*loud, *silent):
             assert ended(connection)
+
+
+def test_a_burst_beyond_the_line_is_answered_refused_or_dropped_as_the_contract_says(bounded: RunningGateway) -> None:
+    request = recommendation_pb2.RecommendRequest(user_id="u")
+    ask = bounded.client.recommendations.Recommend
+    bounded.client.recommend("u")
+    bounded.process.send_signal(signal.SIGSTOP)
+    try:
+        calls = [ask.future(request, timeout=30) for _ in range(MAX_STREAMS_A_CONNECTION)]
+    finally:
+        bounded.process.send_signal(signal.SIGCONT)
+    codes = {call.code() for call in calls}
+    assert grpc.StatusCode.OK in codes
+    assert codes <= {grpc.StatusCode.OK, EXHAUSTED, grpc.StatusCode.CANCELLED}
 
 
 def test_connections_leave_descriptors_for_what_the_gateway_needs_itself(new_settings: NewSettings) -> None:
