@@ -31,7 +31,7 @@ def settle_faults(connection: duckdb.DuckDBPyConnection, source: Source) -> tupl
     lost: list[tuple[int, str]] = []
     found: list[tuple[str | None, ...]] = []
     for number, text in faults:
-        first, *swallowed = (text or "").splitlines() or [""]
+        first, *swallowed = (text or "").lstrip("\r\n").splitlines() or [""]  # the end of the line before it
         lost.append((number, first))
         for offset, line in enumerate(swallowed, 1):
             values = next(csv.reader([line], delimiter=(source.separator or ",")[0]), [])

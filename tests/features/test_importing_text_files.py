@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from features.settings import Settings
-from tests.features.import_shop import Shop
+from tests.features.import_shop import Shop, rejected
 
 
 @pytest.fixture
@@ -55,3 +55,15 @@ def test_json_lines_of_several_kinds_of_line_ends_are_read(shop: Shop) -> None:
 def test_a_return_within_a_line_does_not_end_it(shop: Shop) -> None:
     shop.load(shop.write("shop.csv", "what,who,thing,when\nview,ann,cup\rblue,2024-05-01\n"), shop.mapping())
     assert shop.events()["item_id"].to_list() == ["cup blue"]
+
+
+def test_a_bad_line_between_windows_line_ends_is_one_line(shop: Shop) -> None:
+    good = ["what,who,thing,when", "view,jörg,Töpfe,2024-05-03", "view,ann,cup,2024-05-01"]
+    bad = [b"view,ann", b"view,bob,\xe2\x98,2024-05-02"]
+    file = shop.folder / "shop.csv"
+    file.write_bytes(b"\r\n".join([*map(str.encode, good), *bad, b""]))
+    section = shop.load(file, shop.mapping()).sections[0]
+    assert (section.rows, section.new, section.rejected) == (4, 2, {"unreadable_line": 2})
+    kept = rejected(section).sort("line")
+    assert kept["line"].to_list() == [4, 5]
+    assert [text.partition("?")[0] for text in kept["line_text"]] == ["view,ann", "view,bob,"]
