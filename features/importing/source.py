@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,6 +42,8 @@ ROW: Final = "__row"
 LINE: Final = "__line"
 _LONGEST_LINE_BYTES = 16_000_000
 _SAMPLE_LINES = 200
+_TOLD_SEPARATOR: Final = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
+"""The first line of a CSV file that is meant for Excel."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,9 +182,13 @@ def _csv(
     path: Path, work: Path, separator: str | None, columns: Sequence[str], encoding: str | None, sample: bool
 ) -> Source:
     file, head = as_duckdb_reads_it(path, encoding, work / f"{_digest(path)}.txt", sample=sample)
-    first = next((line for line in head.splitlines() if line.strip()), "")
-    if not first:
+    lines = [line for line in head.splitlines() if line.strip()]
+    told = _TOLD_SEPARATOR.fullmatch(lines[0]) if lines else None
+    if told:
+        separator, lines = separator or told[1], lines[1:]
+    if not lines:
         raise ImportFailed(f"{path.name} has no rows; export it again")
+    first = lines[0]
     separator = separator or max(",;\t|", key=first.count)
     names = list(columns) or [
         name.strip() or f"column{number}"
@@ -196,7 +203,7 @@ def _csv(
     quote = literal("" if len(separator) > 1 else '"')  # multi-character separators come from files without quoting
     relation = (
         f"read_csv({literal(str(file))}, auto_detect=false, delim={literal(separator)}, quote={quote}, escape={quote}, "
-        f"header={str(not columns).lower()}, columns={{{typed}}}, {_kept_faults(path)})"
+        f"header={str(not columns).lower()}, columns={{{typed}}}, skip={int(bool(told))}, {_kept_faults(path)})"
     )
     numbered = f"(SELECT *, row_number() OVER () AS {identifier(ROW)} FROM {relation})"
     types = dict.fromkeys(names, "VARCHAR")
@@ -216,7 +223,10 @@ def _json_lines(connection: duckdb.DuckDBPyConnection, path: Path, work: Path, s
     except duckdb.Error as error:
         raise unread(path, error) from None
     if not names:
-        raise ImportFailed(f"{path.name} has no line that is a JSON object; expected one object a line (JSON lines)")
+        raise ImportFailed(
+            f"{path.name} has no line that is a JSON object; expected one object a line (JSON lines). An array becomes "
+            f"that with: jq -c '.[]' {path.name} > {path.stem}.jsonl"
+        )
     return Source(path=path, kind="json", relation=valid, types=dict.fromkeys(names, "VARCHAR"), faults=_faults(path))
 
 

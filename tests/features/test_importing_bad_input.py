@@ -196,6 +196,8 @@ def test_broken_files(shop: Shop) -> None:
     assert "cut.csv.gz" in refused(zipped)
     assert "text file" in refused(shop.write("binary.csv", "a\x00b\n"), "--mapping", shop.mapping())
     assert "JSON" in refused(shop.write("text.jsonl", GOOD), "--mapping", shop.mapping())
+    array = refused(shop.write("array.json", '[{"what": "view"},\n{"what": "view"}]'), "--mapping", shop.mapping())
+    assert "jq -c '.[]' array.json > array.jsonl" in array
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])

@@ -57,6 +57,14 @@ def test_a_return_within_a_line_does_not_end_it(shop: Shop) -> None:
     assert shop.events()["item_id"].to_list() == ["cup blue"]
 
 
+@pytest.mark.parametrize("told", ["sep=;", '"sep=;"', "SEP=;"])
+def test_a_first_line_that_tells_excel_the_separator_is_no_header(shop: Shop, told: str) -> None:
+    rows = ["what;who;thing;when", "view;ann;a, b, c and d;2024-05-01", "view;ann", "view;ann;cup;2024-05-02"]
+    section = shop.load(shop.write("shop.csv", "\r\n".join([told, *rows, ""])), shop.mapping()).sections[0]
+    assert (section.rows, section.new, section.rejected) == (3, 2, {"unreadable_line": 1})
+    assert shop.events()["item_id"].to_list() == ["a, b, c and d", "cup"]
+
+
 def test_a_bad_line_between_windows_line_ends_is_one_line(shop: Shop) -> None:
     good = ["what,who,thing,when", "view,jörg,Töpfe,2024-05-03", "view,ann,cup,2024-05-01"]
     bad = [b"view,ann", b"view,bob,\xe2\x98,2024-05-02"]
