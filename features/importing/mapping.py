@@ -35,12 +35,20 @@ class Reading(_Strict):
     columns: tuple[str, ...] = Field(default=(), description="names, in order, of a CSV file without a header line")
     encoding: Literal["utf-8", "latin-1"] | None = Field(default=None, description="of CSV; Latin-1 if it is no UTF-8")
     decimal: DecimalMark = Field(default=".", description="decimal mark of numbers; the other one groups thousands")
+    nulls: tuple[str, ...] = Field(default=(), description='texts that say that nothing is there: "NULL", "\\N"')
     files: tuple[str, ...] = Field(default=(), description="taken from beside the event file when none are given")
 
     @property
     def options(self) -> dict[str, Any]:
         """Arguments for `open_source`."""
-        return self.model_dump(include={"separator", "columns", "encoding", "decimal"})
+        return self.model_dump(include={"separator", "columns", "encoding", "decimal", "nulls"})
+
+    @field_validator("nulls", mode="before")
+    @classmethod
+    def _quoted(cls, value: Any) -> Any:
+        if value is None or (isinstance(value, list) and None in value):
+            raise ValueError('YAML takes NULL without quotation marks for nothing; write nulls: ["NULL"]')
+        return value
 
 
 def _column(value: Any) -> Any:

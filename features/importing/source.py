@@ -61,6 +61,8 @@ class Source:
     """The table into which DuckDB puts lines that cannot be taken apart; it is there once the file was read."""
     decimal: DecimalMark = "."
     """Of numbers that are text."""
+    nulls: Sequence[str] = ()
+    """Texts that say that nothing is there."""
 
     @property
     def lost(self) -> str:
@@ -74,9 +76,12 @@ class Source:
 
     def column(self, name: str) -> str:
         """The SQL of a column's value."""
+        value = identifier(name)
         if self.kind == "json":
-            return f"json_extract_string({identifier(LINE)}, {literal('$.' + json.dumps(name))})"
-        return identifier(name)
+            value = f"json_extract_string({identifier(LINE)}, {literal('$.' + json.dumps(name))})"
+        if not self.nulls or self.types[name] != "VARCHAR":
+            return value
+        return f"CASE WHEN trim({value}) NOT IN ({', '.join(map(literal, self.nulls))}) THEN {value} END"
 
     def number(self, name: str) -> str:
         """The SQL of a column's value as a number, null where it is none."""
@@ -139,6 +144,7 @@ def open_source(
     columns: Sequence[str] = (),
     encoding: str | None = None,
     decimal: DecimalMark = ".",
+    nulls: Sequence[str] = (),
     sample: bool = False,
 ) -> Source:
     """Opens a file; only its head or its metadata is read here, but of Excel and JSON lines all.
@@ -147,7 +153,7 @@ def open_source(
         work: folder for the Parquet form of an Excel file.
         separator, encoding: of CSV; found out if not given.
         columns: the names in a CSV file that has no header line.
-        decimal: of numbers that are text.
+        decimal, nulls: of numbers that are text; what says that nothing is there.
         sample: only the first rows are needed.
 
     Raises:
@@ -162,7 +168,7 @@ def open_source(
         source = _json_lines(connection, path, work, sample)
     else:
         source = _csv(path, work, separator, columns, encoding, sample)
-    return replace(source, decimal=decimal)
+    return replace(source, decimal=decimal, nulls=nulls)
 
 
 def _parquet(connection: duckdb.DuckDBPyConnection, file: Path, path: Path) -> Source:

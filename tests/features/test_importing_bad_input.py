@@ -161,6 +161,7 @@ def test_a_mapping_without_a_shopper(shop: Shop) -> None:
         (changed(time={"column": "when", "timezone": "Mars"}), ["'Mars'", "Europe/London"]),
         (PLAIN | {"items": {"id": "i", "launch_time": {"column": "l", "timezone": "UTC"}}}, ["items.launch_time"]),
         (PLAIN | {"items": {"id": "i", "launch_time": {"column": "l", "formats": ["%d", "%m"]}}}, ["give the one"]),
+        (changed(nulls=[None]), ["events.nulls", 'write nulls: ["NULL"]']),
         (PLAIN | {"rules": {"bursts": {"per_minute": 0}}}, ["rules.bursts.per_minute"]),
         (["no", "mapping"], ["own.yaml"]),
         (None, ["own.yaml"]),

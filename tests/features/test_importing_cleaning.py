@@ -100,6 +100,22 @@ def test_a_price_of_zero_is_kept_unless_the_mapping_says_otherwise(shop: Shop) -
     assert section.new == 1
 
 
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_what_a_database_writes_for_nothing_is_no_shopper(shop: Shop, kind: str) -> None:
+    rows = [
+        ("view", who, "cup", f"2024-05-01T10:00:0{n}Z", price)
+        for n, (who, price) in enumerate([("NULL", "NULL"), ("\\N", "2"), ("ann", "NULL"), ("null", "3")])
+    ]
+    frame = pl.DataFrame(rows, schema=["what", "who", "thing", "when", "price"], orient="row")
+    file = shop.folder / f"shop.{kind}"
+    {"csv": frame.write_csv, "jsonl": frame.write_ndjson, "parquet": frame.write_parquet}[kind](file)
+    mapping = deepcopy(PLAIN)
+    mapping["events"]["nulls"] = ["NULL", "\\N"]
+    section = shop.load(file, shop.mapping(mapping)).sections[0]
+    assert section.rejected == {"missing_user": 2}
+    assert shop.events().select("shopper", "price").rows() == [("u:ann", None), ("u:null", 3.0)]
+
+
 def test_rules_of_the_mapping(shop: Shop) -> None:
     mapping = with_rules(
         cancelled_orders={"column": "order", "prefix": "C"},
