@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -23,7 +23,7 @@ from supervisor.xmlrpc import SupervisorTransport
 
 from deploy.embedded import gateway, processes, triton
 from deploy.embedded.checks import Check
-from deploy.embedded.sockets import control_socket, gateway_socket
+from deploy.embedded.sockets import control_socket, gateway_socket, turn_lock
 from features.locks import file_locked
 from features.settings import ROOT, Settings
 from server import local_socket
@@ -71,17 +71,6 @@ def requirements(settings: Settings) -> list[Check]:
     return [*triton.requirements(settings), *gateway.requirements(settings)]
 
 
-@contextmanager
-def _one_at_a_time(settings: Settings) -> Iterator[None]:
-    """Waits until nobody else starts or stops this shop's stack; where no run folder can be made, nobody does."""
-    run = settings.home / "run"
-    with ExitStack() as held:
-        with suppress(OSError):
-            run.mkdir(parents=True, exist_ok=True)
-            held.enter_context(file_locked(run / "stack.lock"))
-        yield
-
-
 def is_up(settings: Settings) -> bool:
     """Whether supervisord answers."""
     try:
@@ -119,7 +108,7 @@ def start(settings: Settings) -> bool:
             what a killed one left running does not end.
         SystemExit: a setting is wrong, the database cannot be opened, or everybody could call the gateway.
     """
-    with _one_at_a_time(settings):
+    with file_locked(turn_lock(settings)):
         try:
             with _supervisor(settings) as supervisor:
                 supervisor.startAllProcesses(False)
@@ -249,9 +238,7 @@ def stop(settings: Settings) -> bool:
     Raises:
         StackError: it did not stop in time; the message names the process.
     """
-    if not (settings.home / "run").exists():
-        return False
-    with _one_at_a_time(settings):
+    with file_locked(turn_lock(settings)):
         return _stop(settings)
 
 
