@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from features.database.counters import read_counters
+from features.outage import words
 from server.errors import GatewayError
 
 LOG = logging.getLogger(__name__)
@@ -133,7 +134,7 @@ class Failures:
         """It has failed; what neither the database nor Triton is to blame for comes with its traceback."""
         if type(error) not in self._told:
             if isinstance(error, (SQLAlchemyError, GatewayError)):
-                self._logger.warning("%s: %s", self._stays, error)
+                self._logger.warning("%s: %s", self._stays, words(error))
             else:
                 self._logger.error("%s: %r", self._stays, error, exc_info=error)
         self._told.add(type(error))
@@ -141,6 +142,14 @@ class Failures:
     def end(self) -> None:
         """It works."""
         self._told.clear()
+
+
+async def take_in(refresh: Callable[[], Awaitable[None]], what: str) -> None:
+    """Refreshes after a write of one's own; where the database no longer answers, `what` follows when it does."""
+    try:
+        await refresh()
+    except SQLAlchemyError as error:
+        LOG.warning("%s in memory: not up to date yet: %s", what, words(error))
 
 
 async def refresh_for_ever(

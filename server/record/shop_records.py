@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from features.erasure.tombstones import Tombstones
 from features.shop.catalogue import Catalogue, CatalogueItem
@@ -15,10 +13,9 @@ from features.shop.users import ErasedUsers, UserProfile, Users
 from server.catalogue.catalogue_follower import CatalogueFollower
 from server.deadline import Deadline
 from server.errors import InvalidRequest, Violation
+from server.following import take_in
 from server.record.database_work import DatabaseWork
 from server.select.placement_rules import PlacementRules
-
-LOG = logging.getLogger(__name__)
 
 
 class ShopRecords:
@@ -45,13 +42,13 @@ class ShopRecords:
     ) -> int:
         """How many were written; durable, and in this process's answers, when it returns."""
         count = await self._work.write(lambda: self._catalogue.upsert(items, fields), deadline)
-        await self._follow()
+        await take_in(self._follower.refresh, "the catalogue")
         return count
 
     async def delete_items(self, item_ids: Sequence[str], deadline: Deadline) -> int:
         """How many were there; they are in no answer of this process when it returns."""
         count = await self._work.write(lambda: self._catalogue.delete(item_ids), deadline)
-        await self._follow()
+        await take_in(self._follower.refresh, "the catalogue")
         return count
 
     async def item(self, item_id: str, deadline: Deadline) -> CatalogueItem | None:
@@ -93,12 +90,12 @@ class ShopRecords:
             await self._work.write(lambda: self._rules.upsert(rules), deadline)
         except TooManyRules as error:
             raise InvalidRequest([Violation("rules", str(error))]) from None
-        await self._follow_rules()
+        await take_in(self._placement_rules.refresh, "the placement rules")
 
     async def delete_rules(self, rule_ids: Sequence[str], deadline: Deadline) -> int:
         """How many were there; they change no answer of this process when it returns."""
         count = await self._work.write(lambda: self._rules.delete(rule_ids), deadline)
-        await self._follow_rules()
+        await take_in(self._placement_rules.refresh, "the placement rules")
         return count
 
     async def rules(self, after: str, limit: int, placement: str, deadline: Deadline) -> list[Rule]:
@@ -108,15 +105,3 @@ class ShopRecords:
     def close(self) -> None:
         """Ends the threads after the work under way."""
         self._work.close()
-
-    async def _follow(self) -> None:
-        try:
-            await self._follower.refresh()
-        except SQLAlchemyError as error:  # it is written; the follower takes it in when the database answers
-            LOG.warning("the catalogue in memory is not up to date: %s", error)
-
-    async def _follow_rules(self) -> None:
-        try:
-            await self._placement_rules.refresh()
-        except SQLAlchemyError as error:
-            LOG.warning("the placement rules in memory are not up to date: %s", error)

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from features.releases.release import ReleaseError
 from features.traffic.split import Split, TrafficError, TrafficNotPossible, Wanted
 from features.traffic.traffic_table import NotedChange, TrafficTable
 from server.deadline import Deadline
 from server.errors import InvalidRequest, NotFound, NotPossible, Violation
+from server.following import take_in
 from server.record.database_work import DatabaseWork
 from server.releases.release_follower import ReleaseFollower
 from server.releases.traffic import Traffic
-
-LOG = logging.getLogger(__name__)
 
 
 class TrafficControl:
@@ -67,10 +64,7 @@ class TrafficControl:
             raise NotPossible(str(error)) from None
         except ReleaseError as error:
             raise NotFound(f"split: {error}") from None
-        try:
-            await self._traffic.refresh()
-        except SQLAlchemyError as error:
-            LOG.warning("the splits in memory are not up to date: %s", error)
+        await take_in(self._traffic.refresh, "the splits")
         return split
 
 

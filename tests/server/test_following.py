@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from features.database.counters import add_to_counter
 from features.database.engine import open_database
 from features.settings import Settings
-from server.following import Counters, FollowedTable
+from server.following import Counters, FollowedTable, take_in
 from tests.conditions import eventually_async
 
 WITHIN_S = 30
@@ -123,6 +123,26 @@ async def test_what_cannot_be_taken_in_is_logged_once_and_taken_in_as_soon_as_it
         assert await followed.next() == 1
     (told,) = caplog.records
     assert "the numbers stay as they are for now" in told.message and "this version knows" in told.message
+    engine.dispose()
+
+
+async def test_a_write_stands_though_it_cannot_be_taken_in_at_once(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = open_database(settings.log_url)
+    table = Numbers(engine, "numbers")
+    with ThreadPoolExecutor(1) as threads:
+        followed = Followed(table, Counters(engine, threads), threads)
+        with engine.begin() as connection:
+            connection.exec_driver_sql("ALTER TABLE counters RENAME TO elsewhere")
+        await take_in(followed.refresh, "the numbers")
+        assert followed.taken.empty()
+        with engine.begin() as connection:
+            connection.exec_driver_sql("ALTER TABLE elsewhere RENAME TO counters")
+        await take_in(followed.refresh, "the numbers")
+        assert await followed.next() == 0
+    (told,) = caplog.records
+    assert "the numbers in memory: not up to date yet" in told.message and "\n" not in told.message
     engine.dispose()
 
 
