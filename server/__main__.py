@@ -30,10 +30,11 @@ app.add_typer(keys, name="keys")
 
 
 async def serve(settings: Settings, own: GatewaySettings) -> None:
-    """Serves until SIGTERM or SIGINT."""
+    """Serves until SIGTERM, SIGINT or SIGHUP, the end of its terminal."""
     gateway = Gateway(settings, own)
     end = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    hangs_up = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN  # nohup ignores it
+    for number in (signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hangs_up else [])):
         asyncio.get_running_loop().add_signal_handler(number, end.set)
     await gateway.start()
     await end.wait()

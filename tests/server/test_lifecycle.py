@@ -45,7 +45,10 @@ def visit() -> list[event_pb2.Event]:
     return [new_event(VIEW, "music-01")]
 
 
-def test_sigterm_says_so_first_finishes_what_is_under_way_and_exits_cleanly(new_settings: NewSettings) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_end_says_so_first_finishes_what_is_under_way_and_exits_cleanly(
+    new_settings: NewSettings, number: signal.Signals
+) -> None:
     with gateway(new_settings()) as under_test:
         client = under_test.client
         codes: list[object] = []
@@ -62,7 +65,7 @@ def test_sigterm_says_so_first_finishes_what_is_under_way_and_exits_cleanly(new_
         for writer in writers:
             writer.start()
         eventually(lambda: len(codes) > 20, what="some writes")
-        under_test.process.send_signal(signal.SIGTERM)
+        under_test.process.send_signal(number)
         assert under_test.process.wait(15) == 0
         stop.set()
         for writer in writers:
