@@ -40,6 +40,9 @@ from features.online.rows import ROWS
 from features.settings import Settings
 from features.store_configuration import configuration, registry_file, write_configuration
 
+PATIENCE_S = 10.0
+"""Longest wait for an answer of Redis, for which a write takes milliseconds: what is silent hangs, or its host has
+vanished and another may have its address. Who answers callers waits less."""
 WRITE_ROWS = 250
 """Rows in one write: as long as it takes, SQLite makes another writer wait."""
 
@@ -80,6 +83,7 @@ def open_store(settings: Settings) -> FeatureStore:
             connection = online._get_conn(store.config)
             connection.execute("PRAGMA schema_version")  # reads the file
             connection.execute("PRAGMA secure_delete=ON")
+    give_up_soon(store, PATIENCE_S)
     return store
 
 
@@ -272,7 +276,7 @@ def redis_client(settings: Settings) -> Redis:
 
 
 def give_up_soon(store: FeatureStore, timeout_s: float) -> None:
-    """Makes a reader's client of Redis try once more and no longer than that; its own patience is many seconds."""
+    """Makes the client of Redis try once more and no longer than that; its own patience has no end."""
     online = store._get_provider().online_store
     if isinstance(online, RedisOnlineStore):
         client = online._get_client(store.config.online_store)

@@ -27,6 +27,7 @@ from tests import postgres
 from tests.conditions import eventually
 from tests.features.shops import START_MS, fill, now_ms, online, random_events
 from tests.features.workers import following, workers
+from tests.wire import wire
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +68,21 @@ def test_an_online_store_whose_file_is_gone_is_waited_for(
             shutil.copy(tmp_path / file.name, file)
         eventually(lambda: stream_position(engine) == 40, within_s=30, what="the end of the log")
     assert list(differences(settings)) == []
+
+
+@pytest.mark.timeout(120)
+def test_a_redis_whose_host_vanishes_is_given_up_for_the_one_that_took_its_place(
+    new_settings: Callable[..., Settings], redis_url: str
+) -> None:
+    with wire(redis_url) as cable:
+        settings = new_settings(online_store="redis", redis_url=cable.address)
+        engine = fill(settings, random_events(20, seed=1))
+        with following(settings):
+            eventually(lambda: stream_position(engine) == 20, within_s=30, what="the end of the log")
+            cable.cut()
+            EventLog(engine).append(random_events(20, seed=2, first=20), now_ms())
+            eventually(lambda: stream_position(engine) == 40, within_s=40, what="the end of the log")
+        engine.dispose()
 
 
 @pytest.mark.timeout(180)
