@@ -6,11 +6,13 @@ definitions give them.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
 import features.lean_feast  # noqa: F401  (before feast)
 
@@ -40,6 +42,8 @@ from features.schema import (
 from features.settings import Settings
 from features.store import StoreError, close, give_up_soon, online_file, open_registry, open_store
 
+LOG = logging.getLogger(__name__)
+
 MAX_SHOPPERS = 256
 """Entities in one read; SQLite takes at most 32,766 parameters, and long reads hold up the next."""
 
@@ -68,6 +72,7 @@ class OnlineFeatures:
         self._file: int | None = None
         self._registry: FeatureStore | None = None
         self._registered = _Registered({})
+        self._damaged = False
 
     @property
     def views(self) -> Mapping[str, FeatureView]:
@@ -94,7 +99,8 @@ class OnlineFeatures:
         self._store, self._file = store, file
 
     def read(self, requests: Sequence[Request]) -> list[list[ShopperFeatures]]:
-        """The features of each key of each request, in order; a key that the store does not know is empty.
+        """The features of each key of each request, in order; a key that the store does not know is empty, and so is
+        one whose row cannot be read: it fails nobody else's request.
 
         Raises:
             sqlite3.Error, RedisError, StoreError: the store does not answer.
@@ -113,11 +119,20 @@ class OnlineFeatures:
         nothing: Row = [None] * len(INTEREST)
         return [
             [
-                _features(recent, purchases, profile, interests[place[release]] if release else nothing)
+                self._features(recent, purchases, profile, interests[place[release]] if release else nothing)
                 for recent, purchases, profile, *interests in (rows[key] for key in shopper_keys)
             ]
             for shopper_keys, release in requests
         ]
+
+    def _features(self, *row: Row) -> ShopperFeatures:
+        try:
+            return _features(*row)
+        except (DecodeError, TypeError, ValueError) as error:
+            if not self._damaged:
+                LOG.error("rows of the online store cannot be read, `python -m features build` writes them: %r", error)
+            self._damaged = True
+            return ShopperFeatures()
 
     def _rows(self, store: FeatureStore, views: Views, keys: Sequence[str]) -> list[list[Row]]:
         """For each key the values of each view; all None for a view that the registry does not have."""

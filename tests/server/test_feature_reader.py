@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 
 from features import store
 from features.inputs.shopper import Events, LongInterest, Profile, Purchase, ShopperEvent, ShopperFeatures
+from features.online.entity_keys import encoded
 from features.settings import Settings
 from server.deadline import Deadline
 from server.errors import FeaturesUnavailable
@@ -97,6 +100,19 @@ async def test_a_row_with_a_short_column_ends_where_that_does(reader: FeatureRea
         store.write_recent(opened, pl.DataFrame(columns, schema_overrides={"event_types": pl.List(pl.Int32)}))
     (torn,) = await reader.read(["u:torn"], 1, Deadline())
     assert torn.recent == Events(["a"], ["x"], [1], [100])
+
+
+@pytest.mark.parametrize("filled", ["sqlite"], indirect=True)
+async def test_a_row_that_cannot_be_read_costs_nobody_else_theirs(reader: FeatureReader, filled: Settings) -> None:
+    columns = {"shopper": ["u:broken"], "event_timestamp": [NOW], "age": [30], "gender": ["f"], "country": ["GB"]}
+    with store.opened(filled) as opened:
+        store.write_profiles(opened, pl.DataFrame(columns))
+    with closing(sqlite3.connect(filled.home / "online.db")) as database, database:
+        (table,) = (name for (name,) in database.execute("SELECT name FROM sqlite_master") if name.endswith("profile"))
+        statement = f"UPDATE {table} SET value = X'FFFF' WHERE entity_key = ? AND feature_name = 'age'"
+        assert database.execute(statement, [encoded("u:broken")]).rowcount == 1
+    broken, anna = await asyncio.gather(*(reader.read([key], 1, Deadline()) for key in ("u:broken", "u:anna")))
+    assert broken == [ShopperFeatures()] and anna[0].profile == Profile(30, "f", None)
 
 
 async def test_each_request_of_a_batch_reads_the_vector_of_its_own_release(reader: FeatureReader) -> None:
