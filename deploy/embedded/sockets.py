@@ -23,17 +23,9 @@ def gateway_socket(settings: Settings) -> Path:
     return _short(settings.home.resolve() / "run" / "gateway") / "socket"
 
 
-def turn_lock(settings: Settings) -> Path:
-    """Held by who starts or stops the stack; no part of the home, where a start that is refused leaves nothing."""
-    return _temporary(settings.home.resolve() / "stack.lock")
-
-
 def _short(path: Path) -> Path:
     """A path for a socket or its folder: under a short name among the temporary files where it would be too long."""
-    return path if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH else _temporary(path)
-
-
-def _temporary(path: Path) -> Path:
-    """This user's name for a path among the temporary files."""
+    if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
+        return path
     digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"braid-{os.getuid()}-{digest}{path.suffix}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shlex
 import shutil
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -23,8 +24,7 @@ from supervisor.xmlrpc import SupervisorTransport
 
 from deploy.embedded import gateway, processes, triton
 from deploy.embedded.checks import Check
-from deploy.embedded.sockets import control_socket, gateway_socket, turn_lock
-from features.locks import file_locked
+from deploy.embedded.sockets import control_socket, gateway_socket
 from features.settings import ROOT, Settings
 from server import local_socket
 
@@ -71,6 +71,21 @@ def requirements(settings: Settings) -> list[Check]:
     return [*triton.requirements(settings), *gateway.requirements(settings)]
 
 
+@contextmanager
+def _in_turn(settings: Settings) -> Iterator[None]:
+    """Waits until nobody else starts or stops this shop's stack: the shop's home is locked, or where that will be.
+
+    A folder, since a start that is refused leaves no file behind.
+    """
+    home = settings.home.resolve()
+    with ExitStack() as held:
+        with suppress(OSError):  # it may not be read, or a network's file system locks no folders
+            folder = os.open(next(place for place in (home, *home.parents) if place.is_dir()), os.O_RDONLY)
+            held.callback(os.close, folder)
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+
+
 def is_up(settings: Settings) -> bool:
     """Whether supervisord answers."""
     try:
@@ -108,7 +123,7 @@ def start(settings: Settings) -> bool:
             what a killed one left running does not end.
         SystemExit: a setting is wrong, the database cannot be opened, or everybody could call the gateway.
     """
-    with file_locked(turn_lock(settings)):
+    with _in_turn(settings):
         try:
             with _supervisor(settings) as supervisor:
                 supervisor.startAllProcesses(False)
@@ -238,7 +253,7 @@ def stop(settings: Settings) -> bool:
     Raises:
         StackError: it did not stop in time; the message names the process.
     """
-    with file_locked(turn_lock(settings)):
+    with _in_turn(settings):
         return _stop(settings)
 
 
