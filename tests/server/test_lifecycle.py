@@ -45,6 +45,15 @@ def visit() -> list[event_pb2.Event]:
     return [new_event(VIEW, "music-01")]
 
 
+@pytest.fixture
+def hangs_up() -> Iterator[None]:
+    """Programs that are started have SIGHUP's default, also where `nohup` has these tests ignore it."""
+    before = signal.signal(signal.SIGHUP, lambda *_: None)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hangs_up")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_end_says_so_first_finishes_what_is_under_way_and_exits_cleanly(
     new_settings: NewSettings, number: signal.Signals
