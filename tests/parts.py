@@ -8,10 +8,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psutil
 
 from deploy.embedded.triton import STUB
+from tests.conditions import eventually
+from tests.postgres import answers, new_cluster
 from tests.processes import running
 
 
@@ -102,3 +105,12 @@ def stoppable(process: Part) -> Iterator[Part]:
         yield process
     finally:
         process.go_on()
+
+
+def stoppable_postgresql(parts: ExitStack, *, durable: bool = False) -> tuple[Part, str]:
+    """A PostgreSQL of its own that answers, and its URL; `durable` as in `new_cluster`."""
+    folder = parts.enter_context(TemporaryDirectory(prefix="braid-postgres-"))
+    cluster = new_cluster(Path(folder), durable=durable)
+    part = parts.enter_context(stoppable(Part(parts, cluster.command, cluster.log)))
+    eventually(lambda: answers(cluster.url), within_s=60, what="PostgreSQL's first answer")
+    return part, cluster.url

@@ -1,4 +1,4 @@
-"""Where a shop's stack has its local sockets, and the lock of who starts or stops it."""
+"""Where a shop's stack has its local sockets."""
 
 from __future__ import annotations
 

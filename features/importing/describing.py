@@ -30,6 +30,8 @@ ITEM_FIELDS: Final = (
 _BEFORE_ALL_MS: Final = -(2**62)
 """Of a property without a time: any with one is newer."""
 USER_FIELDS: Final = ("age", "gender", "country")
+UNREADABLE: Final = "?"
+"""In place of a launch time that is none."""
 _NUMBERS: Final = ("price", "stock", "age")
 
 ID_RULES: Final[dict[str, str]] = {
@@ -177,8 +179,9 @@ def _names(mapping: ItemsMapping | UsersMapping, name: str) -> Sequence[str]:
 
 
 def _time_or_mark(time: str, sql: str) -> str:
-    """A time in ms as text, or `?` for what is none: that is counted when it is stored."""
-    return f"coalesce(CAST({time} AS VARCHAR), CASE WHEN trim(CAST({sql} AS VARCHAR)) <> '' THEN '?' END)"
+    """A time in ms as text, or `UNREADABLE` for what is none: that is counted when it is stored."""
+    mark = f"CASE WHEN trim(CAST({sql} AS VARCHAR)) <> '' THEN {literal(UNREADABLE)} END"
+    return f"coalesce(CAST({time} AS VARCHAR), {mark})"
 
 
 def _number_or_text(sql: str, decimal: DecimalMark) -> str:

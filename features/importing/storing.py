@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, TypeVar
 
+from features.importing.describing import UNREADABLE
 from features.importing.mapping import ItemsMapping, UsersMapping
 from features.schema import (
     MAX_AGE,
@@ -182,7 +183,7 @@ def _restricted(value: str | None, adjusted: Counter[str]) -> bool:
 def _launch_ms(value: str | None, adjusted: Counter[str]) -> int | None:
     if not value:
         return None
-    if value == "?" or not MIN_TIME_S <= int(value) // 1000 <= MAX_TIME_S:
+    if value == UNREADABLE or not MIN_TIME_S <= int(value) // 1000 <= MAX_TIME_S:
         adjusted["launch_time unreadable, see items.launch_time.formats, or beyond year 9999: left out"] += 1
         return None
     return int(value)

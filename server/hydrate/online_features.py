@@ -119,13 +119,13 @@ class OnlineFeatures:
         nothing: Row = [None] * len(INTEREST)
         return [
             [
-                self._features(recent, purchases, profile, interests[place[release]] if release else nothing)
+                self._readable(recent, purchases, profile, interests[place[release]] if release else nothing)
                 for recent, purchases, profile, *interests in (rows[key] for key in shopper_keys)
             ]
             for shopper_keys, release in requests
         ]
 
-    def _features(self, *row: Row) -> ShopperFeatures:
+    def _readable(self, *row: Row) -> ShopperFeatures:
         try:
             return _features(*row)
         except (DecodeError, TypeError, ValueError) as error:

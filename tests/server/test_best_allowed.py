@@ -169,19 +169,25 @@ def loaded(case: Case, index: CatalogueIndex) -> LoadedRelease:
     return release
 
 
+def shop_of(case: Case, index: CatalogueIndex, rules: list[Rule], **others: Any) -> Any:
+    """What a page is made from, that explores nothing unless `others` says so."""
+    sellable, holding = Sellable(index), in_force(rules, index, 1)
+    parts = {
+        "exploration_rate": 0.0,
+        "index": index,
+        "sellable": sellable,
+        "masks": FilterMasks(index, sellable),
+        "rules": SimpleNamespace(at=lambda placement, now_ms: holding),
+        "model": Model(case.scores[: case.known]),
+        "remember": lambda *_, **__: SimpleNamespace(release=1, attribution_token="token"),
+    }
+    return SimpleNamespace(**parts | others)
+
+
 def answered(case: Case, query: RecommendQuery, rules: list[Rule], bought: list[str], shown: list[str]) -> Any:
     index = CatalogueIndex()
     index.apply(case.items)
-    sellable, holding = Sellable(index), in_force(rules, index, 1)
-    shop: Any = SimpleNamespace(
-        exploration_rate=0.0,
-        index=index,
-        sellable=sellable,
-        masks=FilterMasks(index, sellable),
-        rules=SimpleNamespace(at=lambda placement, now_ms: holding),
-        model=Model(case.scores[: case.known]),
-        remember=lambda *_, **__: SimpleNamespace(release=1, attribution_token="token"),
-    )
+    shop = shop_of(case, index, rules)
     left_out = excluded(index, query.filter, index.rows(bought), index.rows(shown))
     page = _Page(shop, query, merge([], query.shopper), left_out, Course(None))
     return asyncio.run(page.by_model(loaded(case, index), Deadline()))
@@ -280,16 +286,7 @@ def test_an_item_without_a_vector_fills_a_page_that_would_be_short() -> None:
     release = loaded(case, index)
     index.apply([CatalogueItem(item_id="young"), CatalogueItem(item_id="younger")])
     shopper = ShopperQuery(user_id="anna", session_id="", now_ms=NOW_MS)
-    sellable = Sellable(index)
-    shop: Any = SimpleNamespace(
-        exploration_rate=0.0,
-        index=index,
-        sellable=sellable,
-        masks=FilterMasks(index, sellable),
-        rules=SimpleNamespace(at=lambda placement, now_ms: in_force([], index, 1)),
-        model=Model(case.scores),
-        remember=lambda *_, **__: SimpleNamespace(release=1, attribution_token="token"),
-    )
+    shop = shop_of(case, index, [])
     for page_size, last in ((4, ["i3"]), (5, ["i3", "younger"]), (9, ["i3", "younger", "young"])):
         query = RecommendQuery(shopper=shopper, page_size=page_size)
         page = _Page(shop, query, merge([], shopper), [], Course(None))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,12 +18,9 @@ from server.deadline import Deadline
 from server.queries import Recommendation, RecommendQuery
 from server.recommend import _Page
 from server.select.exploration import SEEN_EVENTS
-from server.select.filter_masks import FilterMasks
-from server.select.filters import Sellable
-from server.select.placement_rules import in_force
 from server.select.popularity import Popularity, Segment
 from server.shop import Course
-from tests.server.test_best_allowed import NOW_MS, Case, Model, loaded
+from tests.server.test_best_allowed import NOW_MS, Case, loaded, shop_of
 
 ITEMS = 60
 QUERY = RecommendQuery(
@@ -50,23 +46,14 @@ def page_of(amount: float, *, by_model: bool) -> Recommendation:
     index = CatalogueIndex()
     index.apply(CASE.items)
     boost = Rule(rule_id="b", action="boost", items=ItemSelector(categories=("A",)), amount=amount)
-    sellable, holding = Sellable(index), in_force([boost] if amount else [], index, 1)
     popularity = Popularity.of(
         Segment.of(range(ITEMS), WEIGHTS),
         {COUNTRY: Segment.of(range(0, ITEMS, 3), [500.0] * 20)},
         np.where(np.arange(ITEMS) < CASE.known, SEEN_EVENTS, 0),
         (0, 0, 0),
     )
-    shop: Any = SimpleNamespace(
-        exploration_rate=1.0,
-        index=index,
-        sellable=sellable,
-        masks=FilterMasks(index, sellable),
-        rules=SimpleNamespace(at=lambda placement, now_ms: holding),
-        model=Model(CASE.scores[: CASE.known]),
-        popular=SimpleNamespace(current=popularity),
-        remember=lambda *_, **__: SimpleNamespace(release=1, attribution_token="token"),
-    )
+    others = {"exploration_rate": 1.0, "popular": SimpleNamespace(current=popularity)}
+    shop = shop_of(CASE, index, [boost] if amount else [], **others)
     page = _Page(shop, QUERY, merge([], QUERY.shopper), [], Course(None))
     return asyncio.run(page.by_model(loaded(CASE, index), Deadline())) if by_model else page.popular(None)
 

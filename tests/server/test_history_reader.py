@@ -7,8 +7,6 @@ import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from threading import Event
 from uuid import uuid4
 
@@ -22,8 +20,7 @@ from server.errors import HistoryUnavailable
 from server.hydrate.history_reader import HistoryReader
 from tests.conditions import eventually, eventually_async
 from tests.conftest import NewSettings
-from tests.parts import Part, held, stoppable
-from tests.postgres import answers, new_cluster
+from tests.parts import Part, held, stoppable_postgresql
 from tests.server.client import RunningGateway, gateway
 
 TODAY = rec.Filter(exclude_shown_today=True)
@@ -73,11 +70,9 @@ async def test_a_caller_in_a_hurry_says_nothing_of_the_database() -> None:
 @pytest.fixture
 def on_postgresql(new_settings: NewSettings) -> Iterator[tuple[RunningGateway, Part, str]]:
     """A gateway whose database is a PostgreSQL of its own, that, and where the metrics are."""
-    with TemporaryDirectory(prefix="braid-postgres-") as folder, ExitStack() as parts:
-        cluster = new_cluster(Path(folder))
-        database = parts.enter_context(stoppable(Part(parts, cluster.command, cluster.log)))
-        eventually(lambda: answers(cluster.url), within_s=60, what="PostgreSQL's first answer")
-        settings = new_settings(database_url=cluster.url)
+    with ExitStack() as parts:
+        database, url = stoppable_postgresql(parts)
+        settings = new_settings(database_url=url)
         store.apply(settings)
         host, _, port = settings.gateway_address.rpartition(":")
         metrics = f"{host}:{int(port) + 1}"  # one of the shop's own ports

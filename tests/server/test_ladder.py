@@ -12,9 +12,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import grpc
 import psutil
@@ -33,8 +32,7 @@ from features.settings import Settings
 from features.store import apply
 from tests.conditions import eventually
 from tests.conftest import NewSettings
-from tests.parts import Part, held, stoppable
-from tests.postgres import answers, new_cluster
+from tests.parts import Part, held, stoppable, stoppable_postgresql
 from tests.processes import environment, free_ports, required_binary
 from tests.server.client import RunningGateway, gateway
 from tests.server.conftest import copy_of
@@ -166,18 +164,23 @@ def with_redis(
         yield (parts.enter_context(gateway(settings)), part), port
 
 
+@contextmanager
+def shop_on_postgresql(new_settings: NewSettings) -> Iterator[tuple[RunningGateway, Part, Part]]:
+    """A gateway whose database is a PostgreSQL of its own, that, and its Triton."""
+    with ExitStack() as parts:
+        database, url = stoppable_postgresql(parts, durable=True)
+        settings = new_settings(database_url=url)
+        fill(settings)
+        publish(settings, random_model(items()), why="a test", note=lambda _: None, although_worse="random weights")
+        triton = triton_of(parts, settings)
+        yield parts.enter_context(gateway(settings)), database, triton
+
+
 @pytest.fixture(scope="module")
 def with_postgresql(new_settings: NewSettings) -> Iterator[Shop]:
     """A gateway whose database is a PostgreSQL of its own, and that."""
-    with TemporaryDirectory(prefix="braid-postgres-") as folder, ExitStack() as parts:
-        cluster = new_cluster(Path(folder), durable=True)
-        database = parts.enter_context(stoppable(Part(parts, cluster.command, cluster.log)))
-        eventually(lambda: answers(cluster.url), within_s=60, what="PostgreSQL's first answer")
-        settings = new_settings(database_url=cluster.url)
-        fill(settings)
-        publish(settings, random_model(items()), why="a test", note=lambda _: None, although_worse="random weights")
-        triton_of(parts, settings)
-        yield parts.enter_context(gateway(settings)), database
+    with shop_on_postgresql(new_settings) as (running, database, _triton):
+        yield running, database
 
 
 def listening(triton: Part, settings: Settings) -> None:
