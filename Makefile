@@ -10,8 +10,7 @@
 #   make clean     remove what set-up and tests made; the shop's data in var/ stays
 
 SHELL := /bin/bash
-PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.10 python3; do \
-	$$name -c "" 2> /dev/null && command -v $$name && break; done)
+PYTHON ?= $(or $(wildcard .venv/bin/python),$(shell deploy/find_python.sh))
 VENV_PYTHON := .venv/bin/python
 DATA ?=
 MAPPING ?=
@@ -22,8 +21,8 @@ BUF := tests/node/node_modules/@bufbuild/buf-linux-x64/bin/buf
 .PHONY: setup demo up down status check test lint format bench proto lock clean
 
 setup:
-	@[ -n "$(PYTHON)" ] || { echo "No Python: sudo apt-get install python3 python3-venv" >&2; exit 1; }
-	@$(PYTHON) deploy/setup.py
+	@python="$(PYTHON)"; [ -n "$$python" ] || { echo "No Python: sudo apt-get install python3 python3-venv" >&2; exit 1; }; \
+	"$$python" deploy/setup.py
 
 demo: setup
 	@$(VENV_PYTHON) -m demo run $(if $(DATA),--data "$(DATA)") $(if $(MAPPING),--mapping "$(MAPPING)")

@@ -92,8 +92,9 @@ def test_gateway_address_that_cannot_be_read_is_named(settings: Settings, addres
 
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "two..dots"])
 def test_host_without_an_address_is_named_in_one_line(settings: Settings, host: str) -> None:
-    lost = settings.model_copy(update={"gateway_address": f"{host}:50051"})
-    reason = f"gateway {host}:50051: this host has no address. Set BRAID_GATEWAY_ADDRESS"
+    address = f"{host}:{settings.gateway_address.rpartition(':')[2]}"
+    lost = settings.model_copy(update={"gateway_address": address})
+    reason = f"gateway {address}: this host has no address. Set BRAID_GATEWAY_ADDRESS"
     _refused(_run("deploy.embedded", lost, "up", BRAID_GATEWAY_ALLOW_PLAINTEXT="true"), lost, reason)
 
 
