@@ -48,9 +48,9 @@ from server.infer.model import Model
 from server.infer.triton import Triton
 from server.local_socket import LocalSocket
 from server.metrics import CALLS_UNDER_WAY, LIVE_RELEASE, SERVING, serve_metrics
-from server.overload import self_probe
 from server.overload.admission import Admission, CallLimit
 from server.overload.connections import server_options
+from server.overload.self_probe import SelfProbe
 from server.record.answer_recorder import AnswerRecorder
 from server.record.eraser import Eraser
 from server.record.event_writer import EventWriter
@@ -117,8 +117,12 @@ class Gateway:
         tombstones.check(self._engine)
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="followers")
         self._limit = CallLimit(own.max_calls)
+        self._probe = SelfProbe()
         self._admission = Admission(
-            self._limit, target_s=own.target_delay_ms / 1000, switching=lambda: self._releases.switching
+            self._limit,
+            target_s=own.target_delay_ms / 1000,
+            line_s=self._probe.line_s,
+            switching=lambda: self._releases.switching,
         )
         self._triton = Triton(
             settings.triton_address,
@@ -251,7 +255,8 @@ class Gateway:
             Shadows(self.shop, self._engine, self._threads).follow(),
             self._freshness.follow(),
             self._keys.follow(),
-            self_probe.follow(self._local.target, self._admission),
+            self._probe.follow(self._local.target),
+            self._admission.follow(),
             self._announce(),
         ):
             self._begin(work)

@@ -13,38 +13,46 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from server.following import Failures
-from server.overload.admission import WINDOW_S, Admission
 
 LOG = logging.getLogger(__name__)
 
+EVERY_S = 0.1
+"""Between two questions while no line stands."""
+QUICK_S = 0.01
+"""An answer that took longer is followed by the next question after so long."""
 TIMEOUT_S = 2.0
 
 
-async def follow(address: str, admission: Admission) -> None:
-    """Tells `admission` at the end of each window, for ever; a probe that has no answer yet counts by its age."""
-    quickest_s, failures = TIMEOUT_S, Failures(LOG, "calls count as delayed, the gateway cannot ask itself")
-    async with grpc.aio.insecure_channel(address) as channel:
-        health = health_pb2_grpc.HealthStub(channel)
-        asked_s = time.perf_counter()
-        asked = asyncio.ensure_future(_seconds(health, failures))
-        while True:
-            await asyncio.sleep(WINDOW_S)
-            took_s = asked.result() if asked.done() else time.perf_counter() - asked_s
-            quickest_s = min(quickest_s, took_s)
-            admission.adjust(took_s - quickest_s)
-            if asked.done():
-                asked_s = time.perf_counter()
-                asked = asyncio.ensure_future(_seconds(health, failures))
+class SelfProbe:
+    """One question at a time."""
 
+    def __init__(self) -> None:
+        self._asked_s: float | None = None
+        self._took_s = 0.0
 
-async def _seconds(health: health_pb2_grpc.HealthStub, failures: Failures) -> float:
-    began_s = time.perf_counter()
-    try:
-        await health.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_S)
-    except grpc.aio.AioRpcError:  # not in time, or on the way out
-        return TIMEOUT_S
-    except Exception as error:
-        failures.begin(error)
-        return TIMEOUT_S
-    failures.end()
-    return time.perf_counter() - began_s
+    def line_s(self) -> float:
+        """How long calls wait: as the question before did, or as the one under way has up to now, if that is longer."""
+        if self._asked_s is None:
+            return self._took_s
+        return max(self._took_s, time.monotonic() - self._asked_s)
+
+    async def follow(self, address: str) -> None:
+        """Asks this process at its address, for ever."""
+        failures = Failures(LOG, "a line before this process stays unseen, the gateway cannot ask itself")
+        async with grpc.aio.insecure_channel(address) as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            while True:
+                asked_s = self._asked_s = time.monotonic()
+                try:
+                    await health.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_S)
+                    failures.end()
+                    self._took_s = time.monotonic() - asked_s
+                except Exception as error:
+                    self._took_s = 0.0  # whatever keeps the gateway from asking, no call waits for it
+                    if isinstance(error, grpc.aio.AioRpcError):
+                        if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+                            self._took_s = TIMEOUT_S
+                    else:
+                        failures.begin(error)
+                self._asked_s = None
+                await asyncio.sleep(EVERY_S if self._took_s < QUICK_S else QUICK_S)

@@ -18,6 +18,7 @@ from server.overload.admission import (
     AT_START,
     FEWEST,
     FEWEST_IN_A_SWITCH,
+    LINE,
     QUICKEST_S,
     WINDOW_S,
     Admission,
@@ -44,20 +45,25 @@ class Windows:
 
     def __init__(self) -> None:
         self.clock = Clock()
+        self.line_s = 0.0
         self.switching = False
         self.admission = Admission(
-            CallLimit(4_000), target_s=TARGET_S, switching=lambda: self.switching, clock=self.clock
+            CallLimit(4_000),
+            target_s=TARGET_S,
+            line_s=lambda: self.line_s,
+            switching=lambda: self.switching,
+            clock=self.clock,
         )
 
-    def pass_with(self, calls: int, seconds: float, unseen_s: float = 0.0) -> None:
+    def pass_with(self, calls: int, seconds: float) -> None:
         """One window: so many calls at once, as far as they are taken, each of so many seconds."""
         taken = min(calls, int(self.admission.limit))
         for _ in range(taken):
             self.admission.enter()
+        self.clock.now_s += WINDOW_S
         for _ in range(taken):
             self.admission.leave(METHOD, seconds)
-        self.clock.now_s += WINDOW_S
-        self.admission.adjust(unseen_s)
+        self.admission.adjust()
 
 
 def test_under_load_the_limit_settles_where_the_delay_is_about_the_target() -> None:
@@ -105,11 +111,55 @@ def test_after_a_hitch_a_limit_that_is_used_comes_back_within_a_second() -> None
     assert windows.admission.limit >= AT_START
 
 
-def test_calls_that_wait_before_they_are_seen_lower_the_limit() -> None:
+def test_a_delay_counts_by_those_under_way_with_the_call_and_not_by_those_let_in_since() -> None:
+    """The calls of the last window were as many as the limit was; what they tell holds for fewer."""
     windows = Windows()
+    windows.pass_with(1, 0.005)
+    taken = int(windows.admission.limit)
+    for _ in range(taken):
+        windows.admission.enter()
+    windows.clock.now_s += WINDOW_S
+    windows.admission.adjust()
+    for _ in range(taken // 2):
+        windows.admission.leave(METHOD, 0.005 + 2 * TARGET_S)
+    windows.admission.adjust()
+    after_half = windows.admission.limit
+    for _ in range(taken // 2):
+        windows.admission.leave(METHOD, 0.005 + 2 * TARGET_S)
+    windows.clock.now_s += WINDOW_S
+    windows.admission.adjust()
+    assert AT_START / 2 < windows.admission.limit <= after_half < AT_START
+
+
+def test_while_no_call_ends_the_limit_stays() -> None:
+    windows = Windows()
+    for _ in range(AT_START):
+        windows.admission.enter()
+    for _ in range(20):
+        windows.clock.now_s += WINDOW_S
+        windows.admission.adjust()
+    assert windows.admission.limit == AT_START
+
+
+def test_the_longer_calls_wait_to_be_seen_the_fewer_come_in_and_a_release_being_made_ready_is_no_reason() -> None:
+    windows = Windows()
+    for _ in range(AT_START // 2):
+        windows.admission.enter()
+    refused = []
+    for line_s in (0.0, 0.4 * LINE * TARGET_S, 0.6 * LINE * TARGET_S, 2 * LINE * TARGET_S):
+        windows.line_s = line_s
+        refused.append(windows.admission.full)
+    assert refused == [False, False, True, True]
+    windows.switching = True
+    assert not windows.admission.full
+
+
+def test_a_line_that_takes_the_whole_limit_leaves_those_under_way_alone() -> None:
+    windows = Windows()
+    windows.line_s = 10.0
     for _ in range(10):
-        windows.pass_with(20, 0.005, unseen_s=0.3)
-    assert windows.admission.limit == FEWEST
+        windows.pass_with(20, 0.005)
+    assert windows.admission.limit == AT_START
 
 
 def test_while_a_release_is_made_ready_calls_rather_wait_than_be_refused_and_afterwards_the_target_holds_again() -> (
