@@ -5,6 +5,8 @@ Text is shown as it is: names, reasons and paths may hold square brackets, which
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -18,7 +20,10 @@ from features.importing.errors import ImportFailed
 from features.outage import words
 from features.releases.release import ReleaseError
 
-console = Console(markup=False, highlight=False)
+_IN_A_FILE = 160
+"""Columns where nobody's terminal says how many there are: Rich takes 80, and cuts the figures of wide tables."""
+_given = sys.stdout.isatty() or "COLUMNS" in os.environ
+console = Console(markup=False, highlight=False, width=None if _given else _IN_A_FILE)
 stderr = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
 
 

@@ -28,7 +28,7 @@ class GatewaySettings(BaseSettings):
     )
     drain_s: float = Field(default=10, ge=0, description="how long calls under way may then finish")
     target_delay_ms: float = Field(
-        default=80, gt=0, description="mean delay of a call by the others; calls that would make it longer are refused"
+        default=100, gt=0, description="mean delay of a call by the others; calls that would make it longer are refused"
     )
     max_calls: int = Field(default=4_000, gt=0, description="calls in flight, of every kind, that memory is for")
     max_streams: int = Field(

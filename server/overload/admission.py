@@ -40,7 +40,7 @@ STEEPEST, HIGHEST = 0.2, 2.0
 SMOOTHING = 0.5
 REMEMBERED = 20
 """Windows whose calls under way are known: more than a call lives."""
-LINE = 2.0
+LINE = 1.2
 """Times the target that calls wait in gRPC's line where it takes all of the limit."""
 LEAST_LINE_S = 0.1
 """The line may be so long, however short the target is."""

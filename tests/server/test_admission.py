@@ -18,6 +18,7 @@ from server.overload.admission import (
     AT_START,
     FEWEST,
     FEWEST_IN_A_SWITCH,
+    LEAST_LINE_S,
     LINE,
     QUICKEST_S,
     WINDOW_S,
@@ -146,8 +147,8 @@ def test_the_longer_calls_wait_to_be_seen_the_fewer_come_in_and_a_release_being_
     for _ in range(AT_START // 2):
         windows.admission.enter()
     refused = []
-    for line_s in (0.0, 0.4 * LINE * TARGET_S, 0.6 * LINE * TARGET_S, 2 * LINE * TARGET_S):
-        windows.line_s = line_s
+    for share in (0.0, 0.4, 0.6, 2.0):
+        windows.line_s = share * max(LEAST_LINE_S, LINE * TARGET_S)
         refused.append(windows.admission.full)
     assert refused == [False, False, True, True]
     windows.switching = True
