@@ -23,7 +23,6 @@ import psutil
 import typer
 import uvloop
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks import record
@@ -32,6 +31,7 @@ from braid.v1 import recommendation_pb2 as pb
 from braid.v1 import recommendation_pb2_grpc
 from features.database.engine import open_database
 from features.settings import Settings
+from features.terminal import console
 from server.access.key_table import KeyTable
 from server.access.scopes import Scope
 from tests.certificates import Authority
@@ -41,7 +41,6 @@ from tests.processes import environment, free_ports, running
 OPEN, KEYS, MUTUAL = "open", "API key", "API key, mutual TLS"
 CONCURRENCY = 16
 NEVER_REFUSES = {"BRAID_GATEWAY_TARGET_DELAY_MS": "10000"}
-console = Console(highlight=False)
 
 
 class Target:

@@ -19,7 +19,6 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 
 import typer
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from sqlalchemy import Engine, delete
@@ -34,6 +33,7 @@ from features.online.interest_encoder import Encoders
 from features.online.materialize import materialize, materialized_counter
 from features.settings import ROOT, Settings
 from features.shop.catalogue import Catalogue
+from features.terminal import console
 from tests.processes import environment
 from training.publish import publish
 
@@ -44,8 +44,6 @@ EVENTS_A_VISIT = 10
 BATCH = 10_000
 TARGET_BUILD_S = 60.0
 TARGET_SHARE = 0.1
-
-console = Console(highlight=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

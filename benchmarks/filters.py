@@ -23,7 +23,6 @@ import grpc
 import numpy as np
 import psutil
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks import record
@@ -34,6 +33,7 @@ from braid.v1 import event_pb2, placement_pb2, placement_pb2_grpc, recommendatio
 from braid.v1 import recommendation_pb2 as pb
 from features import store
 from features.shop.catalogue import CatalogueItem
+from features.terminal import console
 
 TARGET_RATIO = 1.5
 EVENTS = 20
@@ -50,7 +50,6 @@ FILTERS: dict[str, dict[str, Any]] = {
     "1%": {"keep_categories": ["top 2/sub 3"]},
     "0.05%": {"keep_categories": ["top 2/sub 3"], "max_price": HIGHEST_PRICE / 20, "in_stock_only": True},
 }
-console = Console(highlight=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

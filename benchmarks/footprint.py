@@ -12,13 +12,13 @@ import sys
 from dataclasses import dataclass
 
 import psutil
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks import record
 from benchmarks.latency import ensure_up
 from deploy.embedded import stack
 from features.settings import Settings, load_settings
+from features.terminal import console
 
 TARGET_BYTES = int(2.5 * 2**30)
 MIB = 1 << 20
@@ -64,7 +64,6 @@ def main() -> None:
         table.add_row(entry.program, *(str(figure) for figure in row))
     total = sum(entry.pss_bytes for entry in measured)
     table.add_row("whole stack", "", "", str(total // MIB))
-    console = Console(highlight=False)
     console.print(table)
     verdict = "within" if total <= TARGET_BYTES else "above"
     console.print(f"The stack is {verdict} the target of {TARGET_BYTES // MIB} MiB: {total // MIB} MiB.")

@@ -24,7 +24,6 @@ import numpy as np
 import psutil
 import typer
 import uvloop
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks import record
@@ -37,6 +36,7 @@ from features.log.event_log import EventLog, NewEvent
 from features.offline.build import build
 from features.settings import Settings
 from features.shop.catalogue import Catalogue, CatalogueItem
+from features.terminal import console
 
 TARGET_P99_MS = 150.0
 TARGET_P50_MS = 50.0
@@ -48,7 +48,6 @@ WARM_UP_S = 3.0
 PROBES = 2
 
 Call = Callable[..., Any]
-console = Console(highlight=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,10 +29,10 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
-from rich.console import Console
 from rich.table import Table
 
 from features.settings import Settings
+from features.terminal import console
 from server.gateway import SERVICES
 from tests.processes import environment, free_ports, running, tail, until_up
 
@@ -54,7 +54,6 @@ MOST_MESSAGES = 3
 DEEPEST = 4
 SELDOM = 20
 """DeleteUser does minutes of work in a large shop and still much in an empty one: one input of so many."""
-console = Console(highlight=False)
 
 Kind = FieldDescriptor
 _INTEGERS = {

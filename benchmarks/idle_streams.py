@@ -24,13 +24,13 @@ import psutil
 import typer
 import uvloop
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from rich.console import Console
 
 from benchmarks import record
 from benchmarks.latency import Latency
 from braid.v1 import recommendation_pb2 as pb
 from braid.v1 import recommendation_pb2_grpc
 from features.settings import Settings
+from features.terminal import console
 from server.overload.connections import MAX_STREAMS_A_CONNECTION
 from tests.conditions import eventually_async
 from tests.processes import environment, free_ports, running
@@ -40,7 +40,6 @@ CALLS = 300
 KEPT_DESCRIPTORS = 200
 """Of this process, for other things than connections."""
 MIB = 1 << 20
-console = Console(highlight=False)
 
 
 def main(streams: int = typer.Option(100_000, min=1, help="Streams to try.")) -> None:

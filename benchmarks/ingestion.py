@@ -24,7 +24,6 @@ import grpc
 import numpy as np
 import typer
 import uvloop
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks import postgres, record
@@ -33,12 +32,12 @@ from benchmarks.latency import empty_server
 from benchmarks.live_shop import fresh_shop
 from braid.v1 import event_pb2 as pb
 from braid.v1 import event_pb2_grpc
+from features.terminal import console
 
 BATCH = 100
 SINGLE_CALLS, BATCH_CALLS = 64, 8
 """Calls in flight."""
 TARGETS = {"single events": 800, "batches of 100": 5_000, "stream of 100s": 5_000}
-console = Console(highlight=False)
 Send = Callable[[pb.WriteEventsRequest], Awaitable[Any]]
 
 

@@ -20,7 +20,6 @@ from dataclasses import asdict, dataclass
 
 import grpc
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks import record
@@ -32,14 +31,13 @@ from features.database.engine import open_database
 from features.log.event_log import EventLog
 from features.settings import Settings
 from features.stream.stream_positions import stream_position
+from features.terminal import console
 from tests.conditions import eventually
 
 SHOPPERS = 200
 BATCH = 20
 LONGEST_PAUSE_S = 1.5
 WORKERS = {"sqlite": 1, "postgresql+redis": 3}
-
-console = Console(highlight=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,6 @@ import numpy.typing as npt
 import polars as pl
 import typer
 import uvloop
-from rich.console import Console
 from rich.table import Table
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
@@ -37,6 +36,7 @@ from deploy.embedded import stack
 from features import schema
 from features.releases.release import ReleaseFiles, read_release
 from features.settings import ROOT, Settings, load_settings
+from features.terminal import console
 from tests.processes import free_ports
 
 TARGET_MS = 6.0
@@ -46,7 +46,6 @@ EMPTY, TRITON, RECOMMEND = "empty grpc.aio method", "bare Triton call", "Recomme
 RANKED_ITEMS = 500
 RANK, EXPLAINED = f"Rank of {RANKED_ITEMS} items", "Recommend with explain"
 Call = Callable[[], Awaitable[Any]]
-console = Console(highlight=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,6 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import typer
-from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
@@ -41,6 +40,7 @@ from features.importing.loading import load_events
 from features.log.event_log import EventLog
 from features.settings import Settings
 from features.stream.stream_positions import STREAM_COUNTER, stream_position
+from features.terminal import console
 from tests.conditions import eventually
 
 FIRST_SIZE = 10_000
@@ -49,8 +49,6 @@ ITEMS = 20_000
 FILLED_AT_ONCE = 100_000
 BATCH = 100
 CALLS = 200
-
-console = Console(highlight=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,13 +25,13 @@ from typing import Annotated
 
 import torch
 import typer
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from benchmarks import record
 from benchmarks.random_release import made_up_items, random_model
 from features import schema
+from features.terminal import console
 from training.export import FusionServing, load_module, save_module
 from training.fusion import FusionModel
 
@@ -44,7 +44,6 @@ SEED_ITEMS = 1_000
 ROUNDS = 3
 COPIED_BYTES = 64 << 20
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-console = Console(highlight=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

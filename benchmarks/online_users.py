@@ -27,7 +27,6 @@ import numpy as np
 import polars as pl
 import psutil
 import typer
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
@@ -39,6 +38,7 @@ from features import schema, store
 from features.online.entity_keys import encoded
 from features.online.rows import INTEREST_ROWS, PROFILE_ROWS, PURCHASE_ROWS, RECENT_ROWS
 from features.settings import Settings
+from features.terminal import console
 from tests.processes import free_ports
 from training.config import Config
 
@@ -55,7 +55,6 @@ NEVER_REFUSES_MS = "10000"
 TARGET_RATIO = 1.1
 HOMES = "homes"
 MIB = 1 << 20
-console = Console(highlight=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,7 +28,6 @@ import numpy as np
 import psutil
 import typer
 from prometheus_client.parser import text_string_to_metric_families
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks import record
@@ -39,6 +38,7 @@ from braid.v1 import recommendation_pb2 as pb
 from braid.v1 import recommendation_pb2_grpc
 from deploy.embedded import stack
 from features.settings import Settings, load_settings
+from features.terminal import console
 from tests.processes import free_ports
 
 USERS = 4_000
@@ -48,7 +48,6 @@ DEADLINE_S = 1.0
 MIB = 1 << 20
 ENOUGH = 0.95
 CALLS_IN_A_ROW = 10
-console = Console(highlight=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

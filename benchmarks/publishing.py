@@ -31,7 +31,6 @@ import grpc
 import numpy as np
 import psutil
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks import record
@@ -47,6 +46,7 @@ from features.offline.build import build
 from features.releases.release_table import ReleaseTable
 from features.schema import EventType
 from features.settings import Settings
+from features.terminal import console
 
 USERS = 1_000
 EVENTS_A_USER = 10
@@ -57,7 +57,6 @@ LEAST_BEFORE_S = 10.0
 ASK_EVERY_S = 0.02
 GIVE_UP_S = 120.0
 LIMIT_RATIO, LIMIT_ROLLBACK_S = 1.5, 2.0
-console = Console(highlight=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

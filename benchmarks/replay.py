@@ -24,7 +24,6 @@ import numpy as np
 import polars as pl
 import typer
 import uvloop
-from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
@@ -36,6 +35,7 @@ from braid.v1 import event_pb2_grpc
 from features.database.engine import open_database
 from features.log.event_log import EventLog
 from features.stream.stream_positions import stream_position
+from features.terminal import console
 from tests.conditions import eventually
 
 FILE = "user_behavior.csv.gz"
@@ -44,7 +44,6 @@ TYPES["buy"] = pb.EVENT_TYPE_PURCHASE
 BATCH = 100
 
 Write = Callable[..., Any]
-console = Console(highlight=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,13 +24,13 @@ from typing import Annotated
 
 import psutil
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks import record
 from benchmarks.chaos.faults import faults
 from benchmarks.chaos.shop import Shop, suffering_shop
 from benchmarks.chaos.storefront import Storefront
+from features.terminal import console
 from tests.conditions import eventually
 
 BACK_S = 60.0
@@ -39,7 +39,6 @@ QUIET_S = 1.0
 """All answers have been in full for so long: the next fault."""
 MOST_MORE_BYTES = 64 << 20
 MOST_MORE_DESCRIPTORS = 40
-console = Console(highlight=False)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -104,7 +103,7 @@ def main(
     console.print(f"WriteEvents: {outcome.event_codes}")
     failures = outcome.failures(least)
     for failure in failures:
-        console.print(f"[red]{failure}[/red]")
+        console.print(failure, style="red")
     console.print(str(record.write("chaos", asdict(outcome) | {"availability": outcome.availability})))
     sys.exit(bool(failures))
 

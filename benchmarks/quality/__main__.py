@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from benchmarks.quality.folders import CACHE, SplitBy, open_task
 from benchmarks.quality.measured import compare, measure_models
@@ -26,6 +25,7 @@ from benchmarks.quality.plots import write_plots
 from benchmarks.quality.tables import tables, write
 from benchmarks.quality.variants import chosen
 from benchmarks.quality.worker import BenchError
+from features.terminal import console
 from training.configuration_file import read_configuration
 from training.dataset import DataError
 
@@ -49,7 +49,6 @@ def main(
 ) -> None:
     """Measures models on a set of data and compares them."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the model under way ends too
-    console = Console(highlight=False)
     try:
         names = chosen(models)
         config = read_configuration(configuration) if configuration else None

@@ -26,7 +26,6 @@ import numpy.typing as npt
 import torch
 import typer
 from matplotlib.figure import Figure
-from rich.console import Console
 
 from benchmarks.quality.calibration import Forecast, forecast, reliability_curve
 from benchmarks.quality.folders import CACHE, SIMULATED
@@ -36,6 +35,7 @@ from benchmarks.table import Table
 from features.inputs.outcome_features import relative_popularity
 from features.schema import WEIGHTS_FILE, EventType
 from features.settings import ROOT
+from features.terminal import console
 from training.asked import asked_moments
 from training.dataset import DataError, read_log
 from training.evaluate import split_times
@@ -141,7 +141,6 @@ def main(
 ) -> None:
     """Measures the chances of a trained model on its test moments."""
     torch.set_num_threads(threads)
-    console = Console(highlight=False)
     try:
         home = train_simulated() if data == SIMULATED else Path(data)
         figures, said = measure(home)

@@ -25,7 +25,6 @@ import polars as pl
 import torch
 import typer
 from matplotlib.figure import Figure
-from rich.console import Console
 from tqdm import tqdm
 
 from benchmarks.quality.bootstrap import Interval, differences
@@ -39,6 +38,7 @@ from benchmarks.quality.variants import FUSED
 from benchmarks.record import machine
 from benchmarks.table import Table
 from features.offline.item_statistics import item_statistics, segments
+from features.terminal import console
 from server.select.popularity import Popularity, Segment
 from training.config import Config
 from training.dataset import DataError
@@ -218,7 +218,6 @@ def main(
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
 ) -> None:
     """Measures what the first events of unknown shoppers bring."""
-    console = Console(highlight=False)
     split_by = SplitBy.LEAVE_ONE_OUT
     try:
         task = open_task(data, split_by)

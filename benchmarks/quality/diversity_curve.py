@@ -22,7 +22,6 @@ import numpy.typing as npt
 import torch
 import typer
 from matplotlib.figure import Figure
-from rich.console import Console
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from tqdm import tqdm
 
@@ -37,6 +36,7 @@ from benchmarks.quality.variants import FUSED
 from benchmarks.quality.worker import BenchError, result_of
 from benchmarks.record import machine
 from benchmarks.table import Table
+from features.terminal import console
 from server.releases.loaded_release import unit_length
 from server.select.diversity import POOL, spread_out
 from training.dataset import DataError
@@ -179,7 +179,6 @@ def main(
     protocol: Annotated[SplitBy, typer.Option(help="of Amazon Beauty")] = SplitBy.LEAVE_ONE_OUT,
 ) -> None:
     """Measures accuracy, variety and time of pages by diversity."""
-    console = Console(highlight=False)
     try:
         task = open_task(data, protocol)
         job = Job(data=data, split_by=protocol, cache=CACHE, task=task.name, model=FUSED, seed=seed, device=device)

@@ -22,7 +22,6 @@ import numpy as np
 import torch
 import typer
 from matplotlib.figure import Figure
-from rich.console import Console
 from tqdm import tqdm
 
 from benchmarks.quality.figures import mean, moment_figures
@@ -42,6 +41,7 @@ from benchmarks.quality.task import Task
 from benchmarks.quality.variants import FUSED
 from benchmarks.quality.worker import BenchError, result_of
 from benchmarks.table import Table
+from features.terminal import console
 from training.config import Config
 from training.configuration_file import read_configuration
 from training.dataset import DataError
@@ -136,7 +136,6 @@ def main(
     configuration: Annotated[Path | None, typer.Option(help="as of `python -m benchmarks.quality`")] = None,
 ) -> None:
     """Reports what the gate of the fused model does."""
-    console = Console(highlight=False)
     try:
         task = open_task(data, protocol)
         job = Job(

@@ -20,13 +20,13 @@ import numpy as np
 import numpy.typing as npt
 import typer
 from matplotlib.figure import Figure
-from rich.console import Console
 
 from benchmarks.quality.calibration import Forecast, forecast, reliability_curve
 from benchmarks.quality.folders import CACHE, SIMULATED, SplitBy, open_task
 from benchmarks.quality.plots import save
 from benchmarks.table import Table
 from features.schema import RETURN_FEATURES
+from features.terminal import console
 from training.dataset import DataError, Log
 from training.logistic import fit_logistic
 from training.moments import DAY_MS
@@ -100,7 +100,6 @@ def main(
     protocol: Annotated[SplitBy, typer.Option(help="of Amazon Beauty")] = SplitBy.LEAVE_ONE_OUT,
 ) -> None:
     """Measures the chance of coming back."""
-    console = Console(highlight=False)
     try:
         task = open_task(data, protocol)
         said, came = measure(task.log)

@@ -28,7 +28,6 @@ import numpy.typing as npt
 import torch
 import typer
 from matplotlib.figure import Figure
-from rich.console import Console
 from tqdm import tqdm
 
 from benchmarks.quality.bootstrap import Interval, differences
@@ -42,6 +41,7 @@ from benchmarks.quality.shop import PROTOCOL
 from benchmarks.quality.task import Task
 from benchmarks.record import machine
 from benchmarks.table import Table
+from features.terminal import console
 from training.batches import BatchMaker
 from training.config import Config
 from training.dataset import DataError, Log, read_log
@@ -247,7 +247,6 @@ def main(
     days: Annotated[int, typer.Option(min=2, help="days that are replayed, the last of the log")] = 14,
 ) -> None:
     """Measures what daily updates and weekly training are worth."""
-    console = Console(highlight=False)
     try:
         task = open_task(data, SplitBy.LEAVE_ONE_OUT)
         found = replay(open_shop(task, configuration(task.name)), days)

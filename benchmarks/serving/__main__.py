@@ -31,7 +31,6 @@ import grpc
 import psutil
 import typer
 import uvloop
-from rich.console import Console
 
 from benchmarks import record
 from benchmarks.latency import (
@@ -61,6 +60,7 @@ from benchmarks.serving.targets import (
 from braid.v1 import recommendation_pb2_grpc
 from deploy.embedded import stack
 from features.settings import Settings, load_settings
+from features.terminal import console
 from tests.processes import free_ports
 
 USERS = 4_000
@@ -69,7 +69,6 @@ SHARES = (0.5, 0.8)
 """Of the gateway's throughput at saturation, for the open loads."""
 DEADLINE_S = 2.0
 STAGED_CALLS = 500
-console = Console(highlight=False)
 
 
 def main(

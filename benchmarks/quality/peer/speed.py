@@ -24,7 +24,6 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks import record
@@ -33,6 +32,7 @@ from benchmarks.quality.folders import SplitBy, open_task
 from benchmarks.quality.peer.environment import rectools_python
 from benchmarks.quality.peer.run import PeerSettings, run_peer
 from features.schema import HISTORY_EVENTS, RECENT_EVENTS
+from features.terminal import console
 from training.config import Config, FitConfig, ModelConfig
 from training.dataset import DataError
 from training.evaluate import Stage
@@ -173,7 +173,6 @@ def report(stage: Stage, settings: PeerSettings, turns: dict[str, list[Turn]]) -
         figures = (f"{middle:.3f}", f"{middle * whole:.0f}", f"{cpu:.3f}", f"{cpu * whole:.0f}")
         table.add_row(name, *figures, f"{own[-1].parameters:,}", memory)
     ratio, cpu_ratio = (median(of[PEER]) / median(of[OURS]) for of in (seconds, cpu_seconds))
-    console = Console(highlight=False)
     console.print(table)
     console.print(
         f"{whole} steps an epoch, length {settings.max_length}; RecTools takes {ratio:.1f} times as long, "
