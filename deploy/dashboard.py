@@ -78,7 +78,14 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             ),
             "s",
         ),
-        Panel("Wait in line, p99", ((quantile(0.99, metrics.WAIT_SECONDS, "line"), "{{line}}"),), "s"),
+        Panel(
+            "Wait in line, p99",
+            (
+                (quantile(0.99, metrics.WAIT_SECONDS, "line"), "{{line}}"),
+                (highest(metrics.UNSEEN_SECONDS), "to be seen, at its longest"),
+            ),
+            "s",
+        ),
         Panel("A batch's call, p99", ((quantile(0.99, metrics.BATCH_SECONDS, "line"), "{{line}}"),), "s"),
         Panel("Requests in a batch, mean", ((mean(metrics.BATCH_SIZE, "line"), "{{line}}"),)),
     ),

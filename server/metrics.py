@@ -68,6 +68,7 @@ SHADOW_SECONDS = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0),
 )
 ADMISSION_LIMIT = Gauge("braid_admission_limit", "Calls that recommend which may be under way now")
+UNSEEN_SECONDS = Gauge("braid_unseen_seconds", "How long gRPC keeps a call before the gateway sees it")
 
 for _counter, _values in (
     (SHADOW_COPIES, ("compared", "failed", "dropped")),

@@ -13,6 +13,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from server.following import Failures
+from server.metrics import UNSEEN_SECONDS
 
 LOG = logging.getLogger(__name__)
 
@@ -55,4 +56,5 @@ class SelfProbe:
                     else:
                         failures.begin(error)
                 self._asked_s = None
+                UNSEEN_SECONDS.set(self._took_s)
                 await asyncio.sleep(EVERY_S if self._took_s < QUICK_S else QUICK_S)
