@@ -10,7 +10,7 @@ may be now; a limit that takes delays as they come runs behind itself, and swing
 
 No call can tell how long gRPC kept it before the event loop took it in: `server.overload.self_probe` asks. That line
 grows and shrinks within milliseconds, so it is heeded at each call: the longer it stands, the smaller the part of the
-limit that holds, until it takes all of it. To refuse costs a quarter of an answer, and those under way go on meanwhile.
+limit that holds. To refuse costs a quarter of an answer, and those under way go on meanwhile.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WINDOW_S = 0.1
 QUICKEST_S = 10.0
 """How long the quickest call of a method is remembered, twice that at most."""
 FEWEST = 8
-"""The limit never falls below: a part below that hangs delays calls without there being many."""
+"""So many may always be under way: a part that hangs, or one large message, delays calls without there being many."""
 FEWEST_IN_A_SWITCH = 128
 """The same while a release is being made ready on these cores: a delay of ours, over in seconds, is better waited for
 than refused; as many are answered within about half a second."""
@@ -41,7 +41,7 @@ SMOOTHING = 0.5
 REMEMBERED = 20
 """Windows whose calls under way are known: more than a call lives."""
 LINE = 1.2
-"""Times the target that calls wait in gRPC's line where it takes all of the limit."""
+"""Times the target that calls wait in gRPC's line where it takes all but `FEWEST` of the limit."""
 LEAST_LINE_S = 0.1
 """The line may be so long, however short the target is."""
 RETRY_AFTER_S = 0.5
@@ -108,7 +108,7 @@ class Admission:
     def full(self) -> bool:
         """Whether the next call out of the line is refused, before anything is read of it."""
         line = 0.0 if self._switching() else self._line_s() / self._longest_line_s
-        return self.under_way >= int(self.limit * (1 - line))
+        return self.under_way >= max(FEWEST, int(self.limit * (1 - line)))
 
     def enter(self) -> None:
         """As `CallLimit.enter`; the call has the line behind it."""

@@ -155,6 +155,15 @@ def test_the_longer_calls_wait_to_be_seen_the_fewer_come_in_and_a_release_being_
     assert not windows.admission.full
 
 
+def test_a_long_line_is_no_reason_to_refuse_the_few() -> None:
+    windows = Windows()
+    windows.line_s = 10.0
+    for _ in range(FEWEST):
+        assert not windows.admission.full
+        windows.admission.enter()
+    assert windows.admission.full
+
+
 def test_a_line_that_takes_the_whole_limit_leaves_those_under_way_alone() -> None:
     windows = Windows()
     windows.line_s = 10.0
