@@ -219,8 +219,13 @@ def test_triton_is_slow(with_triton: Shop) -> None:
 
 def test_the_models_processes_hang_behind_a_ready_face(with_triton: Shop) -> None:
     shop, triton = with_triton
-    stubs = triton.stubs()
-    assert stubs
+    stubs: list[psutil.Process] = []
+
+    def hang() -> None:
+        stubs.extend(triton.stubs())
+        assert stubs
+        for stub in stubs:
+            stub.suspend()
 
     def go_on() -> None:
         for stub in stubs:
@@ -228,7 +233,7 @@ def test_the_models_processes_hang_behind_a_ready_face(with_triton: Shop) -> Non
         listening(triton, shop.settings)  # Triton itself may end when such a process has hung
 
     tiers = BELOW | {FULL}  # Triton may take them for dead, and start new ones
-    endure(shop, triton, lambda: [stub.suspend() for stub in stubs], go_on, tiers)
+    endure(shop, triton, hang, go_on, tiers)
 
 
 def test_the_models_processes_are_killed_behind_a_ready_face(with_triton: Shop) -> None:
