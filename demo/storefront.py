@@ -13,6 +13,7 @@ from braid.v1.catalog_pb2_grpc import CatalogServiceStub
 from braid.v1.event_pb2_grpc import EventServiceStub
 from braid.v1.recommendation_pb2_grpc import RecommendationServiceStub
 from braid.v1.user_pb2_grpc import UserServiceStub
+from server.direct import DIRECT
 
 CALL_S = 10.0
 """Longest wait for one answer."""
@@ -33,7 +34,7 @@ class Storefront:
     """A connection to one gateway; close it, or use it in a `with` statement."""
 
     def __init__(self, address: str) -> None:
-        self._channel = grpc.insecure_channel(address)
+        self._channel = grpc.insecure_channel(address, options=[DIRECT])
         self._recommendation = RecommendationServiceStub(self._channel)
         self._events = EventServiceStub(self._channel)
         self._catalog = CatalogServiceStub(self._channel)

@@ -27,6 +27,7 @@ from deploy.embedded.checks import Check
 from deploy.embedded.sockets import control_socket, gateway_socket
 from features.settings import ROOT, Settings
 from server import local_socket
+from server.direct import DIRECT
 
 TEMPLATE = Path(__file__).parent / "supervisord.conf"
 FAILURES_TO_GIVE_UP = 3
@@ -301,7 +302,7 @@ def _supervisor(settings: Settings) -> Iterator[Any]:
 def _channel(settings: Settings) -> grpc.Channel:
     """To the stack's own gateway by its local socket; while the stack is down, to whoever serves at the address."""
     target = local_socket.target(gateway_socket(settings)) if is_up(settings) else settings.gateway_address
-    options = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 200)]
+    options = [DIRECT, ("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 200)]
     return grpc.insecure_channel(target, options=options)
 
 

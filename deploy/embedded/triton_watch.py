@@ -20,7 +20,8 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from deploy.embedded import stack
 from features.schema import CONTENT_TOKENS, ITEM_TOWER_INPUTS, ITEM_TOWER_MODEL
-from features.settings import load_settings
+from features.settings import Settings, load_settings
+from server.direct import DIRECT
 
 LOG = logging.getLogger(__name__)
 
@@ -31,6 +32,11 @@ MOST_SILENCES = 3
 """In a row."""
 GRACE_S = 20.0
 """A Triton that was started so lately is left alone."""
+
+
+def open_channel(settings: Settings) -> grpc.Channel:
+    """To this shop's Triton."""
+    return grpc.insecure_channel(settings.triton_address, options=[DIRECT])
 
 
 def answers(stub: service_pb2_grpc.GRPCInferenceServiceStub) -> bool:
@@ -53,7 +59,7 @@ def main() -> None:
     """For ever."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     settings, silences = load_settings(), 0
-    with grpc.insecure_channel(settings.triton_address) as channel:
+    with open_channel(settings) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         while True:
             time.sleep(EVERY_S)

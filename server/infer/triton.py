@@ -25,6 +25,7 @@ from features.schema import (
     Tensor,
     output_name,
 )
+from server.direct import DIRECT
 from server.errors import ModelUnavailable, Reason
 from server.hydrate.fusion_request import FusionRequest, stacked_inputs
 from server.infer.coalescer import Coalescer
@@ -69,6 +70,7 @@ class Triton:
     ) -> None:
         """`under_way`: as in `Coalescer`."""
         options = [
+            DIRECT,
             ("grpc.max_send_message_length", -1),
             ("grpc.max_receive_message_length", -1),
             ("grpc.initial_reconnect_backoff_ms", 100),

@@ -22,7 +22,7 @@ from deploy.embedded import triton
 from features.settings import ROOT, Settings
 from server.access.exposure import check_exposure
 from server.settings import GatewaySettings
-from tests.processes import environment
+from tests.processes import environment, required_binary
 
 FOLDER = ROOT / "deploy" / "container"
 TEXT = (FOLDER / "compose.yaml").read_text()
@@ -214,4 +214,15 @@ def page() -> Iterator[tuple[str, list[bytes]]]:
 def test_the_gateways_health_check_reads_its_metrics(page: tuple[str, list[bytes]], content: bytes, code: int) -> None:
     page[1][0] = content
     script = FOLDER / "healthy.py"
-    assert subprocess.run([sys.executable, str(script), page[0]], env=dict(os.environ), timeout=30).returncode == code
+    proxied = {name: value for name, value in os.environ.items() if name.lower() != "no_proxy"}
+    proxied["http_proxy"] = "http://127.0.0.1:1"  # as Docker tells its containers where its user has one
+    assert subprocess.run([sys.executable, str(script), page[0]], env=proxied, timeout=30).returncode == code
+
+
+@pytest.mark.parametrize("part", ["triton", "prometheus", "grafana"])
+def test_the_other_health_checks_ask_past_a_proxy_too(page: tuple[str, list[bytes]], part: str) -> None:
+    program, *flags, asked = SERVICES[part]["healthcheck"]["test"][1:]
+    assert asked.startswith("http://127.0.0.1:")
+    command = [required_binary(program, program), *flags]
+    proxied = {"PATH": os.environ["PATH"], "http_proxy": "http://127.0.0.1:1"}
+    assert subprocess.run([*command, page[0]], env=proxied, timeout=30).returncode == 0
