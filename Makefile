@@ -66,7 +66,7 @@ lock: setup
 	$(VENV_PYTHON) -m deploy.lock
 
 clean:
-	@if [ -x $(VENV_PYTHON) ]; then $(VENV_PYTHON) -m deploy.embedded down; fi
+	@if [ -e .venv/stamps/packages ]; then $(VENV_PYTHON) -m deploy.embedded down; fi
 	rm -rf .venv .venv-peer .venv-peers .triton .triton.new tests/node/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find proto -name '*_pb2*' -delete
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -30,6 +30,7 @@ from deploy.embedded import checks  # noqa: E402  (after the path is set: nothin
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMPS = VENV / "stamps"
+"""There from the moment that the environment is whole."""
 LOCK = ROOT / "requirements.lock"
 RUNTIME = ROOT / ".triton"
 RUNTIME_WHEEL = "nvidia-pytriton==0.7.0"
@@ -89,13 +90,14 @@ def fitness() -> str:
 
 
 def make_venv() -> None:
-    """A virtual environment of this Python's minor version; one of another version is replaced."""
+    """A virtual environment of this Python's minor version; one of another version, or half made, is replaced."""
     minor = "python{}.{}".format(*sys.version_info[:2])
-    if PYTHON.exists() and (VENV / "lib" / minor).exists():
+    if PYTHON.exists() and (VENV / "lib" / minor).exists() and STAMPS.exists():
         return
     slow = "" if built_for_speed() else ", which was built without --enable-optimizations: one with is quicker"
     print(f"Environment .venv of {sys.executable}{slow}", flush=True)
     _run([sys.executable, "-m", "venv", "--clear", str(VENV)])
+    STAMPS.mkdir()
 
 
 def install_packages() -> bool:
@@ -226,7 +228,6 @@ def _stamped(stage: str, value: str) -> bool:
 
 
 def _stamp(stage: str, value: str) -> None:
-    STAMPS.mkdir(exist_ok=True)
     (STAMPS / stage).write_text(value)
 
 

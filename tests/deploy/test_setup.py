@@ -66,3 +66,25 @@ def test_generated_stubs_import_from_anywhere(tmp_path: Path) -> None:
 def test_failed_command_says_which_and_that_set_up_can_go_on() -> None:
     with pytest.raises(setup.SetupError, match=r"pip install.*no-such-file.*make setup again"):
         setup._pip("install", "--requirement", "no-such-file.txt")
+
+
+def test_an_environment_that_was_interrupted_while_it_was_made_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ".venv"
+    for name, path in (("VENV", folder), ("PYTHON", folder / "bin" / "python"), ("STAMPS", folder / "stamps")):
+        monkeypatch.setattr(setup, name, path)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)  # pip comes last
+    setup.make_venv()
+    subprocess.run([str(setup.PYTHON), "-m", "pip", "--version"], check=True)
+    made = setup.PYTHON.lstat()
+    setup.make_venv()
+    assert setup.PYTHON.lstat() == made
+
+
+def test_what_set_up_began_can_be_cleaned_away(tmp_path: Path) -> None:
+    (tmp_path / "Makefile").symlink_to(ROOT / "Makefile")
+    (tmp_path / "proto").mkdir()
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / ".venv")], check=True)
+    subprocess.run(["make", "clean"], cwd=tmp_path, check=True)
+    assert not (tmp_path / ".venv").exists()
