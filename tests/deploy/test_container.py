@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import stat
 import subprocess
 import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import Any
 
 import pytest
 import yaml
+from redis import Redis
 
 from deploy.container import __main__ as container
 from deploy.dashboard import dashboard
@@ -22,7 +25,9 @@ from deploy.embedded import triton
 from features.settings import ROOT, Settings
 from server.access.exposure import check_exposure
 from server.settings import GatewaySettings
-from tests.processes import environment, required_binary
+from tests.conditions import eventually
+from tests.postgres import FOLDERS, new_cluster, serving
+from tests.processes import environment, free_ports, required_binary, running
 
 FOLDER = ROOT / "deploy" / "container"
 TEXT = (FOLDER / "compose.yaml").read_text()
@@ -217,6 +222,45 @@ def test_the_gateways_health_check_reads_its_metrics(page: tuple[str, list[bytes
     proxied = {name: value for name, value in os.environ.items() if name.lower() != "no_proxy"}
     proxied["http_proxy"] = "http://127.0.0.1:1"  # as Docker tells its containers where its user has one
     assert subprocess.run([sys.executable, str(script), page[0]], env=proxied, timeout=30).returncode == code
+
+
+def healthy(part: str, program: str, *own: str, **variables: str) -> bool:
+    """Whether a part's health check says so; flags and variables put the test's addresses in the container's place."""
+    name, *flags = SERVICES[part]["healthcheck"]["test"][1:]
+    assert Path(program).name == name
+    return subprocess.run([program, *own, *flags], env=variables, capture_output=True, timeout=30).returncode == 0
+
+
+def test_a_postgresql_that_is_being_prepared_is_not_healthy() -> None:
+    pg_isready = required_binary("pg_isready", "postgresql", *FOLDERS)
+    with TemporaryDirectory(prefix="braid-") as place:
+        folder = Path(place)
+        cluster = new_cluster(folder)
+        port = cluster.url.rpartition(":")[2].partition("/")[0]
+        socket_alone = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={folder}"]
+        with running([*cluster.command, *socket_alone], cluster.log, stop_signal=signal.SIGINT):
+            eventually((folder / f".s.PGSQL.{port}").exists, what="PostgreSQL's socket")
+            on_socket = [pg_isready, f"--host={folder}", f"--port={port}"]
+            eventually(lambda: subprocess.run(on_socket).returncode == 0, what="PostgreSQL's answer on its socket")
+            assert not healthy("postgres", pg_isready, PGHOST=place, PGPORT=port)
+        with serving(cluster):
+            assert healthy("postgres", pg_isready, PGHOST=place, PGPORT=port)
+
+
+def test_a_redis_that_reads_its_file_is_not_healthy(tmp_path: Path) -> None:
+    server, cli = (required_binary(name, "redis-server") for name in ("redis-server", "redis-cli"))
+    port, log = free_ports(), tmp_path / "redis.log"
+    command = [server, "--bind", "127.0.0.1", "--port", str(port), "--dir", str(tmp_path), "--save", ""]
+    with running(command, log), Redis(port=port) as client:
+        eventually(client.ping, what="Redis' answer")
+        client.mset({f"key-{number}": "value" for number in range(1_000)})
+        client.save()
+    slow = ["--key-load-delay", "10000", "--loading-process-events-interval-bytes", "1024"]
+    with running([*command, *slow], log), Redis(port=port) as client:
+        eventually(lambda: client.info("persistence")["loading"], what="the beginning of the reading")
+        assert not healthy("redis", cli, "-p", str(port))
+        client.config_set("key-load-delay", 0)
+        eventually(lambda: healthy("redis", cli, "-p", str(port)), what="the end of the reading")
 
 
 @pytest.mark.parametrize("part", ["triton", "prometheus", "grafana"])
