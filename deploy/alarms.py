@@ -93,7 +93,7 @@ ALARMS = (
     Alarm(
         "AnswersDropped",
         f"{increase(metrics.ANSWERS_DROPPED, '10m')} > 0",
-        "10m",
+        "1m",
         "Answers are not recorded: reports and the skew check lack them",
     ),
     Alarm(

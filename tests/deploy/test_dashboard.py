@@ -49,6 +49,16 @@ def test_calls_that_a_key_does_not_allow_are_no_alarm_of_too_many() -> None:
     assert {reason for reason in reasons if re.fullmatch(counted[1], reason)} == {"delay", "memory"}
 
 
+def test_what_happens_once_is_an_alarm_while_its_window_has_it() -> None:
+    minutes = re.compile(r"(\d+)m")
+    counted = {alarm: re.search(r"increase\(.*\[(\d+m)\]", alarm.expression) for alarm in ALARMS}
+    windows = {alarm: found[1] for alarm, found in counted.items() if found}
+    assert windows
+    for alarm, window in windows.items():
+        lasting, within = (minutes.fullmatch(text) for text in (alarm.lasting, window))
+        assert lasting and within and int(lasting[1]) < int(within[1]), alarm.name
+
+
 def test_panels_lie_beside_each_other() -> None:
     taken: set[tuple[int, int]] = set()
     for panel in json.loads(DASHBOARD.read_text())["panels"]:
