@@ -15,8 +15,9 @@ SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 
 SERVING = Gauge("braid_serving", "1 while the health service says SERVING")
 CALLS = Counter("braid_calls", "Calls that have ended", ["method", "code"])
-"""code: the name of the gRPC status. Not among them is what ends before its method begins, unless it is refused for the
-delay: what gRPC refuses, what a key does not allow, a message that does not come or cannot be read."""
+"""code: the name of the gRPC status; DEADLINE_EXCEEDED too where an answer came too late for its caller. Not among them
+is what ends before its method begins, unless it is refused for the delay: what gRPC refuses, what a key does not allow,
+a message that does not come or cannot be read."""
 CALL_SECONDS = Histogram(
     "braid_call_seconds", "From the moment that a call is taken in to its end", ["method"], buckets=SECONDS
 )

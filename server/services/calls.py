@@ -26,6 +26,8 @@ from server.tracing import call_span
 LOG = logging.getLogger(__name__)
 
 MAX_REQUEST_ID_CHARS = 64
+ROUNDED = 0.99
+"""gRPC tells a server a caller's patience in three digits, rounded up: the caller may be gone so much sooner."""
 
 
 class Limit(Protocol):
@@ -61,7 +63,7 @@ def answers(
 
     @functools.wraps(method)
     async def call(self: S, request: Request, context: Context) -> Response:
-        async with _Call(method.__name__, self.limit, context) as deadline:
+        async with _Call(method.__name__, self.limit, context, one_answer=True) as deadline:
             return await method(self, request, deadline)
 
     return call
@@ -75,7 +77,7 @@ def answers_stream(
     @functools.wraps(method)
     async def call(self: S, requests: AsyncIterator[Request], context: Context) -> None:
         async with (
-            _Call(method.__name__, self.limit, context) as deadline,
+            _Call(method.__name__, self.limit, context, one_answer=False) as deadline,
             aclosing(method(self, requests, deadline)) as responses,
         ):
             async for response in responses:
@@ -90,7 +92,9 @@ def answers_stream(
 class _Call:
     """One call under way: gives its deadline, and turns what it raises into a status."""
 
-    def __init__(self, name: str, limit: Limit, context: Context) -> None:
+    def __init__(self, name: str, limit: Limit, context: Context, *, one_answer: bool) -> None:
+        self._one_answer = one_answer
+        self._patience_s = math.inf
         self._name = name
         self._limit = limit
         self._entered = False
@@ -102,7 +106,9 @@ class _Call:
         self._token = REQUEST_ID.set(_request_id(self._context))
         self._span = call_span(self._name, self._context.invocation_metadata())
         try:
-            self._deadline = deadline = Deadline.after(self._context.time_remaining())
+            patience_s = self._context.time_remaining()
+            self._patience_s = math.inf if patience_s is None else patience_s
+            self._deadline = deadline = Deadline.after(patience_s)
             if deadline.left_s(math.inf) <= 0:
                 raise DeadlinePassed("the deadline had passed when the call arrived; allow more time")
             self._limit.enter()
@@ -127,18 +133,27 @@ class _Call:
                     grpc.StatusCode.INTERNAL, f"the gateway failed; its log has request id {REQUEST_ID.get()}"
                 )
             elif error is not None:
-                code = "CANCELLED"
-            elif LOG.isEnabledFor(logging.DEBUG):
-                LOG.debug("method=%s code=OK ms=%.1f", self._name, 1000 * (time.perf_counter() - self._started_s))
+                code = "DEADLINE_EXCEEDED" if self._is_late(ROUNDED) else "CANCELLED"
+            else:
+                code = "DEADLINE_EXCEEDED" if self._is_late() else "OK"
+                if LOG.isEnabledFor(logging.DEBUG):
+                    LOG.debug("method=%s code=%s ms=%.1f", self._name, code, 1000 * self._took_s())
         finally:
             count_call(self._name, code)
             if self._span is not None:
                 self._span.end(code)
             if self._entered:
-                seconds = time.perf_counter() - self._started_s
+                seconds = self._took_s()
                 time_call(self._name, seconds)
                 self._limit.leave(self._name, seconds - self._deadline.in_vain_s)
             REQUEST_ID.reset(self._token)
+
+    def _took_s(self) -> float:
+        return time.perf_counter() - self._started_s
+
+    def _is_late(self, share: float = 1.0) -> bool:
+        """Whether this share of the caller's patience is over; that of a stream's caller says how long it may last."""
+        return self._one_answer and self._took_s() >= share * self._patience_s
 
 
 def _request_id(context: Context) -> str:
