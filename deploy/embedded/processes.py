@@ -14,9 +14,9 @@ from features.settings import Settings
 def of(settings: Settings) -> list[psutil.Process]:
     """supervisord and everything below it, or what it left when it was killed; empty while the stack is down."""
     try:
-        pid = int((settings.home / "run" / "supervisord.pid").read_text())
-        supervisord = psutil.Process(pid)
-        if "supervisor.supervisord" in supervisord.cmdline():  # else the number belongs to somebody else by now
+        run = settings.home.resolve() / "run"
+        supervisord = psutil.Process(int((run / "supervisord.pid").read_text()))
+        if str(run / "supervisord.conf") in supervisord.cmdline():  # else the number is somebody else's by now
             return [supervisord, *supervisord.children(recursive=True)]
     except (OSError, ValueError, psutil.Error):
         pass

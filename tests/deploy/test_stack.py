@@ -106,6 +106,17 @@ def test_a_shop_beside_that_holds_the_ports_is_named_with_how_to_stop_it(
     assert stack.is_up(up)
 
 
+def test_a_stack_whose_supervisor_has_the_number_that_an_ended_one_had_is_left_alone(
+    up: Settings, settings: Settings
+) -> None:
+    left = settings.home / "run" / "supervisord.pid"
+    left.parent.mkdir()
+    left.write_text((up.home / "run" / "supervisord.pid").read_text())  # after a reboot another shop's has it
+    before = stack.programs(up)
+    assert braid(settings, "down").stdout == "It was not up.\n"
+    assert stack.programs(up) == before
+
+
 def test_status_shows_programs_and_health(up: Settings) -> None:
     shown = braid(up, "status")
     assert shown.returncode == 0
