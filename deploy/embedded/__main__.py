@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from deploy.embedded import neighbours, processes, stack
+from deploy.embedded import neighbours, newer_code, processes, stack
 from deploy.embedded.checks import failed
 from features.settings import load_settings
 
@@ -32,6 +32,8 @@ def up(within_s: float = typer.Option(120.0, "--within", help="Seconds to wait u
         begun = stack.start(settings)
         if not begun and stack.health(settings) == "SERVING":
             console.print(f"Already up: the gateway serves at {settings.gateway_address}. `make status` shows more.")
+            for line in newer_code.told(stack.programs(settings)):
+                console.print(line, soft_wrap=True)
             return
         for change in stack.wait_until_serving(settings, within_s):
             console.print(f"{time.monotonic() - started:6.1f} s  {change}")
@@ -77,6 +79,8 @@ def status() -> None:
     console.print(table)
     health = stack.health(settings)
     console.print(f"gateway {settings.gateway_address}: {health}; logs in {settings.logs}")
+    for line in newer_code.told(programs):
+        console.print(line, soft_wrap=True)
     sys.exit(health != "SERVING")
 
 

@@ -91,6 +91,19 @@ def test_second_up_says_so_and_changes_nothing(up: Settings) -> None:
     assert [program.pid for program in stack.programs(up)] == [program.pid for program in before]
 
 
+def test_code_that_is_newer_than_the_stack_is_told_with_what_takes_it_in(up: Settings) -> None:
+    file = ROOT / "server" / "gateway.py"
+    before = file.stat()
+    os.utime(file)
+    try:
+        told = [braid(up, command).stdout.splitlines()[-1] for command in ("up", "status")]
+    finally:
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    line = "It runs older code: server/gateway.py has changed since it was started. Take it in: make down up"
+    assert told == [line, line]
+    assert "older code" not in braid(up, "up").stdout
+
+
 def test_a_shop_beside_that_holds_the_ports_is_named_with_how_to_stop_it(
     up: Settings, new_settings: Callable[..., Settings]
 ) -> None:
