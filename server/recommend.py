@@ -63,21 +63,18 @@ async def recommend(shop: Shop, query: RecommendQuery, deadline: Deadline) -> Re
             release = shop.releases.current  # it was replaced meanwhile, or is an arm that the live one stands in for
         else:
             if choice.shadow is not None:
-                shop.shadows.offer(Copy(choice.experiment, choice.shadow, query, answer, course.took_ms))
+                shop.shadows.offer(Copy(choice.experiment, choice.shadow, query, left_out, answer, course.took_ms))
             return answer
 
 
-async def shadow_page(
-    shop: Shop, query: RecommendQuery, release: LoadedRelease, deadline: Deadline
-) -> tuple[list[str], list[float]]:
-    """Item ids and scores that a release would answer; nothing is recorded.
+async def shadow_page(shop: Shop, copy: Copy, deadline: Deadline) -> tuple[list[str], list[float]]:
+    """Item ids and scores that the shadow would have answered; nothing is recorded.
 
     Raises:
         ModelUnavailable: its model does not answer.
     """
-    shopper = await shop.shopper(query.shopper, release.number, deadline)
-    left_out = await shop.left_out(shopper, query.shopper, query.filter, deadline)
-    return await _Page(shop, query, shopper, left_out, Course(None)).as_shadow(release, deadline)
+    shopper = await shop.shopper(copy.query.shopper, copy.shadow.number, deadline)
+    return await _Page(shop, copy.query, shopper, copy.left_out, Course(None)).as_shadow(copy.shadow, deadline)
 
 
 class _Page:

@@ -57,7 +57,7 @@ class Shadows:
         part = self._of((copy.experiment, copy.shadow.number, copy.answer.release))
         began_s = time.monotonic()
         try:
-            item_ids, scores = await shadow_page(self._shop, copy.query, copy.shadow, Deadline.after(BUDGET_S))
+            item_ids, scores = await shadow_page(self._shop, copy, Deadline.after(BUDGET_S))
         except GatewayError as error:
             LOG.debug("the shadow did not answer: %s", error)
             part.failed += 1

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from server.metrics import SHADOW_COPIES
 from server.queries import Recommendation, RecommendQuery
 from server.releases.loaded_release import LoadedRelease
+from server.select.filters import Excluded
 
 MOST_WAITING = 32
 
@@ -25,6 +26,8 @@ class Copy:
     experiment: str
     shadow: LoadedRelease
     query: RecommendQuery
+    left_out: Excluded
+    """As it was for the answer, which counts as shown by now."""
     answer: Recommendation
     took_ms: float
 

@@ -140,6 +140,22 @@ def test_a_shadow_is_compared_off_the_requests_path_and_a_broken_one_costs_nothi
     set_traffic(shop, placement="shadowed")
 
 
+def test_a_shadow_leaves_out_what_the_answer_left_out_and_not_what_it_showed(shop: RunningGateway) -> None:
+    engine = open_database(shop.settings.log_url)
+    set_traffic(shop, placement="fresh", experiment="fresh beside", shadow_release=GOOD)
+    today = rec.Filter(exclude_shown_today=True)
+
+    def compared() -> Disagreement | None:
+        for user in USERS[:5]:
+            shop.client.recommend(user, placement="fresh", page_size=3, filter=today)
+        found = disagreements(engine, ["fresh beside"]).get(("fresh beside", GOOD, 1))
+        return found if found and found.compared > 5 else None
+
+    same = eventually(compared, within_s=30, what="pages that were compared")
+    assert same is not None and same.overlap == pytest.approx(same.compared)
+    set_traffic(shop, placement="fresh")
+
+
 def test_where_an_arms_model_does_not_answer_the_live_release_tells_interests_too(shop: RunningGateway) -> None:
     def teller(user_id: str) -> int:
         request = rec.GetInterestsRequest(user_id=user_id)
