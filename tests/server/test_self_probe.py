@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import grpc
 import pytest
@@ -15,13 +16,20 @@ from server.overload.self_probe import SelfProbe
 
 
 class Health(health_pb2_grpc.HealthServicer):
-    """Answers while it may."""
+    """Answers while it may, or drops what comes with the status that gRPC drops it with."""
 
     def __init__(self) -> None:
         self.may_answer = asyncio.Event()
+        self.drops = False
+        self.dropped = 0
 
-    async def Check(self, request: health_pb2.HealthCheckRequest, context: object) -> health_pb2.HealthCheckResponse:
+    async def Check(
+        self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> health_pb2.HealthCheckResponse:
         """Late, if need be."""
+        if self.drops:
+            self.dropped += 1
+            await context.abort(grpc.StatusCode.CANCELLED)
         await self.may_answer.wait()
         return health_pb2.HealthCheckResponse()
 
@@ -68,6 +76,19 @@ async def test_a_question_that_is_given_up_is_a_long_line(monkeypatch: pytest.Mo
         for _ in range(50):
             await asyncio.sleep(0.02)
             assert probe.line_s() >= 0.2
+
+
+async def test_a_line_so_long_that_grpc_drops_the_question_is_as_long_as_it_was() -> None:
+    health = Health()
+    async with probed(health) as probe:
+        await reach(probe, 0.3, 1.0)
+        health.drops = True
+        health.may_answer.set()
+        while health.dropped < 10:
+            await asyncio.sleep(0.005)
+            assert probe.line_s() >= 0.3
+        health.drops = False
+        await reach(probe, 0.0, 0.1)
 
 
 async def test_a_gateway_that_cannot_ask_itself_refuses_nobody_for_it() -> None:
