@@ -18,6 +18,9 @@ from server.infer.breaker import Breaker
 P = ParamSpec("P")
 T = TypeVar("T")
 
+SHARE = 0.5
+"""Of what is left; the model needs the rest."""
+
 
 class HistoryReader:
     """One object a process: every history is in the same database, and behind one circuit breaker."""
@@ -33,7 +36,7 @@ class HistoryReader:
         Raises:
             HistoryUnavailable: the database failed, or did not answer in time.
         """
-        left_s = deadline.left_s(self._budget_s)
+        left_s = deadline.left_s(self._budget_s, SHARE)
         if left_s <= 0 or not self._breaker.allows():
             raise HistoryUnavailable("the shopper's history is not asked for: no time is left, or the database is gone")
         asked_s = time.monotonic()

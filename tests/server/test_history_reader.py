@@ -67,6 +67,16 @@ async def test_a_caller_in_a_hurry_says_nothing_of_the_database() -> None:
         gate.set()
 
 
+async def test_a_read_that_hangs_leaves_a_caller_in_a_hurry_time_for_the_model() -> None:
+    gate, deadline = Event(), Deadline.after(0.6)
+    with ThreadPoolExecutor(1) as threads:
+        with pytest.raises(HistoryUnavailable):
+            await HistoryReader(threads, budget_s=10.0).read(deadline, gate.wait)
+        left_s = deadline.left_s(10.0)
+        gate.set()
+    assert left_s > 0.1
+
+
 @pytest.fixture
 def on_postgresql(new_settings: NewSettings) -> Iterator[tuple[RunningGateway, Part, str]]:
     """A gateway whose database is a PostgreSQL of its own, that, and where the metrics are."""
