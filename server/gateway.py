@@ -251,6 +251,7 @@ class Gateway:
             self._features.follow(),
             self._releases.follow(),
             self._traffic.follow(),
+            self._election.follow(),
             self._canaries.follow(),
             Shadows(self.shop, self._engine, self._threads).follow(),
             self._freshness.follow(),

@@ -37,7 +37,10 @@ class TritonVersions:
     @property
     def drives(self) -> bool:
         """Whether this process is the one that loads and unloads."""
-        return self._election.won()
+        won = self._election.won()
+        if not won:
+            self._held = ()
+        return won
 
     async def serves(self, number: int) -> bool:
         """Whether Triton says that both models of a release are ready; only an inference shows that they are."""
