@@ -17,7 +17,7 @@ import pyarrow as pa
 from features.importing.cleaning import EVENT_FIELDS, canonical_rows, with_one_format
 from features.importing.errors import ImportFailed
 from features.importing.lines import settle_faults
-from features.importing.mapping import Bursts, Mapping
+from features.importing.mapping import Bursts, EventsMapping, Mapping
 from features.importing.source import ROW, Source, identifier, literal, unread
 from features.schema import EventType
 
@@ -151,34 +151,60 @@ def _check(connection: duckdb.DuckDBPyConnection, source: Source, mapping: Mappi
     query = "SELECT count(*), count(*) FILTER (reason IS NULL), bool_or(zoned), bool_and(zoned) FROM staged"
     rows, good, some_zoned, all_zoned = _row(connection, query)
     if not rows:
-        raise ImportFailed(f"{name} has no rows of data; export it again")
+        raise ImportFailed(_without_rows(connection, source))
     if some_zoned and not all_zoned and events.time.timezone is None:
         raise ImportFailed(
             f"{name}: column {'/'.join(events.time.column)} mixes times with and without a UTC offset; "
             "say in the mapping what those without mean: events.time.timezone: Europe/London (or UTC)"
         )
+    if good:
+        return
+    expected = _misfits(events)
+    listed = ", ".join(map(literal, expected))
+    query = (
+        f"SELECT reason, any_value(example) FROM staged WHERE reason IN ({listed}) "
+        f"GROUP BY reason HAVING 2 * count(*) > {rows}"
+    )
+    for reason, example in connection.execute(query).fetchall():
+        raise ImportFailed(f"{name}: {expected[reason].replace('EXAMPLE', repr(example))}")
+
+
+def _without_rows(connection: duckdb.DuckDBPyConnection, source: Source) -> str:
+    """What is wrong with a file of which nothing could be taken apart into rows."""
+    lost = _row(connection, f"SELECT count(*), min(line), arg_min(line_text, line) FROM {source.lost}")
+    if not lost[0]:
+        return f"{source.path.name} has no rows of data; export it again"
+    return (
+        f"{source.path.name}: no line can be taken apart into the columns {', '.join(source.types)}, for example line "
+        f"{lost[1]}, {lost[2]!r}. Correct the file, or say in the mapping how it is to be read (events.separator, "
+        "events.columns)"
+    )
+
+
+def _misfits(events: EventsMapping) -> dict[str, str]:
+    """Reasons that say of a file without one good row that the mapping does not fit it, and what to do."""
+    shopper = [name.removesuffix("?") for given in (events.user, events.session) if given for name in given.column]
+    time, item, kind = ("/".join(names) for names in (events.time.column, events.item.column, events.type.column))
+    empty = "empty in nearly every row. Correct the file, or name another column in the mapping"
     marks = {
         ".": 'point. Correct the file, or say in the mapping that it is a comma: events.decimal: ","',
         ",": "comma, as the mapping's events.decimal says. Correct the mapping or the file",
     }
-    expected = {
-        "unreadable_time": f"no time in column {'/'.join(events.time.column)} can be read, for example EXAMPLE; "
+    return {
+        "missing_user": f"no row can be used: {' and '.join(shopper)} is {empty}: events.user or events.session",
+        "missing_item": f"no row can be used: {item} is {empty}: events.item",
+        "missing_time": f"no row can be used: {time} is {empty}: events.time",
+        "missing_type": f"no row can be used: {kind} is {empty}: events.type",
+        "unreadable_time": f"no time in column {time} can be read, for example EXAMPLE; "
         'expected ISO 8601 or a number. Add the pattern to the mapping: events.time.formats: ["%d/%m/%Y %H:%M"]',
-        "absurd_time": f"no time in column {'/'.join(events.time.column)} lies between the mapping's earliest and "
+        "absurd_time": f"no time in column {time} lies between the mapping's earliest and "
         "latest day, for example EXAMPLE; say in the mapping how it is to be read (events.time.formats, or "
         "events.time.unit of numbers), or correct rules.earliest and rules.latest",
-        "unknown_type": f"no event type in column {'/'.join(events.type.column)} is known, for example EXAMPLE; "
+        "unknown_type": f"no event type in column {kind} is known, for example EXAMPLE; "
         "say what the values mean in the mapping: events.type.values: {VALUE: view}",
         "unreadable_number": "quantity, price or a column of rules.minimum is no number in any row, for example "
         f"EXAMPLE; expected a number with a decimal {marks[events.decimal]}",
     }
-    query = (
-        "SELECT reason, any_value(example) FROM staged WHERE example IS NOT NULL "
-        f"GROUP BY reason HAVING 2 * count(*) > {rows}"
-    )
-    if not good and (faults := connection.execute(query).fetchall()):
-        reason, example = faults[0]
-        raise ImportFailed(f"{name}: {expected[reason].replace('EXAMPLE', repr(example))}")
 
 
 def _mark_bursts(connection: duckdb.DuckDBPyConnection, bursts: Bursts) -> None:

@@ -96,6 +96,25 @@ def test_event_types_that_the_mapping_does_not_know(shop: Shop) -> None:
     assert "'gesehen'" in message and "events.type.values" in message
 
 
+@pytest.mark.parametrize(
+    ("row", "column", "field"),
+    [
+        ("view,,cup,2024-05-01", "who", "events.user"),
+        ("view,ann,,2024-05-01", "thing", "events.item"),
+        ("view,ann,cup,", "when", "events.time"),
+        (",ann,cup,2024-05-01", "what", "events.type"),
+    ],
+)
+def test_a_column_that_is_empty_in_every_row(shop: Shop, row: str, column: str, field: str) -> None:
+    message = refused_text(shop, "\n".join(["what,who,thing,when", row, row.replace("05-01", "05-02")]))
+    assert f"{column} is empty" in message and field in message and "shop.csv" in message
+
+
+def test_lines_that_all_have_another_number_of_fields(shop: Shop) -> None:
+    message = refused_text(shop, "what,who,thing,when\nview,ann,cup,2024-05-01,1,2\nview,bob,cup,2024-05-01,1,2\n")
+    assert "line 2, 'view,ann,cup,2024-05-01,1,2'" in message and "what, who, thing, when" in message
+
+
 def test_an_unreadable_date(shop: Shop) -> None:
     message = refused_text(shop, GOOD.replace("2024-05-01T10:00:00Z", "1. Mai 2024"))
     assert "'1. Mai 2024'" in message and "events.time.formats" in message
