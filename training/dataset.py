@@ -98,8 +98,9 @@ def read_log(
         raise DataError(f"{folder} holds no events; import some, and run `python -m features build` again")
     if not catalogue.height:
         raise DataError(
-            f"{folder} holds events and no items; add a section items to the mapping (items: {{source: events, id: "
-            "COLUMN} takes them out of the events), import again, and run `python -m features build` again"
+            f"{folder} holds events and no items; import again with a file of items (--items FILE), or add a section "
+            "items to the mapping (items: {source: events, id: COLUMN} takes them out of the events), and run "
+            "`python -m features build` again"
         )
     shopper_ids = events["shopper"].filter(events["first"]).to_list()
     rows = np.flatnonzero(events["first"].to_numpy())

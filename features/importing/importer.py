@@ -90,6 +90,7 @@ def import_files(
         rows_per_second=round(sections[0].rows / job.event_seconds, 1),
         peak_memory_bytes=_peak_memory_bytes(),
         sections=sections,
+        notes=job.notes,
     )
     result.write(report or folder / "report.json")
     return result
@@ -109,6 +110,7 @@ class _Job:
         self._progress = progress
         self._workspace = events.open_workspace(work, mapping.events.time.timezone)
         self.event_seconds = 0.0
+        self.notes: list[str] = []
 
     def run(self, file: Path, items: Sequence[Path], users: Path | None) -> list[Section]:
         """Events, then items, then users; every file is opened before the first row is written."""
@@ -171,15 +173,28 @@ class _Job:
             if given:
                 raise ImportFailed(f"--{what} is given, but the mapping {self._mapping.name} has no section `{what}`")
             return None
-        files = given or [path for name in mapping.files if (path := file.parent / name).is_file()]
-        if mapping.source == "events" and not given:
-            files = []
-        elif not files:
-            return None
+        files = given
+        if mapping.source == "file" and not given:
+            files = [path for name in mapping.files if (path := file.parent / name).is_file()]
+            self._note_absent(mapping, file, what)
+            if not files:
+                return None
         sources = [open_source(self._workspace, path, self._work, **mapping.options) for path in files]
         description = Description(what=what, mapping=mapping, sources=sources)
         description.query(self._workspace, events_source, description.sources)
         return description
+
+    def _note_absent(self, mapping: ItemsMapping | UsersMapping, file: Path, what: str) -> None:
+        """Notes the files of the mapping that are not beside the event file, or that it names none."""
+        absent = [name for name in mapping.files if not (file.parent / name).is_file()]
+        if absent:
+            reason = f"{', '.join(absent)} of the mapping's {what}.files is not beside {file.name}"
+        elif not mapping.files:
+            reason = f"the mapping's section {what} names no files"
+        else:
+            return
+        lost = "nothing of it was read" if 0 < len(absent) < len(mapping.files) else f"no {what} were read"
+        self.notes.append(f"{reason}: {lost}; give a file with --{what} FILE")
 
     def _store(self, description: Description, events_source: Source) -> Section:
         """Writes items or users; gives their section of the report."""

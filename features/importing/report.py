@@ -38,6 +38,8 @@ class Report:
     rows_per_second: float = 0.0
     peak_memory_bytes: int = 0
     sections: list[Section] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What was left out as a whole, and what to do."""
 
     def write(self, file: Path) -> None:
         """As JSON."""
@@ -55,6 +57,8 @@ class Report:
         for section in self.sections:
             if section.rejected_file:
                 console.print(f"rejected rows of {section.what}, with reasons: {section.rejected_file}", soft_wrap=True)
+        for note in self.notes:
+            console.print(f"note: {note}", style="yellow", soft_wrap=True)
         console.print(f"{self.rows_per_second:,.0f} events/s, {self.seconds:.1f} s in all", highlight=False)
 
 

@@ -154,3 +154,21 @@ def test_what_the_gateway_changes_while_items_are_imported_stays(shop: Shop) -> 
     figures = shop.items().sort("item_id").select("item_id", "title", "price", "stock")
     assert figures.rows() == [("cup", "Cup", 2.0, 4), ("pot", None, 2.0, None)]
     engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("files", "note"),
+    [
+        (["none.csv"], "none.csv of the mapping's items.files is not beside events.csv: no items were read"),
+        (["items.csv", "none.csv"], "none.csv of the mapping's items.files is not beside events.csv: nothing of it"),
+        ([], "the mapping's section items names no files: no items were read"),
+        (["items.csv"], ""),
+    ],
+)
+def test_files_of_items_that_are_not_there_are_told(shop: Shop, files: list[str], note: str) -> None:
+    events = shop.write("events.csv", f"what,who,thing,when\n{GOOD}\n")
+    shop.write("items.csv", "id\ncup\n")
+    report = shop.load(events, shop.mapping(PLAIN | {"items": {"id": "id", "files": files}}))
+    assert shop.items()["item_id"].to_list() == ["cup"] * ("items.csv" in files)
+    assert len(report.notes) == bool(note) and "".join(report.notes).startswith(note)
+    assert not note or "--items FILE" in report.notes[0]
