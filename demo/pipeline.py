@@ -28,7 +28,7 @@ from sqlalchemy import Engine
 
 from deploy.embedded import stack
 from deploy.embedded.checks import failed
-from deploy.embedded.neighbours import shops_beside, short
+from deploy.embedded.neighbours import holding_ports, short
 from features.database.engine import DatabaseError, open_database
 from features.log.event_log import EventLog
 from features.releases.release_table import ReleaseTable
@@ -289,7 +289,7 @@ def _database(settings: Settings) -> Iterator[Engine]:
 
 def _check_machine(settings: Settings) -> None:
     """What the last step needs is better known before the first."""
-    if stack.is_up(settings) or any(stack.is_up(other) for other in shops_beside(settings, STATE_FILE)):
+    if stack.is_up(settings) or _in_the_way(settings):
         return
     missing = failed(stack.requirements(settings))
     if missing:
@@ -297,7 +297,11 @@ def _check_machine(settings: Settings) -> None:
 
 
 def _stop_others(console: Console, settings: Settings) -> None:
-    for other in shops_beside(settings, STATE_FILE):
-        if stack.is_up(other):
-            console.print(f"Stopping the stack of {short(other.home)}, which holds the same ports.")
-            stack.stop(other)
+    for other in _in_the_way(settings):
+        console.print(f"Stopping the stack of {short(other.home)}, which holds the same ports.")
+        stack.stop(other)
+
+
+def _in_the_way(settings: Settings) -> list[Settings]:
+    """Shops that a demo built whose stacks hold this one's ports."""
+    return [other for other in holding_ports(settings) if (other.home / STATE_FILE).exists()]

@@ -15,16 +15,20 @@ from rich.console import Console
 
 from demo import protagonist
 from demo.oracle import Oracle
-from demo.pipeline import DemoError, Shop, State, _check_source, build, live_release, open_shop
+from demo.pipeline import DemoError, Shop, State, _check_source, _stop_others, build, live_release, open_shop
 from demo.simulate import CHUNK, ShopPlan, simulate
 from demo.storefront import Shown
 from demo.story import another_taste
-from deploy.embedded.neighbours import shops_beside
+from deploy.embedded import stack
+from deploy.embedded.neighbours import holding_ports, shops_beside
 from features.database.engine import open_database
 from features.releases.release_table import ReleaseTable
 from features.schema import FUSION_MODEL, MANIFEST_FILE, EventType
 from features.settings import ROOT, Settings, load_settings
+from tests.conditions import eventually
+from tests.conftest import NewSettings
 from tests.features.test_releases import manifest
+from tests.processes import environment
 
 DAY_MS = 86_400_000
 
@@ -83,6 +87,25 @@ def test_shops_of_files_stand_beside_each_other_and_the_simulated_one(home: Path
 
     assert beside(home) == {home / "online-retail", home / "taobao"}
     assert beside(home / "taobao") == {home, home / "online-retail"}
+
+
+def test_a_shop_beside_is_stopped_only_where_it_holds_the_same_ports(
+    new_settings: NewSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = new_settings()
+    rival = new_settings(gateway_address=running.gateway_address, triton_address=running.triton_address)
+    for name, value in environment(running).items():
+        monkeypatch.setenv(name, value)
+    stack.start(running)
+    try:
+        eventually(lambda: bool(holding_ports(rival)), within_s=60, what="a program that listens")
+        State(running.home / "demo.json").save()
+        _stop_others(Console(), new_settings())
+        assert stack.is_up(running)
+        _stop_others(Console(), rival)
+        assert not stack.is_up(running)
+    finally:
+        stack.stop(running)
 
 
 def test_without_a_file_the_shop_is_the_simulated_one(home: Path) -> None:
