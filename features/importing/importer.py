@@ -125,6 +125,7 @@ class _Job:
             f"opening {file.name}",
             lambda: open_source(self._workspace, file, self._work, **self._mapping.events.options),
         )
+        self._note_left_out(source)
         described = [
             self._description(self._mapping.items, file, source, list(items), "items"),
             self._description(self._mapping.users, file, source, [users] if users else [], "users"),
@@ -180,9 +181,19 @@ class _Job:
             if not files:
                 return None
         sources = [open_source(self._workspace, path, self._work, **mapping.options) for path in files]
+        for source in sources:
+            self._note_left_out(source)
         description = Description(what=what, mapping=mapping, sources=sources)
         description.query(self._workspace, events_source, description.sources)
         return description
+
+    def _note_left_out(self, source: Source) -> None:
+        if source.left_out:
+            names = ", ".join(map(repr, source.left_out))
+            self.notes.append(
+                f"{source.path.name}: only its first sheet and those with the same columns were read, not {names}; to "
+                "import one of them, save it as a file of its own"
+            )
 
     def _note_absent(self, mapping: ItemsMapping | UsersMapping, file: Path, what: str) -> None:
         """Notes the files of the mapping that are not beside the event file, or that it names none."""

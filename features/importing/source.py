@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Final, Literal
 
 import duckdb
-import fastexcel
-import polars as pl
 
 from features.importing.errors import ImportFailed
 from features.importing.numbers import DecimalMark, number_of_text
 from features.importing.text_files import as_duckdb_reads_it
+from features.importing.workbook import read_workbook
 
 Kind = Literal["parquet", "csv", "json"]
 FORMATS: Final[dict[str, str]] = {
@@ -63,6 +62,8 @@ class Source:
     """Of numbers that are text."""
     nulls: Sequence[str] = ()
     """Texts that say that nothing is there."""
+    left_out: Sequence[str] = ()
+    """Sheets of a workbook that were not read: they have other columns than the first."""
 
     @property
     def lost(self) -> str:
@@ -161,7 +162,10 @@ def open_source(
     """
     kind = file_format(path)
     if kind == "excel":
-        source = _parquet(connection, _converted(path, work, 1_000 if sample else None), path)
+        frame, left_out = read_workbook(path, 1_000 if sample else None)
+        converted = work / f"{_digest(path)}.parquet"
+        frame.write_parquet(converted)
+        source = replace(_parquet(connection, converted, path), left_out=left_out)
     elif kind == "parquet":
         source = _parquet(connection, path, path)
     elif kind == "json":
@@ -257,21 +261,6 @@ def _kept_faults(path: Path) -> str:
     table, scans = literal(_faults(path)), literal(f"scan_{_faults(path)}")
     kept = f"store_rejects=true, rejects_table={table}, rejects_scan={scans}, rejects_limit=0"
     return f"max_line_size={_LONGEST_LINE_BYTES}, {kept}"
-
-
-def _converted(path: Path, work: Path, rows: int | None) -> Path:
-    try:
-        sheet = fastexcel.read_excel(path).load_sheet(0, n_rows=rows, schema_sample_rows=None)
-        frame = pl.DataFrame(sheet)
-    except (fastexcel.FastExcelError, OSError) as error:
-        raise ImportFailed(
-            f"{path.name} cannot be read as Excel ({first_line(error)}); is it complete? Save it again as .xlsx"
-        ) from None
-    if not frame.height:
-        raise ImportFailed(f"{path.name}: the first sheet has no rows of data")
-    converted = work / f"{_digest(path)}.parquet"
-    frame.write_parquet(converted)
-    return converted
 
 
 def unread(path: Path, error: duckdb.Error) -> ImportFailed:

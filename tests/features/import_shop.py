@@ -97,8 +97,13 @@ def rejected(section: Section) -> pl.DataFrame:
     return pl.read_parquet(section.rejected_file)
 
 
-def write_excel(path: Path, rows: Sequence[Sequence[object]], date_columns: Sequence[int] = ()) -> Path:
-    """The smallest workbook that Excel opens: one sheet; numbers in `date_columns` are days since 1899-12-30."""
+def write_excel(
+    path: Path, rows: Sequence[Sequence[object]], *more: Sequence[Sequence[object]], date_columns: Sequence[int] = ()
+) -> Path:
+    """The smallest workbook that Excel opens: Sheet1, and of `more` Sheet2 and so on.
+
+    Numbers in `date_columns` are days since 1899-12-30.
+    """
 
     def cell(column: int, value: object) -> str:
         if value is None:
@@ -111,23 +116,34 @@ def write_excel(path: Path, rows: Sequence[Sequence[object]], date_columns: Sequ
     kinds = f"{office}/officeDocument/2006/relationships"
     sheets = f'xmlns="{office}/spreadsheetml/2006/main"'
     content = "application/vnd.openxmlformats-officedocument.spreadsheetml"
-    lines = "".join(f"<row>{''.join(cell(i, value) for i, value in enumerate(row))}</row>" for row in rows)
+
+    def lines(rows: Sequence[Sequence[object]]) -> str:
+        return "".join(f"<row>{''.join(cell(i, value) for i, value in enumerate(row))}</row>" for row in rows)
+
+    numbers = range(1, len(more) + 2)
     parts = {
         "[Content_Types].xml": f'<Types xmlns="{office}/package/2006/content-types">'
         '<Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
         f'<Override PartName="/xl/workbook.xml" ContentType="{content}.sheet.main+xml"/>'
-        f'<Override PartName="/xl/worksheets/sheet1.xml" ContentType="{content}.worksheet+xml"/>'
-        f'<Override PartName="/xl/styles.xml" ContentType="{content}.styles+xml"/></Types>',
+        + "".join(
+            f'<Override PartName="/xl/worksheets/sheet{n}.xml" ContentType="{content}.worksheet+xml"/>' for n in numbers
+        )
+        + f'<Override PartName="/xl/styles.xml" ContentType="{content}.styles+xml"/></Types>',
         "_rels/.rels": f'<Relationships xmlns="{office}/package/2006/relationships">'
         f'<Relationship Id="rId1" Type="{kinds}/officeDocument" Target="xl/workbook.xml"/></Relationships>',
         "xl/workbook.xml": f'<workbook {sheets} xmlns:r="{kinds}"><sheets>'
-        '<sheet name="Sheet1" sheetId="1" r:id="rId1"/></sheets></workbook>',
+        + "".join(f'<sheet name="Sheet{n}" sheetId="{n}" r:id="rId{n}"/>' for n in numbers)
+        + "</sheets></workbook>",
         "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{office}/package/2006/relationships">'
-        f'<Relationship Id="rId1" Type="{kinds}/worksheet" Target="worksheets/sheet1.xml"/>'
-        f'<Relationship Id="rId2" Type="{kinds}/styles" Target="styles.xml"/></Relationships>',
+        + "".join(
+            f'<Relationship Id="rId{n}" Type="{kinds}/worksheet" Target="worksheets/sheet{n}.xml"/>' for n in numbers
+        )
+        + f'<Relationship Id="rId{len(numbers) + 1}" Type="{kinds}/styles" Target="styles.xml"/></Relationships>',
         "xl/styles.xml": f'<styleSheet {sheets}><cellXfs count="2"><xf numFmtId="0"/>'
         '<xf numFmtId="22" applyNumberFormat="1"/></cellXfs></styleSheet>',
-        "xl/worksheets/sheet1.xml": f"<worksheet {sheets}><sheetData>{lines}</sheetData></worksheet>",
+    } | {
+        f"xl/worksheets/sheet{n}.xml": f"<worksheet {sheets}><sheetData>{lines(sheet)}</sheetData></worksheet>"
+        for n, sheet in enumerate((rows, *more), 1)
     }
     with zipfile.ZipFile(path, "w") as archive:
         for name, text in parts.items():

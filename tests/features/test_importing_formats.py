@@ -81,6 +81,25 @@ def test_online_retail_as_excel(shop: Shop) -> None:
     check_retail(shop, write_excel(shop.folder / "Online Retail.xlsx", [RETAIL[0], *rows], date_columns=[4]))
 
 
+def test_sheets_with_the_columns_of_the_first_are_read_and_others_are_told(shop: Shop) -> None:
+    head = ["what", "who", "thing", "when"]
+    first = [head, ["view", 17850, 22000, "2024-05-01T10:00:00Z"]]
+    second = [
+        [*head[::-1]],
+        ["2025-05-01T10:00:00Z", "85123A", 17850, "view"],
+        ["2025-05-02T10:00:00Z", 22000, 17851, "view"],
+    ]
+    file = write_excel(shop.folder / "shop.xlsx", first, second, [["remark"], ["a pivot"]], [head])
+    report = shop.load(file, shop.mapping())
+    assert shop.events().select("shopper", "item_id").rows() == [
+        ("u:17850", "22000"),
+        ("u:17850", "85123A"),
+        ("u:17851", "22000"),
+    ]
+    (note,) = report.notes
+    assert "shop.xlsx" in note and "not 'Sheet3';" in note
+
+
 @pytest.mark.parametrize(
     ("dates", "encoding"),
     [("%Y-%m-%d %H:%M:%S", "utf-8"), ("%m/%d/%Y %H:%M", "latin-1"), ("%Y-%m-%d %H:%M:%S", "utf-8-sig")],
