@@ -19,7 +19,7 @@ from features.offline.build import build
 from features.releases.release_table import ReleaseTable
 from features.schema import FUSION_MODEL
 from features.settings import Settings
-from training.dataset import DataError, Log, read_log
+from training.dataset import DataError, read_log
 from training.evaluate import Protocol
 from training.fit import POPULARITY_DAYS, go_on, take_note
 from training.moments import DAY_MS, END_OF_TIME_MS, Moments, popularity_scores
@@ -36,7 +36,7 @@ def update(
     """Publishes the live release as it is after what happened since.
 
     Args:
-        test_from_ms: nothing is learned from here on; by default about the last day of the log.
+        test_from_ms: nothing is learned from here on; by default about the last day on which something was bought.
         why: kept with the change in the release table.
         note: told of each step.
 
@@ -77,7 +77,7 @@ def update_model(offline: Path, folder: Path, released: Released, *, test_from_m
         DataError: the release cannot be taken over, or there is nothing new to learn or to measure on.
     """
     log, moments = read_log(offline, released.codes, grow=True)
-    split = Split(released.learned_to_ms, last_day(log) if test_from_ms is None else test_from_ms)
+    split = Split(released.learned_to_ms, last_day(moments) if test_from_ms is None else test_from_ms)
     _check_new(moments, split, released)
     folder.mkdir(parents=True, exist_ok=True)
     tuning, final = stages(log, moments, split, Protocol())
@@ -102,9 +102,12 @@ def update_model(offline: Path, folder: Path, released: Released, *, test_from_m
     return trained
 
 
-def last_day(log: Log) -> int:
-    """The midnight from which on about a day of the log, half a day to one and a half, is left."""
-    end_ms = int(log.times_ms.max())
+def last_day(moments: Moments) -> int:
+    """The midnight from which on about a day of moments, half a day to one and a half, is left; 0 of none.
+
+    That of the log may have none: a small shop sells nothing on a Sunday.
+    """
+    end_ms = int(moments.times_ms.max(initial=DAY_MS // 2))
     return (end_ms - DAY_MS // 2) // DAY_MS * DAY_MS
 
 

@@ -130,6 +130,15 @@ def test_an_update_learns_what_is_new_and_holds_the_last_day_back(
     assert updated.probabilities.outcomes == released.probabilities.outcomes
 
 
+def test_days_on_which_nothing_is_bought_do_not_hold_an_update_up(
+    released: Released, newer: Path, tmp_path: Path
+) -> None:
+    quiet = ("u:1", "i001", EventType.VIEW, START_MS + (NEW_FROM + DAYS + 2) * DAY_MS, None, "quiet")
+    folder = write_shop(tmp_path / "offline", [*visits(), *newer_visits(), quiet], newer_catalogue())
+    updated = update_model(folder, tmp_path / "run", released, test_from_ms=None)
+    assert updated.report["data_window"]["test_from"].startswith("2026-03-09T00:00")
+
+
 def test_nothing_new_is_said(released: Released, offline: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="release 1 has learned what was before .* there is nothing new"):
         update_model(offline, tmp_path / "run", released, test_from_ms=released.learned_to_ms)
