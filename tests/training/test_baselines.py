@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from scipy import sparse
 
 from features.schema import EventType
 from tests.training.shops import DAY_MS, MINUTE_MS, START_MS, Row, write_shop
@@ -13,7 +14,7 @@ from training.baselines import BASELINES, Setting
 from training.baselines.baseline import FOREVER_DAYS
 from training.baselines.baskets import fit_tifu_knn, shopper_vectors
 from training.baselines.factors import als, fit_als
-from training.baselines.history import holdings, weighted_history
+from training.baselines.history import add_own, holdings, weighted_history
 from training.baselines.neighbours import fit_user_knn, fit_vsknn
 from training.baselines.popularity import fit_personal_frequency, fit_popularity
 from training.baselines.similarity import cosines, ease, fit_ease, fit_item_knn
@@ -83,6 +84,13 @@ def test_personal_frequency_counts_visits_that_bought_the_item_and_those_that_on
     stage = stage_of(tmp_path, rows, 15)
     found = scores_at(fit_personal_frequency(stage, {"others": 0.1}), asked(stage, "a", 20))
     assert found == pytest.approx({1: 2.0, 2: 1.0, 3: 1.1, 6: 0.1})
+
+
+def test_own_items_of_long_ago_are_raised_by_finite_scores() -> None:
+    faded = np.float32(1e-42)  # what 0.5 to the power of many half-lives leaves
+    events = sparse.csr_matrix(np.array([[2 * faded, faded, 0]], np.float32))
+    scores = add_own(np.array([[1, 1, 3]], np.float32), events, 0.5)
+    assert scores == pytest.approx(np.array([[2.5, 1.75, 3]]), rel=0.01)
 
 
 def test_history_fades_with_time_and_with_every_event_behind(tmp_path: Path) -> None:

@@ -80,9 +80,9 @@ def add_own(scores: Floats, events: sparse.csr_matrix, own: float) -> Floats:
     if own and events.nnz:
         peaks = scores.max(axis=1)
         most = np.asarray(events.max(axis=1).toarray()).ravel()
-        raised = np.where(peaks > 0, peaks, 1.0) * own / np.where(most > 0, most, 1.0)
         row = np.repeat(np.arange(len(scores)), np.diff(events.indptr))
-        scores[row, events.indices] += (raised[row] * events.data).astype(np.float32)
+        shares = events.data / np.where(most > 0, most, 1.0)[row]  # a weight of long ago is next to nothing
+        scores[row, events.indices] += (np.where(peaks > 0, peaks, 1.0)[row] * own * shares).astype(np.float32)
     return scores
 
 
