@@ -20,7 +20,7 @@ LOG = logging.getLogger(__name__)
 EVERY_S = 0.1
 """Between two questions while no line stands."""
 QUICK_S = 0.01
-"""An answer that took longer, or a question that was dropped, is followed by the next question after so long."""
+"""An answer that took longer is followed by the next question after so long."""
 TIMEOUT_S = 2.0
 
 
@@ -43,21 +43,24 @@ class SelfProbe:
         async with grpc.aio.insecure_channel(address) as channel:
             health = health_pb2_grpc.HealthStub(channel)
             while True:
-                pause_s = QUICK_S
-                asked_s = self._asked_s = time.monotonic()
-                try:
-                    await health.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_S)
-                    failures.end()
-                    self._took_s = time.monotonic() - asked_s
-                    pause_s = QUICK_S if self._took_s >= QUICK_S else EVERY_S
-                except Exception as error:
-                    code = error.code() if isinstance(error, grpc.aio.AioRpcError) else None
-                    if code == grpc.StatusCode.DEADLINE_EXCEEDED:
-                        self._took_s = TIMEOUT_S
-                    elif code != grpc.StatusCode.CANCELLED:  # so gRPC drops what would lengthen a long line
-                        self._took_s, pause_s = 0.0, EVERY_S  # whatever keeps it from asking, no call waits for it
-                    if code is None:
-                        failures.begin(error)
+                self._asked_s = time.monotonic()
+                self._took_s = await self._ask(health, failures)
                 self._asked_s = None
                 UNSEEN_SECONDS.set(self._took_s)
-                await asyncio.sleep(pause_s)
+                await asyncio.sleep(EVERY_S if self._took_s < QUICK_S else QUICK_S)
+
+    async def _ask(self, health: health_pb2_grpc.HealthStub, failures: Failures) -> float:
+        """How long a question stood in line; 0 where something else keeps the gateway from asking."""
+        asked_s = time.monotonic()
+        try:
+            await health.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+                return TIMEOUT_S
+            dropped = error.code() == grpc.StatusCode.CANCELLED  # by gRPC, since the line is long
+            return max(self._took_s, QUICK_S) if dropped else 0.0
+        except Exception as error:
+            failures.begin(error)
+            return 0.0
+        failures.end()
+        return time.monotonic() - asked_s

@@ -55,7 +55,7 @@ class Election:
         self.won()
 
     def _take(self) -> IO[str] | None:
-        """The file with its lock; None where another process has it, or had it and hangs: the next look finds it free."""
+        """The file with its lock; None where another has it, or had it and hangs: the next look finds it free."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         file = self._path.open("a")  # "w" would change its time
         try:
