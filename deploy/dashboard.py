@@ -2,7 +2,7 @@
 
     python -m deploy.dashboard
 
-Writes deploy/container/grafana/braid.json and deploy/container/prometheus/alarms.yaml; both are committed, and a test
+Writes grafana/dashboards/braid.json and prometheus/alarms.yaml in deploy/container/; both are committed, and a test
 says when they have to be written again.
 """
 
@@ -20,7 +20,7 @@ from deploy.promql import DASHBOARD_WINDOW, highest, mean, quantile, rate, serie
 from server import metrics
 
 CONTAINER = Path(__file__).parent / "container"
-DASHBOARD = CONTAINER / "grafana" / "braid.json"
+DASHBOARD = CONTAINER / "grafana" / "dashboards" / "braid.json"
 ALARMS = CONTAINER / "prometheus" / "alarms.yaml"
 COLUMNS, WIDTH, HEIGHT = 3, 8, 8
 FAILED = 'code!="OK"'

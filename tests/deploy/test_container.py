@@ -20,7 +20,7 @@ import yaml
 from redis import Redis
 
 from deploy.container import __main__ as container
-from deploy.dashboard import dashboard
+from deploy.dashboard import DASHBOARD, dashboard
 from deploy.embedded import triton
 from features.settings import ROOT, Settings
 from server.access.exposure import check_exposure
@@ -154,9 +154,21 @@ def test_prometheus_asks_where_the_parts_answer_and_grafana_asks_prometheus() ->
     jobs = {job["job_name"]: job["static_configs"][0]["targets"] for job in found}
     metrics = SERVICES["gateway"]["environment"]["BRAID_GATEWAY_METRICS_ADDRESS"].rpartition(":")[2]
     assert jobs == {"gateway": [f"gateway:{metrics}"], "triton": [f"triton:{triton.ports(Settings())['metrics'][1]}"]}
-    (source,) = read("grafana/sources.yaml")["datasources"]
+    (source,) = read("grafana/datasources/sources.yaml")["datasources"]
     assert source["url"] == "http://prometheus:9090"
     assert {panel["datasource"]["uid"] for panel in dashboard()["panels"] if "datasource" in panel} == {source["uid"]}
+
+
+def test_alarms_and_dashboard_of_a_new_version_need_no_new_container() -> None:
+    mounted = [entry.split(":")[:2] for service in SERVICES.values() for entry in service.get("volumes", ())]
+    ours = {inside: FOLDER / path for path, inside in mounted if path.startswith(".")}
+    assert len(ours) == 3 and all(path.is_dir() for path in ours.values()), "a file that git replaces stays the old one"
+    assert "--enable-feature=auto-reload-config" in SERVICES["prometheus"]["command"]
+    (provider,) = read("grafana/dashboards/dashboards.yaml")["providers"]
+    assert ours[provider["options"]["path"]] == DASHBOARD.parent
+    assert SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"] == (
+        f"{provider['options']['path']}/{DASHBOARD.name}"
+    )
 
 
 def test_a_gpu_is_asked_for_by_triton_alone() -> None:
