@@ -38,13 +38,19 @@ def compose(settings: Settings, *arguments: str, gpu: bool) -> list[str]:
 
 
 def make_secrets(settings: Settings) -> None:
-    """Writes the env file unless it is there."""
+    """Adds to the env file what it lacks: all of it at first. What stands there stays."""
     path = env_file(settings)
-    if path.exists():
+    lines = path.read_text().splitlines() if path.exists() else []
+    named = {line.partition("=")[0].strip() for line in lines}
+    added = [f"{name}={secrets.token_hex(32)}" for name in SECRETS if name not in named]
+    if not added:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch(mode=0o600)
-    path.write_text("".join(f"{name}={secrets.token_hex(32)}\n" for name in SECRETS))
+    fresh = path.with_suffix(".new")  # takes the old one's place when it is whole
+    fresh.unlink(missing_ok=True)
+    fresh.touch(mode=0o600)
+    fresh.write_text("".join(f"{line}\n" for line in [*lines, *added]))
+    fresh.replace(path)
 
 
 @app.command()

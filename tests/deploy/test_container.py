@@ -197,6 +197,18 @@ def test_up_prints_its_command_and_makes_the_secrets_once(settings: Settings) ->
     assert not any(line.split("=")[1] in printed for line in made.splitlines())
 
 
+def test_secrets_that_a_file_lacks_are_added_and_the_others_stay(settings: Settings) -> None:
+    file = container.env_file(settings)
+    file.parent.mkdir(parents=True)
+    file.write_text("POSTGRES_PASSWORD=ours")  # of an older version, or a disk was full
+    container.make_secrets(settings)
+    first, *added = file.read_text().splitlines()
+    assert first == "POSTGRES_PASSWORD=ours"
+    assert {line.split("=")[0] for line in added} == set(container.SECRETS) - {"POSTGRES_PASSWORD"}
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert list(file.parent.iterdir()) == [file]
+
+
 def test_without_docker_the_command_is_printed_and_not_run(settings: Settings, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "deploy.container", "down"]
     env = environment(settings) | {"PATH": str(tmp_path)}
