@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import Token
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from opentelemetry import context as contexts
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
     from grpc.aio import Metadata
 
 SERVICE = "braid-gateway"
+END_S = 3.0
+"""Longest wait for a collector to take the last spans; a silent one would hold up a gateway's end for half a minute."""
 _PROPAGATOR = TraceContextTextMapPropagator()
 _tracer: trace.Tracer | None = None
 
 
 def start_tracing(address: str, rate: float) -> Callable[[], None]:
-    """Sends spans to the collector at `host:port`; what it returns sends the last ones and ends that.
+    """Sends spans to the collector at `host:port`; what it returns sends the last ones, for at most `END_S`.
 
     Args:
         rate: share of the calls that are traced where their caller says nothing about it.
@@ -42,7 +45,9 @@ def start_tracing(address: str, rate: float) -> Callable[[], None]:
     from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 
     provider = TracerProvider(
-        sampler=ParentBased(TraceIdRatioBased(rate)), resource=Resource.create({"service.name": SERVICE})
+        sampler=ParentBased(TraceIdRatioBased(rate)),
+        resource=Resource.create({"service.name": SERVICE}),
+        shutdown_on_exit=False,  # `end` does it
     )
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=address, insecure=True)))
     _tracer = provider.get_tracer("server")
@@ -50,7 +55,9 @@ def start_tracing(address: str, rate: float) -> Callable[[], None]:
     def end() -> None:
         global _tracer
         _tracer = None
-        provider.shutdown()
+        last = Thread(target=provider.shutdown, name="last spans", daemon=True)
+        last.start()
+        last.join(END_S)
 
     return end
 

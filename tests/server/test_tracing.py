@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -107,3 +109,16 @@ async def test_triton_is_told_the_trace(collector: tuple[Collector, str], tmp_pa
         await server.stop(None)
     assert "traceparent" not in told[0]
     assert told[1]["traceparent"].startswith(f"00-{TRACE}-") and PARENT not in told[1]["traceparent"]
+
+
+def test_a_gateway_ends_soon_where_its_collector_is_silent() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        end = tracing.start_tracing(f"127.0.0.1:{silent.getsockname()[1]}", 1.0)
+        for _ in range(1_000):
+            span = tracing.call_span("Recommend", None)
+            assert span is not None
+            span.end("OK")
+        with silent.accept()[0]:  # the first export is under way
+            started_s = time.monotonic()
+            end()
+            assert time.monotonic() - started_s < 2 * tracing.END_S
