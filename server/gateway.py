@@ -155,7 +155,8 @@ class Gateway:
         self._recorder = AnswerRecorder(
             self._engine, tombstones, max_answers=own.max_queued_answers, retention_days=own.answer_retention_days
         )
-        sellable, histories = Sellable(index), HistoryReader(self._threads, budget_s=own.feature_budget_ms / 1000)
+        sellable = Sellable(index)
+        self._histories = histories = HistoryReader(budget_s=own.feature_budget_ms / 1000)
         self.shop = Shop(
             index=index,
             sellable=sellable,
@@ -283,6 +284,7 @@ class Gateway:
             self._canaries,
             self._recorder,
             self._features,
+            self._histories,
             self._eraser,
         ):
             await asyncio.get_running_loop().run_in_executor(None, part.close)

@@ -1,11 +1,14 @@
-"""What a shopper has done, read in the database: within the request's time, and not where that is known to be gone."""
+"""What a shopper has done, read in the database: within the request's time, and not where that is known to be gone.
+
+Calls wait for it, so it has threads of its own: what follows the database in the background may take seconds.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -25,8 +28,8 @@ SHARE = 0.5
 class HistoryReader:
     """One object a process: every history is in the same database, and behind one circuit breaker."""
 
-    def __init__(self, threads: Executor, *, budget_s: float) -> None:
-        self._threads = threads
+    def __init__(self, *, budget_s: float) -> None:
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="shopper-history")
         self._budget_s = budget_s
         self._breaker = Breaker("shopper-history")
 
@@ -52,3 +55,7 @@ class HistoryReader:
             raise HistoryUnavailable(f"the shopper's history cannot be read: {why}") from error
         self._breaker.succeeded()
         return found
+
+    def close(self) -> None:
+        """Ends the threads after the reads under way."""
+        self._threads.shutdown(wait=True, cancel_futures=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 import urllib.request
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from threading import Event
 from uuid import uuid4
 
+import psycopg
 import pytest
 from prometheus_client import REGISTRY
 
@@ -41,8 +41,7 @@ async def waited_s(reader: HistoryReader, gate: Event, within_s: float = 10.0) -
 
 async def test_reads_that_hang_are_waited_for_in_vain_three_times_and_then_tried_now_and_then() -> None:
     gate = Event()
-    with ThreadPoolExecutor(1) as threads:
-        reader = HistoryReader(threads, budget_s=BUDGET_S)
+    with closing(HistoryReader(budget_s=BUDGET_S)) as reader:
         for _ in range(3):
             assert not is_open()
             assert BUDGET_S / 2 < await waited_s(reader, gate) < 10 * BUDGET_S
@@ -59,8 +58,7 @@ async def test_reads_that_hang_are_waited_for_in_vain_three_times_and_then_tried
 
 async def test_a_caller_in_a_hurry_says_nothing_of_the_database() -> None:
     gate = Event()
-    with ThreadPoolExecutor(1) as threads:
-        reader = HistoryReader(threads, budget_s=BUDGET_S)
+    with closing(HistoryReader(budget_s=BUDGET_S)) as reader:
         for _ in range(5):
             assert await waited_s(reader, gate, within_s=BUDGET_S / 5) < BUDGET_S
         assert not is_open()
@@ -69,9 +67,9 @@ async def test_a_caller_in_a_hurry_says_nothing_of_the_database() -> None:
 
 async def test_a_read_that_hangs_leaves_a_caller_in_a_hurry_time_for_the_model() -> None:
     gate, deadline = Event(), Deadline.after(0.6)
-    with ThreadPoolExecutor(1) as threads:
+    with closing(HistoryReader(budget_s=10.0)) as reader:
         with pytest.raises(HistoryUnavailable):
-            await HistoryReader(threads, budget_s=10.0).read(deadline, gate.wait)
+            await reader.read(deadline, gate.wait)
         left_s = deadline.left_s(10.0)
         gate.set()
     assert left_s > 0.1
@@ -113,3 +111,21 @@ def test_while_the_database_hangs_a_filter_by_history_costs_three_waits_and_one_
     eventually(lambda: ask() and not gone(), what="the database's return")
     assert shop.log.count("shopper-history answers again") == 1
     assert [line for line in shop.log.splitlines() if "WARNING" in line and "shown today" in line] == []
+
+
+def test_what_follows_the_database_in_the_background_keeps_no_filter_waiting(
+    on_postgresql: tuple[RunningGateway, Part, str],
+) -> None:
+    shop, _, _ = on_postgresql
+    with psycopg.connect(shop.settings.log_url.replace("+psycopg", "")) as connection:
+        connection.execute("LOCK TABLE counters IN ACCESS EXCLUSIVE MODE")
+
+        def all_wait() -> bool:
+            row = connection.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()
+            return row is not None and row[0] >= 2
+
+        eventually(all_wait, within_s=30, what="the threads that follow, which wait for the table")
+        for _ in range(5):
+            began_s = time.monotonic()
+            shop.client.recommend(uuid4().hex, filter=TODAY)
+            assert time.monotonic() - began_s < 0.2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from types import SimpleNamespace
 from typing import Any
@@ -91,6 +90,6 @@ async def test_an_item_that_was_bought_again_stays_out_though_the_feature_stores
     query = ShopperQuery(user_id="anna", session_id="", now_ms=now_ms)
     shopper = merge([ShopperFeatures(purchases=row)], query)
     wanted = ItemFilter(exclude_purchased=True, repurchase_window_ms=30 * 86_400_000)
-    with ThreadPoolExecutor(1) as threads:
-        shop: Any = SimpleNamespace(history=PurchaseHistory(engine, HistoryReader(threads, budget_s=10.0)))
+    with closing(HistoryReader(budget_s=10.0)) as reader:
+        shop: Any = SimpleNamespace(history=PurchaseHistory(engine, reader))
         assert await Shop.bought_item_ids(shop, shopper, query, wanted, Deadline()) == ["i0"]
