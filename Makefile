@@ -1,7 +1,7 @@
 # Every target works from a fresh clone: set-up is made first, once.
 #
 #   make setup     .venv with the locked packages, the Triton runtime, the generated stubs
-#   make demo      a shop from raw events to a served recommendation; DATA=<file> MAPPING=<name> for a real one
+#   make demo      from raw events to a served recommendation; DATA=<file> MAPPING=<name> ITEMS=<file>: a real shop
 #   make up        start the stack on this machine; make status, make down; RUNTIME=container by Docker Compose
 #   make test      every test; TESTS=<paths or options> for some
 #   make lint      ruff, mypy, buf
@@ -14,6 +14,7 @@ PYTHON ?= $(or $(wildcard .venv/bin/python),$(shell deploy/find_python.sh))
 VENV_PYTHON := .venv/bin/python
 DATA ?=
 MAPPING ?=
+ITEMS ?=
 TESTS ?=
 RUNTIME ?= embedded
 BUF := tests/node/node_modules/@bufbuild/buf-linux-x64/bin/buf
@@ -25,7 +26,7 @@ setup:
 	"$$python" deploy/setup.py
 
 demo: setup
-	@$(VENV_PYTHON) -m demo run $(if $(DATA),--data "$(DATA)") $(if $(MAPPING),--mapping "$(MAPPING)")
+	@$(VENV_PYTHON) -m demo run $(if $(DATA),--data "$(DATA)") $(if $(MAPPING),--mapping "$(MAPPING)") $(if $(ITEMS),--items "$(ITEMS)")
 
 up: setup
 	@$(VENV_PYTHON) -m deploy.$(RUNTIME) up

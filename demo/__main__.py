@@ -59,13 +59,14 @@ def simulate(
 def run(
     data: Annotated[Path | None, typer.Option(help="a file of events; without, a shop is simulated")] = None,
     mapping: Annotated[str | None, typer.Option(help="a ready mapping or a YAML file; guessed if not given")] = None,
+    items: Annotated[Path | None, typer.Option(help="a file of items; the mapping's beside the events if none")] = None,
 ) -> None:
     """Raw data to live recommendations, and a story of what they do."""
     from demo.pipeline import DemoError
     from demo.run import run as run_demo
 
     try:
-        run_demo(console, data, mapping)
+        run_demo(console, data, mapping, items)
     except DemoError as error:
         console.print(f"[red]demo: {escape(str(error))}[/red]", soft_wrap=True)
         raise typer.Exit(1) from None

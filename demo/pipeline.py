@@ -47,13 +47,14 @@ class DemoError(Exception):
 class Shop:
     """One shop of the demo.
 
-    data: the event file. mapping: its name, found out from the columns if None. simulated: made by us under `data`'s
-    folder, with its truth.
+    data: the event file. mapping: its name, found out from the columns if None. items: the file of items, what the
+    mapping expects beside `data` if None. simulated: made by us under `data`'s folder, with its truth.
     """
 
     settings: Settings
     data: Path
     mapping: str | None
+    items: Path | None = None
     simulated: bool
 
     @property
@@ -76,26 +77,35 @@ class Shop:
         return self.settings.model_repository.resolve() != ROOT / "model_repository"
 
 
-def open_shop(data: Path | None, mapping: str | None) -> Shop:
+def open_shop(data: Path | None, mapping: str | None, items: Path | None = None) -> Shop:
     """The shop of a file, in a home of its own, or the simulated one in the home of the environment.
 
     Sets `BRAID_HOME` and `BRAID_MODEL_REPOSITORY` for the steps.
 
     Raises:
-        DemoError: the file is not there.
+        DemoError: a file is not there, or a mapping or items are given without events.
     """
     settings = load_settings()
+    if data is None and (mapping or items):
+        raise DemoError("a mapping or items are given without the events that they belong to: make demo DATA=FILE")
     if data is None:
         return Shop(
             settings=settings, data=settings.home / "simulated" / "events.parquet", mapping="simulated", simulated=True
         )
-    if not data.is_file():
-        raise DemoError(f"{data}: {'is a folder; give one file' if data.is_dir() else 'no such file'}")
+    for file in (data, items):
+        if file is not None and not file.is_file():
+            raise DemoError(f"{file}: {'is a folder; give one file' if file.is_dir() else 'no such file'}")
     stem = re.sub(r"[^a-z0-9]+", "-", data.name.split(".")[0].lower()).strip("-") or "shop"
     home = settings.home / stem
     os.environ["BRAID_HOME"] = str(home)
     os.environ["BRAID_MODEL_REPOSITORY"] = str(home / "model_repository")
-    return Shop(settings=load_settings(), data=data.resolve(), mapping=mapping, simulated=False)
+    return Shop(
+        settings=load_settings(),
+        data=data.resolve(),
+        mapping=mapping,
+        items=items and items.resolve(),
+        simulated=False,
+    )
 
 
 @dataclass(slots=True)
@@ -209,10 +219,11 @@ def _steps(shop: Shop) -> Iterator[Step]:
             built=lambda: shop.data.exists() and (shop.data.parent / "truth" / "shop.json").exists(),
         )
     mapping = ["--mapping", shop.mapping] if shop.mapping else []
+    items = ["--items", short(shop.items)] if shop.items else []
     yield Step(
         name="import",
         title="Import the events",
-        arguments=["-m", "features", "import", short(shop.data), *mapping],
+        arguments=["-m", "features", "import", short(shop.data), *mapping, *items],
         built=lambda: bool(settings.database_url) or (settings.home / "braid.db").exists(),
     )
     yield Step(
@@ -249,22 +260,29 @@ def _run(shop: Shop, name: str, arguments: list[str]) -> float:
 def _source(shop: Shop) -> dict[str, Any]:
     if shop.simulated:
         return {"simulated": True}
-    facts = shop.data.stat()
-    source = {"path": str(shop.data), "bytes": facts.st_size, "modified_ns": facts.st_mtime_ns, "mapping": shop.mapping}
+    source = {**_state_of(shop.data), "mapping": shop.mapping}
     if shop.mapping and (file := Path(shop.mapping)).is_file():
         source["mapping_sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    if shop.items:
+        source["items"] = _state_of(shop.items)
     return source
+
+
+def _state_of(file: Path) -> dict[str, Any]:
+    facts = file.stat()
+    return {"path": str(file), "bytes": facts.st_size, "modified_ns": facts.st_mtime_ns}
 
 
 def _check_source(shop: Shop, state: State) -> None:
     now = _source(shop)
-    if not state.source or state.source == {name: now.get(name) for name in state.source}:
+    known = {name: now.get(name) for name in (*state.source, "items")}
+    if not state.source or {"items": None} | state.source == known:
         return
     if "import" in state.done or _holds_events(shop.settings):
         raise DemoError(
-            f"{short(shop.settings.home)} holds a shop built from another file, another state of it or with another "
-            f"mapping ({state.source.get('path', 'simulated')}). Delete {short(shop.settings.home)} to build anew, "
-            "or set BRAID_HOME to another folder"
+            f"{short(shop.settings.home)} holds a shop built from another file, another state of it, other items or "
+            f"with another mapping ({state.source.get('path', 'simulated')}). Delete {short(shop.settings.home)} to "
+            "build anew, or set BRAID_HOME to another folder"
         )
 
 

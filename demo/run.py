@@ -33,17 +33,18 @@ grpcurl -plaintext -d {request} \\
 """
 
 
-def run(console: Console, data: Path | None, mapping: str | None) -> None:
+def run(console: Console, data: Path | None, mapping: str | None, items: Path | None = None) -> None:
     """Raw data to live recommendations, with the story at the end.
 
     Args:
         data: a file of events; the simulated shop if None.
         mapping: a ready mapping's name or a YAML file; guessed from the columns if None.
+        items: a file of items; those that the mapping expects beside `data` if None.
 
     Raises:
         DemoError: a step ended badly; the message says what to do.
     """
-    shop = open_shop(data, mapping)
+    shop = open_shop(data, mapping, items)
     build(console, shop)
     state = State.of(shop.settings)
     past = protagonist.choose(shop.settings.offline, state.told)

@@ -15,7 +15,18 @@ from rich.console import Console
 
 from demo import protagonist
 from demo.oracle import Oracle
-from demo.pipeline import DemoError, Shop, State, _check_source, _stop_others, build, live_release, open_shop
+from demo.pipeline import (
+    DemoError,
+    Shop,
+    State,
+    _check_source,
+    _source,
+    _steps,
+    _stop_others,
+    build,
+    live_release,
+    open_shop,
+)
 from demo.simulate import CHUNK, ShopPlan, simulate
 from demo.storefront import Shown
 from demo.story import another_taste
@@ -25,6 +36,7 @@ from features.database.engine import open_database
 from features.releases.release_table import ReleaseTable
 from features.schema import FUSION_MODEL, MANIFEST_FILE, EventType
 from features.settings import ROOT, Settings, load_settings
+from features.shop.catalogue import Catalogue
 from tests.conditions import eventually
 from tests.conftest import NewSettings
 from tests.features.test_releases import manifest
@@ -134,6 +146,28 @@ def test_a_file_that_changed_is_not_mixed_with_what_was_built(home: Path, tmp_pa
     State(shop.settings.home / "demo.json", source={"path": str(data), "bytes": 1}, done=["import"]).save()
     with pytest.raises(DemoError, match="Delete .* to build anew"):
         build(Console(), shop)
+
+
+def test_items_are_imported_from_the_file_that_is_given(home: Path, tmp_path: Path) -> None:
+    data, items = tmp_path / "Beauty.jsonl", tmp_path / "meta_Beauty.jsonl"
+    data.write_text('{"user_id": "ann", "parent_asin": "B1", "timestamp": 1600000000000}\n')
+    items.write_text('{"parent_asin": "B1", "title": "Comb", "store": "Corvo", "categories": ["Hair"]}\n')
+    shop = open_shop(data, None, items)
+    step = next(step for step in _steps(shop) if step.name == "import")
+    subprocess.run([sys.executable, *step.arguments], cwd=ROOT, check=True)
+    State(shop.settings.home / "demo.json", source=_source(shop), done=["import"]).save()
+    engine = open_database(shop.settings.log_url)
+    try:
+        assert Catalogue(engine).frame()["title"].to_list() == ["Comb"]
+    finally:
+        engine.dispose()
+    _check_source(shop, State.of(shop.settings))
+    items.write_text(items.read_text() * 2)
+    for other in (shop, open_shop(data, None)):
+        with pytest.raises(DemoError, match="Delete .* to build anew"):
+            _check_source(other, State.of(shop.settings))
+    with pytest.raises(DemoError, match="make demo DATA=FILE"):
+        open_shop(None, None, items)
 
 
 def test_a_mapping_that_was_edited_is_not_mixed_with_what_was_built(home: Path, tmp_path: Path) -> None:
