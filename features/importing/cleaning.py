@@ -170,7 +170,7 @@ def _event_id(mapping: Mapping) -> str:
 
 
 def id_text(source: Source, column: IdColumn, field: str) -> str:
-    """An id as text, exactly as it stands; null if it is empty or only white space.
+    """An id as text, exactly as it stands; null if it is empty or only white space, or an object or array of JSON.
 
     Raises:
         ImportFailed: the column is missing or no id.
@@ -187,7 +187,7 @@ def id_text(source: Source, column: IdColumn, field: str) -> str:
     if kind != "VARCHAR" and not kind.startswith("ENUM("):
         raise ImportFailed(_wrong_type(source, name, field, "text or whole numbers"))
     value = f"regexp_replace({sql}, '\\.0+$', '')" if column.whole_number else f"CAST({sql} AS VARCHAR)"
-    return f"CASE WHEN trim({sql}) <> '' THEN {value} END"
+    return f"CASE WHEN trim({sql}) <> '' AND {source.is_single(name)} THEN {value} END"
 
 
 def text(source: Source, names: Sequence[str], field: str) -> str:

@@ -185,7 +185,7 @@ def _misfits(events: EventsMapping) -> dict[str, str]:
     """Reasons that say of a file without one good row that the mapping does not fit it, and what to do."""
     shopper = [name.removesuffix("?") for given in (events.user, events.session) if given for name in given.column]
     time, item, kind = ("/".join(names) for names in (events.time.column, events.item.column, events.type.column))
-    empty = "empty in nearly every row. Correct the file, or name another column in the mapping"
+    empty = "empty or no single value in nearly every row. Correct the file, or name another column in the mapping"
     marks = {
         ".": 'point. Correct the file, or say in the mapping that it is a comma: events.decimal: ","',
         ",": "comma, as the mapping's events.decimal says. Correct the mapping or the file",

@@ -79,10 +79,16 @@ class Source:
         """The SQL of a column's value."""
         value = identifier(name)
         if self.kind == "json":
-            value = f"json_extract_string({identifier(LINE)}, {literal('$.' + json.dumps(name))})"
+            value = f"json_extract_string({identifier(LINE)}, {_json_path(name)})"
         if not self.nulls or self.types[name] != "VARCHAR":
             return value
         return f"CASE WHEN trim({value}) NOT IN ({', '.join(map(literal, self.nulls))}) THEN {value} END"
+
+    def is_single(self, name: str) -> str:
+        """The SQL of whether a column's value is one text or number, and no object or array of JSON."""
+        if self.kind != "json":
+            return "true"
+        return f"json_type({identifier(LINE)}, {_json_path(name)}) NOT IN ('OBJECT', 'ARRAY')"
 
     def number(self, name: str) -> str:
         """The SQL of a column's value as a number, null where it is none."""
@@ -104,6 +110,10 @@ class Source:
             f"{self.path.name} has no column {' or '.join(map(repr, names))}, which the mapping's {field} names; "
             f"it has {', '.join(map(repr, self.types))}. Correct the mapping or choose another with --mapping"
         )
+
+
+def _json_path(name: str) -> str:
+    return literal("$." + json.dumps(name))
 
 
 def identifier(name: str) -> str:

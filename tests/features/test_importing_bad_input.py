@@ -110,6 +110,16 @@ def test_a_column_that_is_empty_in_every_row(shop: Shop, row: str, column: str, 
     assert f"{column} is empty" in message and field in message and "shop.csv" in message
 
 
+def test_an_id_that_is_an_object_or_an_array_of_json_is_none(shop: Shop) -> None:
+    line = '{{"what": "view", "who": {}, "thing": "cup", "when": "2024-05-01T10:00:0{}Z"}}\n'
+    nested = [line.format('{"id": "ann"}', 1), line.format('["ann"]', 2)]
+    section = shop.load(shop.write("good.jsonl", "".join([*nested, line.format("7", 3)])), shop.mapping()).sections[0]
+    assert section.rejected == {"missing_user": 2}
+    assert shop.events()["shopper"].to_list() == ["u:7"]
+    message = refused_text(shop, "".join(nested), name="bad.jsonl")
+    assert "who is empty or no single value" in message and "events.user" in message
+
+
 def test_lines_that_all_have_another_number_of_fields(shop: Shop) -> None:
     message = refused_text(shop, "what,who,thing,when\nview,ann,cup,2024-05-01,1,2\nview,bob,cup,2024-05-01,1,2\n")
     assert "line 2, 'view,ann,cup,2024-05-01,1,2'" in message and "what, who, thing, when" in message
