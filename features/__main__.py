@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from features.answers.answer_report import Dimension
 from features.database.engine import open_database
 from features.settings import load_settings
-from features.terminal import clear_errors, console
+from features.terminal import clear_errors, console, stderr
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
@@ -110,8 +111,16 @@ def delete_user(
     """Erases a person everywhere and for good; run again, it goes on with what was left."""
     from features.erasure.erase import erase
 
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with clear_errors():
-        erase(load_settings(), **{"session_id" if session else "user_id": person})
+        with Progress(*columns, console=stderr, transient=True) as progress:
+            task = progress.add_task("looking for the person", total=None)
+            erase(
+                load_settings(),
+                user_id="" if session else person,
+                session_id=person if session else "",
+                note=lambda part: progress.update(task, description=f"erasing from {part}"),
+            )
         console.print("Erased.")
 
 

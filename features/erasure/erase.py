@@ -11,7 +11,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -38,11 +38,14 @@ class ErasureIncomplete(DatabaseError):
     """Something of the person is left; the message says where. Erasing them again goes on with it."""
 
 
-def erase(settings: Settings, *, user_id: str = "", session_id: str = "") -> None:
+def erase(
+    settings: Settings, *, user_id: str = "", session_id: str = "", note: Callable[[str], None] = lambda part: None
+) -> None:
     """Erases a user with their sessions, or one session; done already, it changes nothing.
 
     Args:
         user_id, session_id: one of the two.
+        note: told of each part when it begins.
 
     Raises:
         ErasureIncomplete: a part was not available.
@@ -50,7 +53,7 @@ def erase(settings: Settings, *, user_id: str = "", session_id: str = "") -> Non
     """
     if bool(user_id) == bool(session_id):
         raise ValueError("give either user_id or session_id")
-    left = _Left()
+    left = _Left(note)
     engine = open_database(settings.log_url)
     try:
         with locked(settings, "erasure", engine=engine):
@@ -78,12 +81,17 @@ def erase(settings: Settings, *, user_id: str = "", session_id: str = "") -> Non
 class _Left:
     """What could not be done."""
 
-    def __init__(self) -> None:
+    def __init__(self, note: Callable[[str], None]) -> None:
         self.parts: list[str] = []
+        self._note = note
 
     @contextmanager
     def noting(self, part: str) -> Iterator[None]:
-        """Notes a failure of the part instead of ending there. Values of a statement stay out of the message."""
+        """Tells of the part, and notes its failure instead of ending there.
+
+        Values of a statement stay out of the message.
+        """
+        self._note(part)
         try:
             yield
         except (DatabaseError, SQLAlchemyError, sqlite3.Error, RedisError, OSError, pa.ArrowException) as error:

@@ -8,10 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import polars as pl
 import pytest
 from typer.testing import CliRunner
 
 from features.__main__ import app
+from features.database.engine import open_database
+from features.log.event_log import EventLog
 from features.settings import ROOT, load_settings
 
 EVENTS = "userId,movieId,rating,timestamp\n1,2,3.5,1112486027\n1,29,3.5,1112484676\n,29,3.5,1112484676\n"
@@ -32,6 +35,17 @@ def test_import_guesses_the_mapping_and_shows_what_it_did(home: Path, tmp_path: 
     assert json.loads(report.read_text())["sections"][0]["new"] == 2
     assert (report.parent / "rejected.parquet").is_file()
     assert [path.name for path in report.parent.iterdir() if path.is_dir()] == []
+
+
+def test_a_person_is_erased_from_the_command_line(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "ratings.csv").write_text(EVENTS)
+    for command in (["import", str(tmp_path / "ratings.csv")], ["delete-user", "1"], ["delete-user", "--session", "1"]):
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 0, result.output
+    assert "Erased." in result.output
+    engine = open_database(load_settings().log_url)
+    assert EventLog(engine).read_after(0, 10).filter(pl.col("shopper") == "u:1").is_empty()
+    engine.dispose()
 
 
 def test_names_and_paths_are_shown_as_they_are_whatever_brackets_they_hold(

@@ -55,6 +55,12 @@ def test_late_events_of_the_person_and_of_their_sessions_are_refused_and_others_
     assert log.read_after(0, 10)["event_id"].to_list() == ["7", "8"]
 
 
+def test_whoever_waits_for_an_erasure_is_told_of_each_part(shop: Settings, engine: Engine) -> None:
+    parts: list[str] = []
+    erase(shop, user_id="ann", note=parts.append)
+    assert parts[:4] == ["the database", "the online store", "the offline files", "the database's files"]
+
+
 def test_answers_that_waited_while_their_shopper_was_erased_are_not_stored(shop: Settings, engine: Engine) -> None:
     waiting = [waiting_answer(*asked) for asked in (("ann", ""), ("bob", ""), ("eve", "walk"))]
     erase(shop, user_id="ann")
