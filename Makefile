@@ -10,7 +10,7 @@
 #   make clean     remove what set-up and tests made; the shop's data in var/ stays
 
 SHELL := /bin/bash
-PYTHON ?= $(or $(wildcard .venv/bin/python),$(shell deploy/find_python.sh))
+PYTHON ?= $(shell [ -x .venv/bin/python ] && echo .venv/bin/python || deploy/find_python.sh)
 VENV_PYTHON := .venv/bin/python
 DATA ?=
 MAPPING ?=
@@ -67,7 +67,7 @@ lock: setup
 	$(VENV_PYTHON) -m deploy.lock
 
 clean:
-	@if [ -e .venv/stamps/packages ]; then $(VENV_PYTHON) -m deploy.embedded down; fi
+	@if [ -x $(VENV_PYTHON) ] && [ -e .venv/stamps/packages ]; then $(VENV_PYTHON) -m deploy.embedded down; fi
 	rm -rf .venv .venv-peer .venv-peers .triton .triton.new tests/node/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find proto -name '*_pb2*' -delete
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -82,9 +82,35 @@ def test_an_environment_that_was_interrupted_while_it_was_made_is_made_again(
     assert setup.PYTHON.lstat() == made
 
 
-def test_what_set_up_began_can_be_cleaned_away(tmp_path: Path) -> None:
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A clone with our Makefile alone, whose set-up says which Python it was given."""
     (tmp_path / "Makefile").symlink_to(ROOT / "Makefile")
     (tmp_path / "proto").mkdir()
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / ".venv")], check=True)
-    subprocess.run(["make", "clean"], cwd=tmp_path, check=True)
-    assert not (tmp_path / ".venv").exists()
+    (tmp_path / "deploy").mkdir()
+    (tmp_path / "deploy" / "setup.py").write_text("import sys; print(sys.executable)")
+    finder = tmp_path / "deploy" / "find_python.sh"
+    finder.write_text(f"#!/bin/sh\necho {sys.executable}\n")
+    finder.chmod(0o755)
+    return tmp_path
+
+
+def make(clone: Path, target: str) -> str:
+    """What it prints."""
+    return subprocess.run(["make", target], cwd=clone, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_what_set_up_began_can_be_cleaned_away(clone: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(clone / ".venv")], check=True)
+    make(clone, "clean")
+    assert not (clone / ".venv").exists()
+
+
+def test_an_environment_whose_python_the_system_has_replaced_is_made_again_or_cleaned_away(clone: Path) -> None:
+    (clone / ".venv" / "bin").mkdir(parents=True)
+    (clone / ".venv" / "stamps").mkdir()
+    (clone / ".venv" / "stamps" / "packages").touch()
+    (clone / ".venv" / "bin" / "python").symlink_to("/usr/bin/python3.9-of-before")
+    assert make(clone, "setup") == sys.executable
+    make(clone, "clean")
+    assert not (clone / ".venv").exists()
