@@ -118,7 +118,7 @@ def serve_metrics(address: str) -> Callable[[], None]:
         OSError: it cannot listen there.
     """
     host, _, port = address.rpartition(":")
-    server, thread = start_http_server(int(port), host)
+    server, thread = start_http_server(int(port), host.strip("[]"))
 
     def end() -> None:
         server.shutdown()
