@@ -20,6 +20,8 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from server.direct import DIRECT
+
 if TYPE_CHECKING:
     from grpc.aio import Metadata
 
@@ -49,7 +51,8 @@ def start_tracing(address: str, rate: float) -> Callable[[], None]:
         resource=Resource.create({"service.name": SERVICE}),
         shutdown_on_exit=False,  # `end` does it
     )
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=address, insecure=True)))
+    exporter = OTLPSpanExporter(endpoint=address, insecure=True, channel_options=(DIRECT,))  # type: ignore[arg-type]
+    provider.add_span_processor(BatchSpanProcessor(exporter))
     _tracer = provider.get_tracer("server")
 
     def end() -> None:
