@@ -29,7 +29,7 @@ STAGE_SECONDS = Histogram(
 WAIT_SECONDS = Histogram(
     "braid_wait_seconds", "How long a request waits in line for the batch that takes it", ["line"], buckets=SECONDS
 )
-"""line: `features`, `model` or `event-log`."""
+"""line: `features`, `model`, `event-log`, `shopper-history`, `database-writer` or `database-reader`."""
 BATCH_SECONDS = Histogram("braid_batch_seconds", "How long the call of a batch takes", ["line"], buckets=SECONDS)
 BATCH_SIZE = Histogram("braid_batch_size", "Requests that go together", ["line"], buckets=(1, 2, 4, 8, 16, 32, 64, 128))
 ANSWERS = Counter("braid_answers", "Answers to Recommend and Rank", ["tier", "release"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -17,6 +17,7 @@ from features.outage import words
 from server.deadline import Deadline, patient
 from server.errors import HistoryUnavailable
 from server.infer.breaker import Breaker
+from server.thread_line import ThreadLine
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,7 +30,7 @@ class HistoryReader:
     """One object a process: every history is in the same database, and behind one circuit breaker."""
 
     def __init__(self, *, budget_s: float) -> None:
-        self._threads = ThreadPoolExecutor(2, thread_name_prefix="shopper-history")
+        self._threads = ThreadLine(2, name="shopper-history")
         self._budget_s = budget_s
         self._breaker = Breaker("shopper-history")
 
@@ -44,8 +45,7 @@ class HistoryReader:
             raise HistoryUnavailable("the shopper's history is not asked for: no time is left, or the database is gone")
         asked_s = time.monotonic()
         try:
-            done = asyncio.get_running_loop().run_in_executor(self._threads, lambda: work(*arguments, **named))
-            found = await asyncio.wait_for(done, left_s)
+            found = await self._threads.run(partial(work, *arguments, **named), left_s)
         except (SQLAlchemyError, asyncio.TimeoutError) as error:
             deadline.in_vain_s += time.monotonic() - asked_s
             slow = isinstance(error, asyncio.TimeoutError)
@@ -58,4 +58,4 @@ class HistoryReader:
 
     def close(self) -> None:
         """Ends the threads after the reads under way."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._threads.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -14,6 +13,7 @@ from features.database.engine import DatabaseError
 from features.outage import Outage, words
 from server.deadline import Deadline
 from server.errors import DeadlinePassed, Unavailable
+from server.thread_line import ThreadLine
 
 LOG = logging.getLogger(__name__)
 
@@ -30,8 +30,8 @@ class DatabaseWork:
     def __init__(self, what: str, *, budget_s: float) -> None:
         self._budget_s = budget_s
         self._outage = Outage(LOG, f"{what} do not answer", f"{what} answer again")
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="database-writer")
-        self._reader = ThreadPoolExecutor(2, thread_name_prefix="database-reader")
+        self._writer = ThreadLine(1, name="database-writer")
+        self._reader = ThreadLine(2, name="database-reader")
 
     async def read(self, work: Callable[[], T], deadline: Deadline) -> T:
         """What the work returns.
@@ -48,14 +48,14 @@ class DatabaseWork:
     def close(self) -> None:
         """Ends the threads after the work under way."""
         for threads in (self._writer, self._reader):
-            threads.shutdown(wait=True, cancel_futures=True)
+            threads.close()
 
-    async def _run(self, threads: ThreadPoolExecutor, work: Callable[[], T], deadline: Deadline) -> T:
+    async def _run(self, threads: ThreadLine, work: Callable[[], T], deadline: Deadline) -> T:
         timeout_s = deadline.left_s(self._budget_s)
         if timeout_s <= 0:
             raise DeadlinePassed("the deadline has passed before the database was asked")
         try:
-            done = await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(threads, work), timeout_s)
+            done = await threads.run(work, timeout_s)
         except asyncio.TimeoutError:
             raise DeadlinePassed("the database took longer than the deadline; try again") from None
         except DatabaseError as error:  # it cannot tell who was erased
