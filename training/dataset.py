@@ -91,6 +91,7 @@ def read_log(
     for name in ("events.parquet", "items.parquet", "users.parquet"):
         if not (folder / name).exists():
             raise DataError(f"{folder / name} is missing; run `python -m features build` first")
+    own = catalogue is None
     if catalogue is None:
         catalogue = pl.read_parquet(folder / "items.parquet").sort("item_id")
     events = _events(folder / "events.parquet", catalogue)
@@ -101,6 +102,12 @@ def read_log(
             f"{folder} holds events and no items; import again with a file of items (--items FILE), or add a section "
             "items to the mapping (items: {source: events, id: COLUMN} takes them out of the events), and run "
             "`python -m features build` again"
+        )
+    if own and (events["item"] == UNKNOWN).all():
+        raise DataError(
+            f"{folder}: none of {events.height:,} events is on an item of the catalogue, whose ids look like "
+            f"{catalogue['item_id'][0]!r}, those of the events like {events['item_id'][0]!r}; import the items with "
+            "the ids that the events have (items.id in the mapping), and run `python -m features build` again"
         )
     shopper_ids = events["shopper"].filter(events["first"]).to_list()
     rows = np.flatnonzero(events["first"].to_numpy())

@@ -58,6 +58,14 @@ def test_a_shop_without_items_or_events_says_what_is_missing(tmp_path: Path, nam
         read_log(offline)
 
 
+def test_a_catalogue_of_other_ids_than_the_events_is_told(tmp_path: Path) -> None:
+    others = catalogue(2).with_columns(item_id=pl.Series(["0001", "0002"]))
+    offline = write_shop(tmp_path / "offline", visits(shoppers=2), others)
+    with pytest.raises(DataError, match=r"none of \d+ events .* like '0001', those of the events like 'i\d+'"):
+        read_log(offline)
+    assert len(read_log(offline, catalogue=others)[1]) == 0  # of a release that is examined after the items changed
+
+
 def test_two_trainings_do_not_write_into_one_folder(tmp_path: Path) -> None:
     offline, run = write_shop(tmp_path / "offline", visits(shoppers=5), catalogue(5)), tmp_path / "run"
     run.mkdir()
