@@ -112,6 +112,21 @@ def counts(connection: duckdb.DuckDBPyConnection, source: Source) -> tuple[int, 
     return read, dict(rejected)
 
 
+def without_item(connection: duckdb.DuckDBPyConnection, sample: int) -> tuple[float, list[str]]:
+    """The share of the good rows whose item is not among the table `described_items`, and a sample of their items."""
+    query = (
+        "SELECT item_id, count(*) AS rows, id IS NULL AS absent FROM staged LEFT JOIN "
+        "(SELECT id FROM described_items WHERE reason IS NULL) ON id = item_id "
+        "WHERE reason IS NULL AND item_id IS NOT NULL GROUP BY ALL"
+    )
+    share, items = _row(
+        connection,
+        "SELECT coalesce(sum(rows) FILTER (absent) / sum(rows), 0), "
+        f"max(item_id, {sample}) FILTER (absent) FROM ({query})",
+    )
+    return float(share), items or []
+
+
 def write_rejected(connection: duckdb.DuckDBPyConnection, source: Source, file: Path) -> None:
     """The rejected rows as Parquet: `row` (1 is the first row of data), `reason`, and the row's own columns.
 

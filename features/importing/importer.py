@@ -41,6 +41,10 @@ from features.shop.users import Users
 
 Result = TypeVar("Result")
 _POLL_S = 0.1
+_FEW = 0.01
+"""Share of the events on unknown items that is not worth a word."""
+_SAMPLE_ITEMS = 100
+"""Unknown items that are looked for in the catalogue: it may hold more than the files of this import."""
 
 
 def import_files(
@@ -195,6 +199,14 @@ class _Job:
                 "import one of them, save it as a file of its own"
             )
 
+    def _note_unknown_items(self) -> None:
+        share, items = self._watch("comparing ids", lambda: events.without_item(self._workspace, _SAMPLE_ITEMS))
+        if share > _FEW and not Catalogue(self._engine).of(items):
+            self.notes.append(
+                f"{share:.1%} of the events are on items that the catalogue does not hold, for example {items[0]!r}: "
+                "they are not learned from. Import these items too, with the ids that the events have"
+            )
+
     def _note_absent(self, mapping: ItemsMapping | UsersMapping, file: Path, what: str) -> None:
         """Notes the files of the mapping that are not beside the event file, or that it names none."""
         absent = [name for name in mapping.files if not (file.parent / name).is_file()]
@@ -221,6 +233,7 @@ class _Job:
         good = self._rows(description, rows - sum(rejected.values()))
         if isinstance(mapping, ItemsMapping):
             stored = store_items(Catalogue(self._engine), good, mapping)
+            self._note_unknown_items()
         else:
             stored = store_users(Users(self._engine, self._tombstones), good, mapping)
         _record(section, stored)

@@ -172,3 +172,13 @@ def test_files_of_items_that_are_not_there_are_told(shop: Shop, files: list[str]
     assert shop.items()["item_id"].to_list() == ["cup"] * ("items.csv" in files)
     assert len(report.notes) == bool(note) and "".join(report.notes).startswith(note)
     assert not note or "--items FILE" in report.notes[0]
+
+
+def test_events_on_items_that_the_catalogue_does_not_hold_are_told(shop: Shop) -> None:
+    rows = [f"view,ann,{item},2024-05-01T10:00:0{n}Z" for n, item in enumerate(("cup", "cup", "pot", "pan"))]
+    events = shop.write("events.csv", "\n".join(["what,who,thing,when", *rows]) + "\n")
+    mapping = shop.mapping(PLAIN | {"items": {"id": "id"}})
+    (note,) = shop.load(events, mapping, items=[shop.write("cup.csv", "id\ncup\n")]).notes
+    assert note.startswith("50.0% of the events are on items that the catalogue does not hold, for example 'pot'")
+    assert shop.load(events, mapping, items=[shop.write("all.csv", "id\ncup\npot\npan\n")]).notes == []
+    assert shop.load(events, mapping, items=[shop.write("cup.csv", "id\ncup\n")]).notes == []  # what changed since
