@@ -70,8 +70,9 @@ def evaluation(console: Console, settings: Settings, release: int, truth: Path |
         table.add_row(name, *(_number(figures.get(figure)) for figure in FIGURES))
     if oracle is not None:
         table.add_row("[dim]an oracle that knows the truth[/dim]", _number(oracle), "", "", "")
-    moments = f"{metrics['moments']:,.0f} purchase moments" if "moments" in metrics else "purchases"
-    console.print(f"Next purchases, ranked over all items, on {moments} from {window.get('test_from', '')[:10]} on:")
+    of = window.get("targets", "purchases")
+    moments = f"{metrics['moments']:,.0f} {of[:-1]} moments" if "moments" in metrics else of
+    console.print(f"Next {of}, ranked over all items, on {moments} from {window.get('test_from', '')[:10]} on:")
     console.print(table)
     _verdict(console, metrics["ndcg@10"], baselines, oracle)
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +23,9 @@ from training.release_commands import release_app
 from training.report import Figures, figures_table
 from training.search_space import Sampler
 from training.terminal import clear_errors
+
+if TYPE_CHECKING:  # it brings torch, which most commands have no use for
+    from training.trained import TrainedModel
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(release_app, name="release")
@@ -73,7 +76,7 @@ def train(
             test_from_ms=_date_ms(test_from),
             resume=resume,
         )
-        _print_figures(trained.report["variants"] | trained.report["baselines"])
+        _print_figures(trained, trained.report["variants"] | trained.report["baselines"])
 
 
 @app.command()
@@ -134,14 +137,15 @@ def evaluate(
     settings = load_settings()
     with clear_errors():
         folder = _run_folder(settings, run)
+        trained = load_trained(folder)
         figures = evaluate_model(
             settings.offline,
             folder,
-            load_trained(folder),
+            trained,
             Protocol(moments=moments, min_item_moments=min_item_moments, known_shoppers=known_shoppers),
             test_from_ms=_date_ms(test_from),
         )
-        _print_figures(figures)
+        _print_figures(trained, figures)
 
 
 @app.command()
@@ -192,7 +196,7 @@ def update(
     torch.set_num_threads(threads)
     with clear_errors():
         number, trained = update_release(load_settings(), test_from_ms=_date_ms(test_from), why=why, note=console.print)
-        _print_figures(trained.report["variants"] | trained.report["baselines"])
+        _print_figures(trained, trained.report["variants"] | trained.report["baselines"])
         console.print(f"published release {number}")
 
 
@@ -226,8 +230,11 @@ def _told_how_to_go_on(folder: Path) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def _print_figures(figures: Figures) -> None:
-    console.print(figures_table(figures, "next purchases, ranked over all items"))
+def _print_figures(trained: TrainedModel, figures: Figures) -> None:
+    of = trained.report["data_window"].get("targets", "purchases")
+    console.print(figures_table(figures, f"next {of}, ranked over all items"))
+    if of == "events":
+        console.print("There are too few purchases to learn from and to measure on: every event counts as one.")
 
 
 if __name__ == "__main__":

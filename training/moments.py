@@ -7,6 +7,7 @@ cart. Where a log has hardly any purchases, every event is a moment.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +35,7 @@ class Moments:
 
     shoppers: (E,) row of the shopper. times_ms: (E,). targets: flat item indices, each moment's unique.
     offsets: (E + 1,) bounds of each moment's targets. known_ms: (E,) when the last of its targets was known; None
-    where every event was known when it happened.
+    where every event was known when it happened. of: what came next: purchases, or any events.
     """
 
     shoppers: Longs
@@ -42,6 +43,7 @@ class Moments:
     targets: Ints
     offsets: Longs
     known_ms: Longs | None = None
+    of: Literal["purchases", "events"] = "purchases"
 
     def __len__(self) -> int:
         return len(self.times_ms)
@@ -57,6 +59,7 @@ class Moments:
             targets=self.targets[flat],
             offsets=offsets,
             known_ms=None if self.known_ms is None else self.known_ms[rows],
+            of=self.of,
         )
 
     def known_by(self, time_ms: int) -> Moments:
@@ -91,7 +94,8 @@ def purchase_moments(events: pl.DataFrame) -> Moments:
         .join(_decided(events, bought), on="basket", how="left")
         .with_columns(time_ms=pl.min_horizontal("event_time_ms", "decided_ms"))
     )
-    if moments.height < min(MIN_PURCHASE_MOMENTS, known.height / 100):
+    too_few = moments.height < min(MIN_PURCHASE_MOMENTS, known.height / 100)
+    if too_few:
         moments = known.select("number", "known_time_ms", time_ms="event_time_ms", targets=pl.concat_list("item"))
     moments = (
         moments.select("number", "time_ms", "known_time_ms", "targets", first=pl.col("targets").list.first())
@@ -106,6 +110,7 @@ def purchase_moments(events: pl.DataFrame) -> Moments:
         targets=moments["targets"].explode().to_numpy().astype(np.int32) if moments.height else np.zeros(0, np.int32),
         offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         known_ms=moments["known_time_ms"].to_numpy().astype(np.int64) if late else None,
+        of="events" if too_few else "purchases",
     )
 
 

@@ -91,7 +91,7 @@ def _train(
         codes=log.vocabularies,
         samples=real_samples(fitted.model, log, moments),
         probabilities=probabilities(fitted.held_out, tuning, split),
-        report=report(split.describe(log), measured, fitted.history),
+        report=report(split.describe(log) | {"targets": moments.of}, measured, fitted.history),
     )
     trained.save(folder)
     return trained

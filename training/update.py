@@ -96,7 +96,7 @@ def update_model(offline: Path, folder: Path, released: Released, *, test_from_m
         probabilities=Probabilities(
             outcomes=released.probabilities.outcomes, comes_back=fit_return(log, split.test_from_ms)
         ),
-        report=report(split.describe(log) | {"warm_start": released.number}, measured, []),
+        report=report(split.describe(log) | {"targets": moments.of, "warm_start": released.number}, measured, []),
     )
     trained.save(folder)
     return trained

@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from features.database.engine import open_database
 from features.releases.release_table import ReleaseTable
+from features.schema import EventType
 from features.settings import load_settings
 from training.__main__ import app
 from training.evaluate import RANKED
@@ -49,6 +50,17 @@ def test_training_writes_figures_and_predictions_that_evaluating_finds_again(hom
     assert evaluated.exit_code == 0, evaluated.output
     again = json.loads((folder / "evaluation.json").read_text())
     assert again["fusion"] == pytest.approx(figures["fusion"], abs=1e-6)
+
+
+def test_figures_of_a_shop_without_purchases_are_said_to_be_of_events(home: Path) -> None:
+    assert "too few purchases" not in call("train", "--epochs", "1", "--threads", "1").output
+    file = home / "offline" / "events.parquet"
+    pl.read_parquet(file).filter(pl.col("event_type") != int(EventType.PURCHASE)).write_parquet(file)
+    for command in (["train", "--epochs", "1"], ["evaluate"]):
+        told = call(*command, "--threads", "1")
+        assert told.exit_code == 0, told.output
+        assert "next events, ranked over all items" in told.output
+        assert "There are too few purchases to learn from and to measure on" in told.output
 
 
 @pytest.mark.parametrize(
