@@ -37,6 +37,7 @@ from features.settings import ROOT, Settings, load_settings
 TRAINING_MINUTES = 3.0
 """After this no epoch is begun."""
 STATE_FILE = "demo.json"
+_ADDRESSES = ("BRAID_GATEWAY_ADDRESS", "BRAID_TRITON_ADDRESS", "BRAID_GATEWAY_METRICS_ADDRESS")
 
 
 class DemoError(Exception):
@@ -64,12 +65,13 @@ class Shop:
 
     @property
     def prefix(self) -> str:
-        """What stands before every command for this shop, such as `make down`."""
-        if self.settings.home.resolve() == ROOT / "var" and not self.own_repository:
-            return ""
-        prefix = f"BRAID_HOME={shlex.quote(short(self.settings.home))} "
-        repository = shlex.quote(short(self.settings.model_repository))
-        return prefix + (f"BRAID_MODEL_REPOSITORY={repository} " if self.own_repository else "")
+        """What stands before every command for this shop, such as `make down`: where it lives, and its ports."""
+        values = {name: os.environ[name] for name in _ADDRESSES if os.environ.get(name)}
+        if self.own_repository:
+            values = {"BRAID_MODEL_REPOSITORY": short(self.settings.model_repository)} | values
+        if self.own_repository or self.settings.home.resolve() != ROOT / "var":
+            values = {"BRAID_HOME": short(self.settings.home)} | values
+        return "".join(f"{name}={shlex.quote(value)} " for name, value in values.items())
 
     @property
     def own_repository(self) -> bool:

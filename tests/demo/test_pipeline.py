@@ -324,6 +324,12 @@ def test_the_oracle_refuses_a_shop_of_another_version(tmp_path: Path) -> None:
         Oracle(tmp_path)
 
 
-def test_a_shop_in_the_default_home_needs_no_variables() -> None:
+def test_a_shop_in_the_default_home_needs_no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("BRAID_GATEWAY_ADDRESS", "BRAID_TRITON_ADDRESS", "BRAID_GATEWAY_METRICS_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
     shop = Shop(settings=Settings(home=ROOT / "var"), data=ROOT / "x", mapping=None, simulated=True)
     assert shop.prefix == ""
+    monkeypatch.setenv("BRAID_GATEWAY_ADDRESS", "127.0.0.1:50061")
+    assert shop.prefix == "BRAID_GATEWAY_ADDRESS=127.0.0.1:50061 "
+    other = Shop(settings=Settings(home=ROOT / "var" / "b"), data=ROOT / "x", mapping=None, simulated=False)
+    assert other.prefix == "BRAID_HOME=var/b BRAID_GATEWAY_ADDRESS=127.0.0.1:50061 "
