@@ -110,19 +110,16 @@ class Gateway:
         Raises:
             DatabaseError, SQLAlchemyError: it cannot be opened.
         """
-        self._settings = settings
-        self._own = own
+        self._settings, self._own = settings, own
         self._engine = open_database(settings.log_url)
         tombstones = Tombstones(settings)
         tombstones.check(self._engine)
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="followers")
         self._limit = CallLimit(own.max_calls)
-        self._probe = SelfProbe()
+        self._probe = probe = SelfProbe()
+        target_s = own.target_delay_ms / 1000
         self._admission = Admission(
-            self._limit,
-            target_s=own.target_delay_ms / 1000,
-            line_s=self._probe.line_s,
-            switching=lambda: self._releases.switching,
+            self._limit, target_s=target_s, line_s=probe.line_s, switching=lambda: self._releases.switching
         )
         self._triton = Triton(
             settings.triton_address,
@@ -155,11 +152,10 @@ class Gateway:
         self._recorder = AnswerRecorder(
             self._engine, tombstones, max_answers=own.max_queued_answers, retention_days=own.answer_retention_days
         )
-        sellable = Sellable(index)
         self._histories = histories = HistoryReader(budget_s=own.feature_budget_ms / 1000)
         self.shop = Shop(
             index=index,
-            sellable=sellable,
+            sellable=(sellable := Sellable(index)),
             masks=FilterMasks(index, sellable),
             rules=self._rules,
             popular=self._popular,

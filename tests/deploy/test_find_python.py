@@ -61,7 +61,7 @@ def test_this_one_fits() -> None:
     [
         ({"CONFIG_ARGS": "'--prefix=/opt/python' '--enable-optimizations'", "prefix": "/opt/python"}, True),
         ({"CONFIG_ARGS": "'--enable-shared' '--prefix=/usr'", "prefix": "/usr"}, True),
-        ({"CONFIG_ARGS": "'--enable-shared'", "prefix": "/home/braid/.pyenv/versions/3.11.7"}, False),
+        ({"CONFIG_ARGS": "'--enable-shared'", "prefix": "/opt/pyenv/versions/3.11.7"}, False),
         ({"prefix": "/opt/python"}, False),
     ],
 )
