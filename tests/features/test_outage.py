@@ -20,7 +20,9 @@ def test_a_statements_error_is_told_without_the_statement_and_its_values() -> No
 
 
 def test_an_erasure_goes_on_and_says_what_is_left_though_the_error_says_nothing() -> None:
-    left = _Left()
+    told: list[str] = []
+    left = _Left(told.append)
     with left.noting("the online store"):
         raise OSError
+    assert told == ["the online store"]
     assert left.parts == ["the online store (OSError without a message)"]
