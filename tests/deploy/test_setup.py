@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -96,8 +97,9 @@ def clone(tmp_path: Path) -> Path:
 
 
 def make(clone: Path, target: str) -> str:
-    """What it prints."""
-    return subprocess.run(["make", target], cwd=clone, check=True, capture_output=True, text=True).stdout.strip()
+    """What it prints, also where these tests are run by make."""
+    command, own = ["make", target], {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    return subprocess.run(command, cwd=clone, env=own, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def test_what_set_up_began_can_be_cleaned_away(clone: Path) -> None:
