@@ -84,7 +84,7 @@ def built_for_speed() -> bool:
 
 def fitness() -> str:
     """`quick`, `usable` or `none`: what this Python is for set-up."""
-    if not (python_version().ok and venv_module().ok):
+    if not (python_version().ok and venv_module().ok and checks.python_library().ok):
         return "none"
     return "quick" if built_for_speed() else "usable"
 
