@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from features import definitions
 from features.database.server_url import sqlalchemy_url
+from features.private_file import write_private
 from features.settings import Settings
 
 ENTITY_KEY_VERSION = 3
@@ -39,12 +39,7 @@ def write_configuration(settings: Settings) -> None:
 
     Call it with the lock `feature-store`.
     """
-    path = settings.home / "feature_store.yaml"
-    beside = path.with_suffix(".part")
-    beside.unlink(missing_ok=True)
-    with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        json.dump(configuration(settings), file, indent=2)
-    beside.replace(path)
+    write_private(settings.home / "feature_store.yaml", json.dumps(configuration(settings), indent=2))
 
 
 def registry_file(settings: Settings) -> Path | None:

@@ -152,10 +152,10 @@ class Gateway:
         self._recorder = AnswerRecorder(
             self._engine, tombstones, max_answers=own.max_queued_answers, retention_days=own.answer_retention_days
         )
-        self._histories = histories = HistoryReader(budget_s=own.feature_budget_ms / 1000)
+        self._histories, sellable = HistoryReader(budget_s=own.feature_budget_ms / 1000), Sellable(index)
         self.shop = Shop(
             index=index,
-            sellable=(sellable := Sellable(index)),
+            sellable=sellable,
             masks=FilterMasks(index, sellable),
             rules=self._rules,
             popular=self._popular,
@@ -164,8 +164,8 @@ class Gateway:
             traffic=self._traffic,
             shadows=ShadowQueue(lambda: 2 * self._admission.under_way > self._admission.limit),
             model=Model(self._triton, breakers, budget_s=own.model_budget_ms / 1000),
-            history=PurchaseHistory(self._engine, histories),
-            shown=ShownHistory(self._engine, histories),
+            history=PurchaseHistory(self._engine, self._histories),
+            shown=ShownHistory(self._engine, self._histories),
             recorder=self._recorder,
             exploration_rate=own.exploration_rate,
         )

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import typer
 
+from features.private_file import write_private
 from features.settings import Settings, load_settings
 
 FOLDER = Path(__file__).resolve().parent
@@ -43,14 +44,8 @@ def make_secrets(settings: Settings) -> None:
     lines = path.read_text().splitlines() if path.exists() else []
     named = {line.partition("=")[0].strip() for line in lines}
     added = [f"{name}={secrets.token_hex(32)}" for name in SECRETS if name not in named]
-    if not added:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(".new")  # takes the old one's place when it is whole
-    fresh.unlink(missing_ok=True)
-    fresh.touch(mode=0o600)
-    fresh.write_text("".join(f"{line}\n" for line in [*lines, *added]))
-    fresh.replace(path)
+    if added:
+        write_private(path, "".join(f"{line}\n" for line in [*lines, *added]))
 
 
 @app.command()

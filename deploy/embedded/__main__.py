@@ -10,15 +10,15 @@ import time
 from typing import NoReturn
 
 import typer
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from deploy.embedded import neighbours, newer_code, processes, stack
 from deploy.embedded.checks import failed
 from features.settings import load_settings
+from features.terminal import console, stderr
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-console = Console(highlight=False)
 MIB = 1 << 20
 
 
@@ -94,15 +94,14 @@ def check() -> None:
     checks = stack.requirements(settings)
     table = Table("need", "found", "", "remedy")
     for need in checks:
-        table.add_row(
-            need.name, need.found, "[green]ok[/]" if need.ok else "[red]no[/]", "" if need.ok else need.remedy
-        )
+        said = Text("ok", style="green") if need.ok else Text("no", style="red")
+        table.add_row(need.name, need.found, said, "" if need.ok else need.remedy)
     console.print(table)
     sys.exit(bool(failed(checks)))
 
 
 def _fail(message: str) -> NoReturn:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(message, markup=False)
+    stderr.print(message)
     sys.exit(1)
 
 

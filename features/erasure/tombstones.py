@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hmac
 import json
-import os
 import secrets
 import time
 from collections.abc import Iterable
@@ -19,6 +18,7 @@ from sqlalchemy import Connection, Engine, func, select, text
 
 from features.database.engine import DatabaseError, insert_into
 from features.database.models import Counter, Tombstone
+from features.private_file import write_private
 from features.settings import Settings
 
 KEY_FILE: Final = "erasure.key"
@@ -127,13 +127,7 @@ class Tombstones:
             return given.encode()
         path = self._settings.home / KEY_FILE
         if make and not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            fresh = path.with_suffix(f".{os.getpid()}")
-            with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-                file.write(secrets.token_hex(32))
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(path)
+            write_private(path, secrets.token_hex(32))
         return path.read_text().strip().encode() if path.exists() else b""
 
 

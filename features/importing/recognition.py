@@ -9,10 +9,10 @@ from typing import Final
 import duckdb
 
 from features.importing.cleaning import canonical_rows
-from features.importing.errors import ImportFailed
+from features.importing.errors import ImportFailed, first_line
 from features.importing.events import open_workspace
 from features.importing.mapping import Mapping, load, ready_names
-from features.importing.source import Source, first_line, open_source
+from features.importing.source import Source, open_source
 
 _ROWS: Final = 500
 _FOREIGN: Final = (

@@ -18,7 +18,7 @@ from typing import Final, Literal
 
 import duckdb
 
-from features.importing.errors import ImportFailed
+from features.importing.errors import ImportFailed, first_line
 from features.importing.numbers import DecimalMark, number_of_text
 from features.importing.text_files import as_duckdb_reads_it
 from features.importing.workbook import read_workbook
@@ -276,8 +276,3 @@ def _kept_faults(path: Path) -> str:
 def unread(path: Path, error: duckdb.Error) -> ImportFailed:
     """What to raise where a file breaks off or is damaged on the way."""
     return ImportFailed(f"{path.name} cannot be read to its end ({first_line(error)}); copy or export it again")
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -11,7 +11,7 @@ from typing import Final
 import fastexcel
 import polars as pl
 
-from features.importing.errors import ImportFailed
+from features.importing.errors import ImportFailed, first_line
 
 _NUMBERS: Final = frozenset({pl.Int64, pl.Float64, pl.Boolean})
 
@@ -27,36 +27,30 @@ def read_workbook(path: Path, rows: int | None) -> tuple[pl.DataFrame, tuple[str
     """
     try:
         reader = fastexcel.read_excel(path)
-        first = _sheet(reader, reader.sheet_names[0], rows)
-        others = (
-            {} if rows else {name: _sheet(reader, name) for name in _visible(reader) if name != reader.sheet_names[0]}
-        )
-        same = [name for name, frame in others.items() if set(frame.columns) == set(first.columns)]
-        frames = [first, *(others[name].select(first.columns) for name in same)]
-        if texts := _of_several_types(frames):  # the workbook's own text of a cell: 536365 and not 536365.0
-            frames = [
-                _sheet(reader, name, texts=texts).select(first.columns) for name in (reader.sheet_names[0], *same)
-            ]
+        first, *others = reader.sheet_names
+        sheets = [_load(reader, first, rows)]
+        if rows is None:
+            sheets += [sheet for name in others if (sheet := _load(reader, name)).visible == "visible"]
+        frames = {sheet.name: pl.DataFrame(sheet) for sheet in sheets}
+        columns = frames[first].columns
+        same = [name for name, frame in frames.items() if set(frame.columns) == set(columns)]
+        if texts := _of_several_types([frames[name] for name in same]):  # the cell's own text: 536365 and not 536365.0
+            frames |= {name: pl.DataFrame(_load(reader, name, texts=texts)) for name in same}
     except (fastexcel.FastExcelError, OSError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise ImportFailed(
-            f"{path.name} cannot be read as Excel ({reason}); is it complete? Save it again as .xlsx"
+            f"{path.name} cannot be read as Excel ({first_line(error)}); is it complete? Save it again as .xlsx"
         ) from None
-    if not first.height:
+    if not frames[first].height:
         raise ImportFailed(f"{path.name}: the first sheet has no rows of data")
-    left_out = tuple(name for name, frame in others.items() if name not in same and frame.height)
-    return pl.concat(frames, how="vertical_relaxed"), left_out
+    left_out = tuple(name for name, frame in frames.items() if name not in same and frame.height)
+    return pl.concat([frames[name].select(columns) for name in same], how="vertical_relaxed"), left_out
 
 
-def _sheet(
+def _load(
     reader: fastexcel.ExcelReader, name: str, rows: int | None = None, texts: frozenset[str] = frozenset()
-) -> pl.DataFrame:
+) -> fastexcel.ExcelSheet:
     types: dict[str | int, fastexcel.DType] = dict.fromkeys(texts, "string")
-    return pl.DataFrame(reader.load_sheet(name, n_rows=rows, schema_sample_rows=None, dtypes=types or None))
-
-
-def _visible(reader: fastexcel.ExcelReader) -> list[str]:
-    return [name for name in reader.sheet_names if reader.load_sheet(name, n_rows=0).visible == "visible"]
+    return reader.load_sheet(name, n_rows=rows, schema_sample_rows=None, dtypes=types or None)
 
 
 def _of_several_types(frames: list[pl.DataFrame]) -> frozenset[str]:
