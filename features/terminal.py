@@ -18,7 +18,6 @@ from sqlalchemy.exc import OperationalError
 from features.database.engine import DatabaseError
 from features.importing.errors import ImportFailed
 from features.outage import words
-from features.releases.release import ReleaseError
 
 _IN_A_FILE = 160
 """Columns where nobody's terminal says how many there are: Rich takes 80, and cuts the figures of wide tables."""
@@ -30,6 +29,8 @@ stderr = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
 @contextmanager
 def clear_errors(*others: type[Exception]) -> Iterator[None]:
     """Turns the errors that a person can put right, and `others`, into one line and exit code 2."""
+    from features.releases.release import ReleaseError  # it brings polars, for which who only prints has no use
+
     put_right: tuple[type[Exception], ...] = (DatabaseError, ImportFailed, ReleaseError, *others)
     try:
         yield
