@@ -19,10 +19,9 @@ from features.database.engine import DatabaseError
 from features.importing.errors import ImportFailed
 from features.outage import words
 
-_IN_A_FILE = 160
-"""Columns where nobody's terminal says how many there are: Rich takes 80, and cuts the figures of wide tables."""
-_given = sys.stdout.isatty() or "COLUMNS" in os.environ
-console = Console(markup=False, highlight=False, width=None if _given else _IN_A_FILE)
+WIDTH = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
+"""Columns, None for the terminal's own. In a file Rich takes 80, and cuts the figures and names of wide tables."""
+console = Console(markup=False, highlight=False, width=WIDTH)
 stderr = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
 
 
