@@ -22,6 +22,7 @@ from features.settings import Settings
 
 LockName = Literal[
     "feature-store",
+    "registry",
     "online-rows",
     "erasure",
     "stream",
@@ -32,9 +33,9 @@ LockName = Literal[
     "publish",
     "searches",
 ]
-"""feature-store: changes of the registry. online-rows: rows of events and profiles; stream workers share it, each for
-shoppers of its own. erasure: offline files and vectors, by the erasure of a person and by the jobs while they publish.
-searches: the making of their tables. The others: the one such job."""
+"""feature-store: changes of the registry. registry, searches: the making of their tables. online-rows: rows of events
+and profiles; stream workers share it, each for shoppers of its own. erasure: offline files and vectors, by the erasure
+of a person and by the jobs while they publish. The others: the one such job."""
 
 _FIRST_WAIT_S = 0.001
 _LONGEST_WAIT_S = 0.1

@@ -90,7 +90,10 @@ def open_store(settings: Settings) -> FeatureStore:
 def open_registry(settings: Settings) -> FeatureStore:
     """A store to read the registry by, also where the online store is gone."""
     settings.home.mkdir(parents=True, exist_ok=True)
-    return FeatureStore(config=repo_config(settings))
+    store = FeatureStore(config=repo_config(settings))
+    with locked(settings, "registry"):
+        _ = store.registry  # Feast makes its tables now: who does at the same moment finds half of them there
+    return store
 
 
 def online_file(settings: Settings) -> int | None:

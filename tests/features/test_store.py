@@ -9,7 +9,9 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pandas as pd
 import polars as pl
@@ -25,6 +27,7 @@ from tests.features.shops import online, write_generated
 from tests.processes import environment
 
 NOON = 1_700_000_000_000
+OPENING = 6
 
 
 @pytest.fixture(params=["sqlite", "redis"])
@@ -195,6 +198,23 @@ def test_the_registry_lies_in_the_shops_postgresql(new_settings: Callable[..., S
     assert not (settings.home / "registry.db").exists()
     with store.opened(settings) as feast:
         assert len(feast.list_feature_views()) == 4
+
+
+def test_several_may_open_the_registry_of_a_new_shop_at_once(
+    new_settings: Callable[..., Settings], database_url: str
+) -> None:
+    settings = new_settings(database_url=database_url)
+    start = Barrier(OPENING)
+
+    def open_together(_: int) -> list[object]:
+        start.wait()
+        feast = store.open_registry(settings)
+        views: list[object] = feast.list_feature_views()
+        store.close(feast)
+        return views
+
+    with ThreadPoolExecutor(OPENING) as threads:
+        assert list(threads.map(open_together, range(OPENING))) == [[]] * OPENING
 
 
 def test_historical_features_before_the_first_build_are_none(settings: Settings) -> None:
