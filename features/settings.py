@@ -18,6 +18,7 @@ from features.misspelt import tell_of_misspelt
 
 ROOT = Path(__file__).resolve().parent.parent
 LEAST_KEY_CHARS = 32
+MAX_PORT = 65535
 
 
 class Settings(BaseSettings):
@@ -62,6 +63,11 @@ class Settings(BaseSettings):
             raise ValueError("is not host:port, with options behind commas, such as redis.internal:6379,ssl=true")
         return url
 
+    @field_validator("gateway_address", "triton_address")
+    @classmethod
+    def _address(cls, address: str) -> str:
+        return host_and_port(address)
+
     @field_validator("erasure_key")
     @classmethod
     def _long_enough(cls, key: SecretStr) -> SecretStr:
@@ -88,6 +94,19 @@ class Settings(BaseSettings):
     def logs(self) -> Path:
         """The one place of every process's log."""
         return self.home / "logs"
+
+
+def host_and_port(address: str) -> str:
+    """The address, where it is one.
+
+    Raises:
+        ValueError: it is no host with a port. gRPC takes 127.0.0.1:99999, and listens at 34463.
+    """
+    if not re.fullmatch(r"\S+:\d+", address):
+        raise ValueError("is not host:port, such as 127.0.0.1:9464; correct it, or unset it")
+    if int(address.rpartition(":")[2]) > MAX_PORT:
+        raise ValueError(f"has a port above {MAX_PORT}; correct it, or unset it")
+    return address
 
 
 def variables(settings: type[BaseSettings]) -> list[str]:

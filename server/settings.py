@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +9,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from features.misspelt import tell_of_misspelt
-from features.settings import Settings, variables
+from features.settings import Settings, host_and_port, variables
 
 
 class GatewaySettings(BaseSettings):
@@ -66,11 +65,7 @@ class GatewaySettings(BaseSettings):
     @field_validator("metrics_address", "trace_address")
     @classmethod
     def _host_and_port(cls, address: str) -> str:
-        if address and not re.fullmatch(r"\S+:\d+", address):
-            raise ValueError("is not host:port, such as 127.0.0.1:9464; correct it, or unset it for none")
-        if address and int(address.rpartition(":")[2]) > 65535:
-            raise ValueError("has a port above 65535")
-        return address
+        return address and host_and_port(address)
 
 
 def load_gateway_settings() -> GatewaySettings:

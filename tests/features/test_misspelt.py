@@ -95,7 +95,7 @@ def test_the_gateways_warning_is_a_line_of_its_log(settings: Settings) -> None:
 
 
 def test_make_up_names_a_misspelt_variable_of_the_gateway_on_the_terminal(settings: Settings) -> None:
-    wrong = {"BRAID_GATEWAY_LOGLEVEL": "DEBUG", "BRAID_GATEWAY_ADDRESS": "nowhere"}
+    wrong = {"BRAID_GATEWAY_LOGLEVEL": "DEBUG", "BRAID_GATEWAY_ADDRESS": "127.0.0.1:0"}
     line, reason = stderr_of(settings, "deploy.embedded", "up", **wrong)
     assert line == told("BRAID_GATEWAY_LOGLEVEL", "BRAID_GATEWAY_LOG_LEVEL")
-    assert reason.startswith("BRAID_GATEWAY_ADDRESS='nowhere'")
+    assert reason.startswith("BRAID_GATEWAY_ADDRESS='127.0.0.1:0'")

@@ -104,7 +104,9 @@ def test_a_taken_port_and_a_wrong_setting_are_one_line(new_settings: NewSettings
     with gateway(settings):
         assert "BRAID_GATEWAY_ADDRESS" in failure()
     assert "BRAID_GATEWAY_MAX_CALLS" in failure(BRAID_GATEWAY_MAX_CALLS="0")
-    assert "BRAID_GATEWAY_TRACE_ADDRESS" in failure(BRAID_GATEWAY_TRACE_ADDRESS="127.0.0.1:99999")
+    for address in ("GATEWAY_ADDRESS", "TRITON_ADDRESS", "GATEWAY_TRACE_ADDRESS"):
+        message = failure(**{f"BRAID_{address}": "127.0.0.1:99999"})
+        assert message.startswith(f"BRAID_{address}: Value error, has a port above 65535")
     for unusable in ("missing/socket", "long" * 30):
         message = failure(BRAID_GATEWAY_LOCAL_SOCKET=str(settings.home / unusable))
         assert message.startswith(f"BRAID_GATEWAY_LOCAL_SOCKET={settings.home / unusable}: cannot listen there")
