@@ -98,6 +98,8 @@ class ReleaseService(release_pb2_grpc.ReleaseServiceServicer):
         """For one placement."""
         fields = Fields()
         who, why = _reason(fields, request)
+        if not request.HasField("split"):  # an empty one would end the split of all placements
+            fields.refuse("split", "is required; one that names its placement alone ends what holds there")
         wanted = read_split(fields.within("split"), request.split)
         fields.done()
         if wanted.arms or wanted.canary or wanted.shadow is not None:

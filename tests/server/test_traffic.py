@@ -100,6 +100,7 @@ def test_what_cannot_be_split_is_refused_with_what_to_do(shop: RunningGateway) -
     assert f"load {UNLOADED}" in not_possible(split(arms=arms((1, 50), (UNLOADED, 50))))
     assert "live already" in not_possible(split(canary=pb.Split.Canary(release=1)))
     assert "no split" in not_possible(split())
+    assert_refused(lambda: shop.client.releases.SetTraffic(pb.SetTrafficRequest(**PERSON), timeout=30), "split")
     assert not shop.client.releases.GetTraffic(pb.GetTrafficRequest()).splits
 
 
