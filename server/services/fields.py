@@ -81,7 +81,7 @@ class Fields:
         """A finite number in a range, both ends included."""
         if not math.isfinite(value) or not least <= value <= most:
             self.refuse(
-                name, f"is {value:g}, {least:g} to {most:,} is allowed" if value == value else "is not a number"
+                name, f"is {value:.15g}, {least:g} to {most:,} is allowed" if value == value else "is not a number"
             )
         return value
 

@@ -271,6 +271,12 @@ def test_a_bad_item_refuses_the_request(empty_client: Client, item_: catalog.Ite
     assert code == grpc.StatusCode.NOT_FOUND
 
 
+def test_a_number_just_beyond_its_limit_is_told_to_the_last_digit(empty_client: Client) -> None:
+    beyond = catalog.UpsertItemsRequest(items=[item(price=1_000_000_000.5)])
+    _, fields = refusal(lambda: empty_client.catalog.UpsertItems(beyond))
+    assert fields["items[0].price"] == "is 1000000000.5, 0 to 1,000,000,000 is allowed"
+
+
 def test_catalog_requests_refuse_other_sizes_duplicates_and_masks(empty_client: Client) -> None:
     service = empty_client.catalog
     many = [item(item_id=str(number)) for number in range(1001)]
