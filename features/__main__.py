@@ -67,11 +67,16 @@ def build() -> None:
 
 @app.command()
 def apply() -> None:
-    """Registers the feature definitions of every kept release with Feast."""
+    """Registers the feature definitions of every kept release with Feast; what is lost of them is written anew."""
+    from features.releases.lost_declarations import declare_lost
     from features.store import apply as apply_definitions
 
+    settings = load_settings()
     with clear_errors():
-        apply_definitions(load_settings())
+        lost = declare_lost(settings)
+        apply_definitions(settings)
+    for number in lost:
+        console.print(f"release {number} is declared again; `python -m features materialize` makes its vectors")
 
 
 @app.command()

@@ -7,7 +7,7 @@ it reads, so that `feast apply` never drops a release that is still served.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,20 @@ class GeneratedRelease:
 
     release: int
     interest_dim: int
+
+
+def generated_file(folder: Path, release: int) -> Path:
+    """Where the release is declared."""
+    return folder / f"v{release}.json"
+
+
+def write_generated(folder: Path, release: GeneratedRelease) -> None:
+    """Declares a release, whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = generated_file(folder, release.release)
+    beside = path.with_suffix(".part")
+    beside.write_text(json.dumps(asdict(release)))
+    beside.replace(path)
 
 
 def generated_releases(folder: Path) -> list[GeneratedRelease]:

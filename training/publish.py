@@ -22,6 +22,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
 from features.database.engine import DatabaseError, open_database
+from features.definitions import GeneratedRelease, generated_file, write_generated
 from features.locks import LockTaken, locked
 from features.online.materialize import materialize, work_folder
 from features.releases.housekeeping import remove_old_releases
@@ -133,7 +134,8 @@ def _pass_gates(
 
 
 def _make_features(settings: Settings, manifest: Manifest, fusion: Path, note: Callable[[str], None]) -> None:
-    _write_generated(_generated(settings, manifest.release), manifest.release, manifest.interest_dim)
+    declared = GeneratedRelease(release=manifest.release, interest_dim=manifest.interest_dim)
+    write_generated(settings.generated, declared)
     apply(settings)
     note(f"materialising {manifest.feature_view}")
     materialize(settings, manifest.release, fusion)
@@ -145,14 +147,10 @@ def _take_back(settings: Settings, number: int) -> None:
     shutil.rmtree(work_folder(settings, number), ignore_errors=True)  # first: without the view nothing of it is true
     for model in (FUSION_MODEL, ITEM_TOWER_MODEL):
         shutil.rmtree(settings.model_repository / model / str(number), ignore_errors=True)
-    generated = _generated(settings, number)
+    generated = generated_file(settings.generated, number)
     if generated.exists():
         generated.unlink()
         apply(settings)
-
-
-def _generated(settings: Settings, number: int) -> Path:
-    return settings.generated / f"v{number}.json"
 
 
 def write_candidate(trained: TrainedModel, number: int, folder: Path) -> Manifest:
@@ -205,13 +203,6 @@ def _place(source: Path, place: Path) -> None:
         beside = place.parent.parent / f".incoming-{place.parent.name}-{place.name}"
         shutil.copytree(source, beside, dirs_exist_ok=True)
         beside.rename(place)
-
-
-def _write_generated(path: Path, number: int, dim: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".part")
-    beside.write_text(json.dumps({"release": number, "interest_dim": dim}))
-    beside.replace(path)
 
 
 def _highest_version(repository: Path) -> int:

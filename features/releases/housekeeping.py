@@ -9,7 +9,6 @@ with the state `removed`.
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -19,9 +18,11 @@ from sqlalchemy import Engine, delete
 
 from features.database.engine import open_database
 from features.database.models import Counter
+from features.definitions import generated_file
 from features.online.materialize import materialized_counter, work_folder
+from features.releases.release import has_manifest
 from features.releases.release_table import ReleaseRow, ReleaseTable, who
-from features.schema import FUSION_MODEL, ITEM_TOWER_MODEL, MANIFEST_FILE
+from features.schema import FUSION_MODEL, ITEM_TOWER_MODEL
 from features.settings import Settings
 from features.store import apply
 
@@ -56,7 +57,7 @@ def remove_old_releases(settings: Settings, *, note: Callable[[str], None], grac
 
 def _delete(settings: Settings, engine: Engine, rows: Sequence[ReleaseRow]) -> None:
     for row in rows:
-        (settings.generated / f"v{row.release}.json").unlink(missing_ok=True)
+        generated_file(settings.generated, row.release).unlink(missing_ok=True)
     apply(settings)  # a view that is no longer declared goes with its rows
     with engine.begin() as connection:
         names = [materialized_counter(row.release) for row in rows]
@@ -69,13 +70,9 @@ def _delete(settings: Settings, engine: Engine, rows: Sequence[ReleaseRow]) -> N
 def _traces(settings: Settings, row: ReleaseRow) -> list[Path]:
     """What there is of a release, the folder that tells whose it is last: a repository may be shared by shops."""
     number = str(row.release)
-    work, generated = work_folder(settings, row.release), settings.generated / f"v{number}.json"
+    work, generated = work_folder(settings, row.release), generated_file(settings.generated, row.release)
     found = [path for path in (generated, work) if path.exists()]
     fusion, tower = (settings.model_repository / model / number for model in (FUSION_MODEL, ITEM_TOWER_MODEL))
-    try:
-        manifest = json.loads((fusion / MANIFEST_FILE).read_text())
-    except FileNotFoundError:
-        return found
-    if manifest == row.manifest:
+    if has_manifest(fusion, row.manifest):
         found += [path for path in (tower, fusion) if path.exists()]
     return found

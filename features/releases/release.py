@@ -126,6 +126,15 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
+def has_manifest(folder: Path, content: Mapping[str, Any]) -> bool:
+    """Whether a release folder is there, and is that of the release of which the table keeps this manifest."""
+    try:
+        found: object = json.loads((folder / MANIFEST_FILE).read_text())
+    except (FileNotFoundError, ValueError):
+        return False
+    return found == content
+
+
 def read_release(folder: Path) -> ReleaseFiles:
     """Reads a release and verifies the sha256 of every file.
 

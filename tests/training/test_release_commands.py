@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,9 +14,10 @@ from typer.testing import CliRunner
 
 from features.database.engine import open_database
 from features.log.event_log import EventLog
-from features.online.materialize import materialize
-from features.settings import Settings
+from features.online.materialize import materialize, missing_vectors
+from features.settings import ROOT, Settings
 from features.store import apply
+from tests.processes import environment
 from tests.training.shops import as_written, visits
 from training.__main__ import app
 from training.publish import publish
@@ -73,3 +78,25 @@ def test_a_rollback_where_the_store_cannot_be_read_is_done_and_says_what_to_do(s
     apply(shop)
     (shop.home / "registry.db").unlink()
     assert remedy in release("promote", "2")
+
+
+def test_a_shop_comes_back_from_its_database_and_its_models_alone(shop: Settings, tmp_path: Path) -> None:
+    restored = shop.model_copy(update={"home": tmp_path / "restored"})
+    restored.home.mkdir()
+    with closing(sqlite3.connect(shop.home / "braid.db")) as source:
+        source.execute("VACUUM INTO ?", [str(restored.home / "braid.db")])
+    for line in ("apply", "build", "materialize"):
+        done = subprocess.run(
+            [sys.executable, "-m", "features", line],
+            env=environment(restored),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        if line == "apply":
+            remedy = "is declared again; `python -m features materialize` makes its vectors"
+            assert done.stdout.splitlines() == [f"release 1 {remedy}", f"release 2 {remedy}"]
+    engine = open_database(restored.log_url)
+    assert missing_vectors(restored, engine, 2) == ""
+    engine.dispose()
