@@ -5,6 +5,7 @@ Text is shown as it is: names, reasons and paths may hold square brackets, which
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -24,16 +25,23 @@ WIDTH = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
 console = Console(markup=False, highlight=False, width=WIDTH)
 stderr = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
 
+_DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 @contextmanager
 def clear_errors(*others: type[Exception]) -> Iterator[None]:
-    """Turns the errors that a person can put right, and `others`, into one line and exit code 2."""
+    """Turns the errors that a person can put right, a full disk and `others` into one line and exit code 2."""
     from features.releases.release import ReleaseError  # it brings polars, for which who only prints has no use
 
     put_right: tuple[type[Exception], ...] = (DatabaseError, ImportFailed, ReleaseError, *others)
+    looked_at: tuple[type[Exception], ...] = (OSError, *put_right)
     try:
         yield
-    except put_right as error:
+    except looked_at as error:
+        if isinstance(error, OSError) and error.errno in _DISK_IS_FULL:
+            fail(f"The disk is full: {error}; free some where BRAID_HOME is, and run it again")
+        if not isinstance(error, put_right):
+            raise
         fail(str(error))
     except OperationalError as error:
         fail(f"The database does not answer: {words(error)}; check BRAID_HOME and BRAID_DATABASE_URL")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -100,6 +101,14 @@ def test_a_wrong_setting_is_one_line(home: Path, monkeypatch: pytest.MonkeyPatch
     result = CliRunner().invoke(app, ["status"])
     assert result.exit_code != 0
     assert "BRAID_ONLINE_STORE" in str(result.exception) and "Traceback" not in result.output
+
+
+def test_a_full_disk_is_one_line_with_what_to_do(home: Path) -> None:
+    home.mkdir()
+    (home / f"feature_store.yaml.{os.getpid()}").symlink_to("/dev/full")
+    result = CliRunner().invoke(app, ["apply"])
+    assert result.exit_code == 2
+    assert re.fullmatch(r"error: The disk is full: .*No space left on device.*; free some .*\n", result.output)
 
 
 def test_a_redis_url_of_another_form_is_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
