@@ -313,11 +313,16 @@ def _make_empty_sources(offline: Path) -> None:
 def _check_online_store(settings: Settings) -> None:
     if settings.online_store != "redis":
         return
+    address = settings.redis_url.partition(",")[0]  # behind it there may be a password
     try:
         with redis_client(settings) as client:
             client.ping()
+    except TypeError as error:
+        raise StoreError(
+            f"BRAID_REDIS_URL={address},… has an option that the client of Redis does not take: {error}; correct it"
+        ) from None
     except (RedisError, OSError, LookupError, ValueError) as error:
         raise StoreError(
-            f"Redis at BRAID_REDIS_URL={settings.redis_url!r} does not answer: {error}; "
+            f"Redis at BRAID_REDIS_URL={address} does not answer: {error}; "
             "start it, or unset BRAID_ONLINE_STORE for SQLite"
         ) from None

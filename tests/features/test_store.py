@@ -225,10 +225,20 @@ def test_historical_features_before_the_first_build_are_none(settings: Settings)
     assert got["log_position"].dropna().empty
 
 
-def test_a_redis_that_is_down_is_named_with_its_setting(new_settings: Callable[..., Settings]) -> None:
-    settings = new_settings(online_store="redis", redis_url="127.0.0.1:1")
-    with pytest.raises(store.StoreError, match="BRAID_REDIS_URL='127.0.0.1:1' does not answer"):
+def test_a_redis_that_is_down_is_named_with_its_setting_and_without_its_password(
+    new_settings: Callable[..., Settings],
+) -> None:
+    settings = new_settings(online_store="redis", redis_url="127.0.0.1:1,password=hunter2")
+    with pytest.raises(store.StoreError, match="BRAID_REDIS_URL=127.0.0.1:1 does not answer") as down:
         store.open_store(settings)
+    assert "hunter2" not in str(down.value)
+
+
+def test_an_option_that_no_client_of_redis_has_is_named(new_settings: Callable[..., Settings]) -> None:
+    settings = new_settings(online_store="redis", redis_url="127.0.0.1:1,password=hunter2,paswd=x")
+    with pytest.raises(store.StoreError, match="BRAID_REDIS_URL=127.0.0.1:1,… has an option .*'paswd'") as refused:
+        store.open_store(settings)
+    assert "hunter2" not in str(refused.value)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"release": 1}'])
