@@ -9,6 +9,7 @@ from sqlalchemy import Engine, func, select
 from features.database.counters import read_counter
 from features.database.engine import open_database
 from features.database.models import Event, Item, User
+from features.database.server_url import without_secrets
 from features.log.event_log import EventLog
 from features.online.materialize import materialized_counter, missing_vectors
 from features.releases.release_table import ReleaseTable
@@ -28,7 +29,7 @@ def status(settings: Settings) -> dict[str, str]:
             users = connection.scalar(select(func.count()).select_from(User)) or 0
         live = ReleaseTable(engine).live()
         lines = {
-            "database": engine.url.render_as_string(),
+            "database": without_secrets(engine.url),
             "events": f"{events:,}" + (f", the last of {_time(newest)}" if newest is not None else ""),
             "items": f"{items:,}",
             "users": f"{users:,}",

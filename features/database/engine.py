@@ -8,12 +8,12 @@ from typing import Any, cast
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Engine, Table, create_engine, event, exc, make_url
+from sqlalchemy import Connection, Engine, Table, create_engine, event, exc
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase
 
 from features.database.models import Event
-from features.database.server_url import sqlalchemy_url
+from features.database.server_url import sqlalchemy_url, without_secrets
 from features.outage import words
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -51,7 +51,7 @@ def open_database(url: str, *, pre_ping: bool = True) -> Engine:
     except exc.DatabaseError as error:
         engine.dispose()
         raise DatabaseError(
-            f"BRAID_DATABASE_URL: {make_url(url).render_as_string()} cannot be opened: {words(error)}; see that "
+            f"BRAID_DATABASE_URL: {without_secrets(url)} cannot be opened: {words(error)}; see that "
             "it is there and may be written to, or name another; where none is named, BRAID_HOME says where it is"
         ) from error
     return engine

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import make_url
+from sqlalchemy import URL, make_url
 
 PATIENCE = {
     "connect_timeout": "5",
@@ -25,3 +25,8 @@ def sqlalchemy_url(url: str) -> str:
     if found.get_backend_name() != "postgresql":
         return url
     return found.set(query=PATIENCE | dict(found.query)).render_as_string(hide_password=False)
+
+
+def without_secrets(url: str | URL) -> str:
+    """A URL as it is told: its password hidden; its options, which may hold one as well (`?password=…`), left out."""
+    return make_url(url).set(query={}).render_as_string()

@@ -7,7 +7,7 @@ import socket
 import pytest
 from sqlalchemy import Engine
 
-from features.database.engine import open_database
+from features.database.engine import DatabaseError, open_database
 from features.database.server_url import sqlalchemy_url
 from features.locks import own_engine
 from features.store import apply, close, open_registry
@@ -49,3 +49,10 @@ def test_the_rest_of_a_url_is_as_it_was(url: str) -> None:
     found = sqlalchemy_url(url)
     assert found.startswith(url.replace("postgresql:", "postgresql+psycopg:").partition("?")[0])
     assert ("sslmode=require" in found) == ("sslmode=require" in url)
+
+
+@pytest.mark.parametrize("url", ["postgresql://u:hunter2@{}/d", "postgresql://u@{}/d?password=hunter2"])
+def test_a_database_that_cannot_be_opened_is_told_without_its_password(url: str) -> None:
+    with pytest.raises(DatabaseError, match=r"BRAID_DATABASE_URL: postgresql://u.*@127\.0\.0\.1:1/d cannot") as refused:
+        open_database(url.format("127.0.0.1:1"))
+    assert "hunter2" not in str(refused.value)
