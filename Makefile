@@ -3,6 +3,7 @@
 #   make setup     .venv with the locked packages, the Triton runtime, the generated stubs
 #   make demo      from raw events to a served recommendation; DATA=<file> MAPPING=<name> ITEMS=<file>: a real shop
 #   make up        start the stack on this machine; make status, make down; RUNTIME=container by Docker Compose
+#   make check     what the stack needs of this machine, and the remedy for what is missing
 #   make test      every test; TESTS=<paths or options> for some
 #   make lint      ruff, mypy, buf
 #   make bench     latency and memory of the running stack (started if need be)
