@@ -29,7 +29,9 @@ class GatewaySettings(BaseSettings):
     target_delay_ms: float = Field(
         default=100, gt=0, description="mean delay of a call by the others; calls that would make it longer are refused"
     )
-    max_calls: int = Field(default=4_000, gt=0, description="calls in flight, of every kind, that memory is for")
+    max_calls: int = Field(
+        default=4_000, gt=0, le=1_000_000, description="calls in flight, of every kind, that memory is for"
+    )
     max_streams: int = Field(
         default=1_000, gt=0, description="open streams of callers, and as many again that watch health"
     )

@@ -103,7 +103,8 @@ def test_a_taken_port_and_a_wrong_setting_are_one_line(new_settings: NewSettings
 
     with gateway(settings):
         assert "BRAID_GATEWAY_ADDRESS" in failure()
-    assert "BRAID_GATEWAY_MAX_CALLS" in failure(BRAID_GATEWAY_MAX_CALLS="0")
+    for calls in ("0", "1" + 20 * "0"):
+        assert failure(BRAID_GATEWAY_MAX_CALLS=calls).startswith("BRAID_GATEWAY_MAX_CALLS: Input should be")
     for address in ("GATEWAY_ADDRESS", "TRITON_ADDRESS", "GATEWAY_TRACE_ADDRESS"):
         message = failure(**{f"BRAID_{address}": "127.0.0.1:99999"})
         assert message.startswith(f"BRAID_{address}: Value error, has a port above 65535")
