@@ -1,7 +1,8 @@
 """A person in the Parquet files below the shop's home: rewritten without them, each replaced as a whole.
 
 Found by column: `shopper`, `user_id`, `session_id`; in what an import rejected, whose columns are the shop's own, any
-column that holds an id. Call it with the lock `erasure`, under which the jobs publish.
+column that holds an id. Call it with the lock `erasure`, under which the jobs publish: what a job that was killed had
+begun to write there is nobody's, and goes.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from features.erasure.records import Person
+from features.outage import words
 from features.settings import Settings
 
 WORKING_FOLDERS: Final = (".building", "materialize", "work-")
 """Beginnings of the names of folders that belong to a job under way or cut short."""
 BATCH_ROWS: Final = 100_000
+UNFINISHED: Final = ".unfinished"
+"""Ending of a file that is written beside a Parquet file, under the lock, and then renamed into its place."""
 _ID_COLUMNS = ("shopper", "user_id", "session_id")
 
 
@@ -28,12 +32,22 @@ def rewrite_files(settings: Settings, person: Person) -> None:
     """Every Parquet file below home but those of jobs under way.
 
     Raises:
-        OSError, pyarrow.ArrowException: a file cannot be read or written.
+        OSError: a file cannot be read or written; the others are done.
     """
+    failed: list[str] = []
+    for path in settings.home.rglob(f"*{UNFINISHED}"):
+        path.unlink(missing_ok=True)
     for path in sorted(settings.home.rglob("*.parquet")):
         inside = path.relative_to(settings.home)
-        if not any(part.startswith(WORKING_FOLDERS) for part in inside.parts[:-1]):
+        if any(part.startswith(WORKING_FOLDERS) for part in inside.parts[:-1]):
+            continue
+        try:
             rewrite(path, person, any_column=inside.parts[0] == "imports")
+        except (OSError, pa.ArrowException) as error:
+            failed.append(f"{path}: {words(error)}")
+    if failed:
+        more = f", and {len(failed) - 1} more" if failed[1:] else ""
+        raise OSError(f"{failed[0]}{more}; make room on the disk, or delete a file that is broken")
 
 
 def rewrite(path: Path, person: Person, *, any_column: bool = False) -> None:
@@ -53,7 +67,7 @@ def rewrite(path: Path, person: Person, *, any_column: bool = False) -> None:
         looked_at = (_marked(batch, names, marks) for batch in file.iter_batches(BATCH_ROWS, columns=names))
         if not names or not any(marked.select(pl.any_horizontal(pl.all().any())).item() for marked in looked_at):
             return
-        fresh = path.with_suffix(".erasing")
+        fresh = path.with_suffix(UNFINISHED)
         with pq.ParquetWriter(fresh, schema, compression="zstd") as writer:
             for batch in file.iter_batches(BATCH_ROWS):
                 marked = _marked(batch, names, marks)

@@ -28,6 +28,7 @@ from sqlalchemy import ColumnElement, Engine, func, select
 from features.database.counters import advance_counter, read_counter
 from features.database.engine import DatabaseError, open_database
 from features.database.models import Event
+from features.erasure.offline import UNFINISHED
 from features.erasure.survivors import Survivors
 from features.locks import locked
 from features.log.event_log import EventLog
@@ -302,8 +303,8 @@ def _vectors(histories: Path, vectors: Path) -> pl.DataFrame:
 
 def _write_offline(rows: pl.DataFrame, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows.write_parquet(path.with_suffix(".new"))
-    path.with_suffix(".new").replace(path)
+    rows.write_parquet(path.with_suffix(UNFINISHED))
+    path.with_suffix(UNFINISHED).replace(path)
 
 
 def _live(engine: Engine) -> int:

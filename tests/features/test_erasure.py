@@ -12,13 +12,15 @@ import polars as pl
 import pytest
 from sqlalchemy import Engine
 
-from features.erasure.erase import erase
+from features import schema
+from features.erasure.erase import ErasureIncomplete, erase
 from features.settings import Settings
 from tests.conftest import NewSettings
 from tests.features.erasable import (
     IDS,
     OTHER_KEYS,
     PERSON,
+    RELEASE,
     SESSION,
     THEIR_KEYS,
     durable_redis,
@@ -103,3 +105,21 @@ def test_no_byte_of_the_person_is_left_and_nobody_else_is_touched(stores: Stores
     assert others(settings, engine) == before
     assert set(tombstones) < set(table_rows(engine, "tombstones", "shopper_hash"))
     engine.dispose()
+
+
+def test_a_file_that_cannot_be_read_is_named_and_keeps_nothing_else_from_being_erased(settings: Settings) -> None:
+    write_shop(settings).dispose()
+    part = settings.offline / schema.interest_view(RELEASE) / "part-1.parquet"
+    killed = part.with_name("part-2.unfinished")  # of a `materialize` that was killed
+    killed.write_bytes(part.read_bytes())
+    broken = settings.home / "imports" / "one" / "broken.parquet"
+    broken.write_bytes(part.read_bytes()[:200])
+    with pytest.raises(ErasureIncomplete, match=rf"offline files \({broken}: .*delete a file that is broken\)"):
+        erase(settings, user_id=PERSON)
+    assert not killed.exists()
+    for path in (*settings.offline.glob("*.parquet"), part):
+        rows = pl.read_parquet(path)
+        assert "shopper" not in rows.columns or not rows["shopper"].is_in(THEIR_KEYS).any()
+    broken.unlink()
+    erase(settings, user_id=PERSON)
+    assert files_that_name(settings.home, *IDS) == set()
