@@ -6,11 +6,12 @@ import hashlib
 import json
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
+import psycopg
 import pytest
 import torch
 from sqlalchemy import Engine
@@ -156,6 +157,42 @@ def test_a_run_that_was_cut_short_goes_on_where_it_stopped(shop: Settings, monke
     assert calls[2] == calls[1], "the chunk that failed is done again, the first one is not"
     assert materialize(shop, RELEASE) == 1, "the shopper with an event since the run began"
     assert vectors(shop) == expected(engine)
+
+
+@pytest.fixture
+def english_url(postgres_server: str) -> Iterator[str]:
+    """URL of a database that sorts texts as a dictionary does: a1, B1, where their code points say B1, a1."""
+    url = postgres_server.rsplit("/", 1)[0] + "/english"
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE english TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en-US'")
+    yield url
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute("DROP DATABASE english WITH (FORCE)")
+
+
+def test_a_run_that_goes_on_leaves_nobody_out_whatever_the_order_of_the_database(
+    new_settings: Callable[..., Settings], english_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = new_settings(database_url=english_url)
+    engine = fill(settings, [view_of(shopper, shopper) for shopper in ("u:a1", "u:B1", "u:c1", "u:D1")])
+    write_generated(settings, RELEASE, 3)
+    store.apply(settings)
+    write_release(settings.model_repository / schema.FUSION_MODEL / str(RELEASE))
+    monkeypatch.setattr(job, "CHUNK_SHOPPERS", 1)
+    encode, read = InterestEncoder.encode, []
+
+    def stopped_once(encoder: InterestEncoder, histories: Path, out: Path) -> None:
+        read.extend(pl.read_parquet(histories)["shopper"])
+        if len(read) == 2:
+            raise KeyboardInterrupt
+        encode(encoder, histories, out)
+
+    monkeypatch.setattr(InterestEncoder, "encode", stopped_once)
+    with pytest.raises(KeyboardInterrupt):
+        materialize(settings, RELEASE)
+    assert materialize(settings, RELEASE) == 3
+    assert read == ["u:B1", "u:D1", "u:D1", "u:a1", "u:c1"]
+    engine.dispose()
 
 
 @pytest.mark.parametrize("torn", ["", '{"encoder": "a'])
