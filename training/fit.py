@@ -31,7 +31,7 @@ from training.fusion import FusionModel
 from training.item_tower import ItemTower
 from training.item_trend import ItemTrend
 from training.losses import own_items_loss, sampled_loss, softmax_loss
-from training.moments import DAY_MS, END_OF_TIME_MS, Moments, popularity_scores
+from training.moments import DAY_MS, Moments, popularity_scores
 from training.run_identity import run_identity
 from training.scoring import ModelScorer, read_batch
 from training.trained import CHECKPOINT_FILE
@@ -161,12 +161,12 @@ def fit(
 
 
 def go_on(model: FusionModel, stage: Stage, since_ms: int, config: Config, *, folder: Path) -> FusionModel:
-    """Goes on with a model that has learned what the stage holds before a point in time, at the last learning rate.
+    """Goes on with a model that has learned what was known of the stage by a point in time, at the last learning rate.
 
-    The model itself changes: it takes note of the whole stage, and learns the stage's moments from that time on.
+    The model itself changes: it takes note of the whole stage, and learns the stage's other moments.
     """
     run = _Run.of(model, config, folder, "cpu")
-    run.see(BatchMaker.of(model, stage.log), stage, stage.moments.between(since_ms, END_OF_TIME_MS), MORE_EPOCHS)
+    run.see(BatchMaker.of(model, stage.log), stage, stage.moments.unknown_by(since_ms), MORE_EPOCHS)
     return model.eval()
 
 

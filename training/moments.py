@@ -64,8 +64,15 @@ class Moments:
 
     def known_by(self, time_ms: int) -> Moments:
         """The moments before a time whose targets were known then: what may be learned from."""
-        before = self.times_ms < time_ms
-        return self.take(np.flatnonzero(before if self.known_ms is None else before & (self.known_ms <= time_ms)))
+        return self.take(np.flatnonzero(self._known(time_ms)))
+
+    def unknown_by(self, time_ms: int) -> Moments:
+        """The others: what could not be learned from then, because it came later or its targets did."""
+        return self.take(np.flatnonzero(~self._known(time_ms)))
+
+    def _known(self, time_ms: int) -> npt.NDArray[np.bool_]:
+        before: npt.NDArray[np.bool_] = self.times_ms < time_ms
+        return before if self.known_ms is None else before & (self.known_ms <= time_ms)
 
     def between(self, from_ms: int, to_ms: int) -> Moments:
         """The moments of a half-open span of time."""

@@ -54,7 +54,7 @@ def update(
     try:
         with locked(settings, "update", engine=engine, wait=False):
             released = _live(settings, table)
-            note(f"building features; release {released.number} has learned what was before {_day(released)}")
+            note(f"building features; release {released.number} has learned what was known by {_day(released)}")
             build(settings)
             trained = update_model(settings.offline, settings.home / "update", released, test_from_ms=test_from_ms)
             if table.live() != released.number:
@@ -122,10 +122,10 @@ def _live(settings: Settings, table: ReleaseTable) -> Released:
 
 
 def _check_new(moments: Moments, split: Split, released: Released) -> None:
-    if not len(moments.between(split.validation_from_ms, split.test_from_ms)):
+    if not len(moments.known_by(split.test_from_ms).unknown_by(split.validation_from_ms)):
         raise DataError(
-            f"release {released.number} has learned what was before {_day(released)}, and nothing was bought since "
-            f"and before {_iso(split.test_from_ms)}, from when on nothing is learned: there is nothing new"
+            f"release {released.number} has learned what was known by {_day(released)}, and of what was bought since "
+            f"nothing was known by {_iso(split.test_from_ms)}, from when on nothing is learned: there is nothing new"
         )
     if not len(moments.between(split.test_from_ms, END_OF_TIME_MS)):
         raise DataError(

@@ -139,8 +139,26 @@ def test_days_on_which_nothing_is_bought_do_not_hold_an_update_up(
     assert updated.report["data_window"]["test_from"].startswith("2026-03-09T00:00")
 
 
+def test_what_was_known_too_late_for_one_update_is_learned_by_the_next(
+    released: Released, trained: TrainedModel, tmp_path: Path
+) -> None:
+    folder = write_shop(tmp_path / "offline", [*visits(), *newer_visits()], newer_catalogue())
+    events = pl.read_parquet(folder / "events.parquet")
+    night_ms = (pl.col("event_time_ms") // DAY_MS + 1) * DAY_MS + 180 * MINUTE_MS  # sent once a day, at three
+    late = events.with_columns(arrival_time_ms=night_ms, known_time_ms=night_ms)
+    second = START_MS + (NEW_FROM + 1) * DAY_MS
+    late.filter(pl.col("event_time_ms") < second + DAY_MS).write_parquet(folder / "events.parquet")
+    on_the_first = replace(released, learned_to_ms=second - DAY_MS)
+    updated = update_model(folder, tmp_path / "run", on_the_first, test_from_ms=None)
+    window = updated.report["data_window"]
+    assert window["test_from"].startswith("2026-03-03T00:00") and window["validation_from"].startswith("2026-03-02")
+    assert not torch.equal(updated.model.fusion.long_out.weight, trained.model.fusion.long_out.weight)
+    with pytest.raises(DataError, match="there is nothing new"):
+        update_model(folder, tmp_path / "run", replace(released, learned_to_ms=second), test_from_ms=second)
+
+
 def test_nothing_new_is_said(released: Released, offline: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="release 1 has learned what was before .* there is nothing new"):
+    with pytest.raises(DataError, match="release 1 has learned what was known by .* there is nothing new"):
         update_model(offline, tmp_path / "run", released, test_from_ms=released.learned_to_ms)
 
 
@@ -194,7 +212,7 @@ def test_an_update_publishes_and_the_next_one_finds_nothing_new(settings: Settin
     assert (number, table.standing()) == (2, Standing(live=2, previous=1))
     assert table.changes(2)[-1].why == "nightly"
     assert table.of(2).manifest["data_window"]["warm_start"] == 1
-    assert any("release 1 has learned what was before" in note for note in notes)
+    assert any("release 1 has learned what was known by" in note for note in notes)
     assert NEW in updated.items["item_id"].to_list()
     with pytest.raises(DataError, match="there is nothing new"):
         update(settings, test_from_ms=None, why="test", note=notes.append)
