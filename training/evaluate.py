@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from features.schema import EventType
 from training.arrivals import known_then
 from training.dataset import Log
 from training.metrics import hits_of, mean_of_shoppers, ndcg_at, recall_at
 from training.moments import DAY_MS, Ints, Longs, Moments
-from training.own_items import OwnItems
 
 RANKED = 20
 """Places that are measured."""
@@ -54,7 +54,7 @@ class Protocol:
 class TestSet:
     """Moments with at least one target, and the items that may be ranked, bool (N,).
 
-    repeated: for each flat target, whether the shopper had it before.
+    repeated: for each flat target, whether the shopper had it before: what moments are of, a purchase or any event.
     seen_masked: items of the shopper's own events before the moment are not ranked.
     """
 
@@ -118,8 +118,10 @@ def stage_by_time(log: Log, moments: Moments, from_ms: int, to_ms: int, protocol
         _, first = np.unique(chosen.shoppers, return_index=True)
         chosen = chosen.take(np.sort(first))
     chosen = keep_targets(chosen, allowed[chosen.targets])
-    test = TestSet(moments=chosen, allowed=allowed, repeated=_bought_before(log, chosen))
-    return Stage(log=log, learn=log.known_by(from_ms), moments=before, test=test.sample(protocol.sample, protocol.seed))
+    unsure = np.zeros(len(chosen.targets), np.bool_)
+    test = TestSet(moments=chosen, allowed=allowed, repeated=unsure).sample(protocol.sample, protocol.seed)
+    repeated = had_before(log, test.moments, bought=moments.of == "purchases")
+    return Stage(log=log, learn=log.known_by(from_ms), moments=before, test=replace(test, repeated=repeated))
 
 
 def measure(test: TestSet, ranked: Ints) -> dict[str, float]:
@@ -204,12 +206,18 @@ def target_hits(
     return np.pad(hits, ((0, 0), (0, missing))), sizes
 
 
-def _bought_before(log: Log, moments: Moments) -> npt.NDArray[np.bool_]:
-    """For each flat target, whether its shopper had bought it before the moment."""
-    own = OwnItems.before(known_then(log, moments), moments.times_ms)
-    owner = np.repeat(np.arange(len(moments)), np.diff(own.offsets)) * log.item_count + own.items
-    asked = np.repeat(np.arange(len(moments)), np.diff(moments.offsets)) * log.item_count + moments.targets
-    return np.isin(asked, owner[own.items >= 0])
+def had_before(log: Log, moments: Moments, *, bought: bool) -> npt.NDArray[np.bool_]:
+    """For each flat target, whether its shopper was known to have had an event on it before; or `bought` it."""
+    parts = [np.zeros(0, np.bool_)]
+    for at in range(0, len(moments), CHUNK):
+        part = moments.take(np.arange(at, min(at + CHUNK, len(moments))))
+        row, event = events_before(log, part)
+        if bought:
+            purchase = log.types[event] == EventType.PURCHASE
+            row, event = row[purchase], event[purchase]
+        asked = np.repeat(np.arange(len(part)), np.diff(part.offsets)) * log.item_count + part.targets
+        parts.append(np.isin(asked, row * log.item_count + log.items[event]))
+    return np.concatenate(parts)
 
 
 def keep_targets(moments: Moments, kept: npt.NDArray[np.bool_]) -> Moments:

@@ -10,7 +10,7 @@ from features.inputs.codes import CodeVocabularies
 from features.inputs.content import CATALOGUE_COLUMNS
 from features.schema import SHOPPER_CODES, EventType
 from training.dataset import Log, sort_keys
-from training.evaluate import TestSet, seen_items
+from training.evaluate import TestSet, had_before
 from training.moments import DAY_MS, MAX_MOMENTS, Ints, Longs, Moments
 
 START_MS = 946_728_000_000
@@ -88,12 +88,10 @@ def learned_moments(log: Log, learn: npt.NDArray[np.bool_]) -> Moments:
 
 def full_test(log: Log, moments: Moments, *, seen_masked: bool) -> TestSet:
     """Every item may be ranked; what counts as repeated is every item that the shopper had an event on."""
-    row, item = seen_items(log, moments)
-    asked = np.repeat(np.arange(len(moments)), np.diff(moments.offsets)) * log.item_count + moments.targets
     return TestSet(
         moments=moments,
         allowed=np.ones(log.item_count, bool),
-        repeated=np.isin(asked, row * log.item_count + item),
+        repeated=had_before(log, moments, bought=False),
         seen_masked=seen_masked,
     )
 

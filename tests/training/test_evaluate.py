@@ -8,7 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tests.training.shops import DAY_MS, START_MS, write_shop
+from features.schema import OWN_ITEMS, EventType
+from tests.training.shops import DAY_MS, START_MS, Row, catalogue, write_shop
 from tests.training.test_baselines import BASKETS, END_MS, order
 from training.dataset import read_log
 from training.evaluate import MomentChoice, Protocol, Stage, measure, rank, stage_by_time
@@ -50,6 +51,22 @@ def test_figures_of_a_ranking_by_hand(tmp_path: Path) -> None:
     assert found["ndcg@10"] == pytest.approx((1 / log2(3) + 1 / log2(5)) / ideal)
     assert found["repeat_ndcg@10"] == pytest.approx(1 / log2(3))
     assert found["explore_ndcg@10"] == pytest.approx(1 / log2(5))
+
+
+def test_a_repeat_is_any_item_that_the_shopper_bought_before_however_many_they_were(tmp_path: Path) -> None:
+    often = [order("a", day, *range(1, OWN_ITEMS + 1)) for day in (2, 3)]
+    rows = [*order("a", 1, 199), *often[0], *often[1], *order("a", 20, 198, 199)]
+    log, moments = read_log(write_shop(tmp_path, rows, catalogue(200)))
+    test = stage_by_time(log, moments, START_MS + 15 * DAY_MS, END_MS, Protocol()).test
+    assert (test.moments.targets.tolist(), test.repeated.tolist()) == ([198, 199], [False, True])
+
+
+def test_where_events_are_asked_for_a_repeat_is_an_item_that_the_shopper_had_an_event_on(tmp_path: Path) -> None:
+    days = {1: "i001", 2: "i002", 20: "i001", 21: "i003"}
+    rows: list[Row] = [("u:a", item, EventType.VIEW, START_MS + day * DAY_MS, None, None) for day, item in days.items()]
+    log, moments = read_log(write_shop(tmp_path, rows))
+    test = stage_by_time(log, moments, START_MS + 15 * DAY_MS, END_MS, Protocol()).test
+    assert (test.moments.targets.tolist(), test.repeated.tolist()) == ([1, 3], [True, False])
 
 
 def stage_masking(folder: Path, *, masked: bool) -> Stage:
