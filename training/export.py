@@ -5,7 +5,6 @@ of Triton's: the jobs that make long-term vectors call it (`training.encode`), a
 """
 
 import warnings
-from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from features.schema import PADDING, TOP_ITEMS, UNKNOWN
 from training.covisitation import mixed
 from training.fusion import SESSION_S, FusionModel, gate_signals
+from training.whole_file import write_whole
 
 REFUSED_SCORE = -1e9
 """Score in the places of `top_scores` that no allowed item fills."""
@@ -209,14 +209,10 @@ def save_module(module: nn.Module, path: Path) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    content = BytesIO()  # torch itself would end the process where the disk is full
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch.jit")  # upstream's plan, known
-        torch.jit.save(torch.jit.freeze(torch.jit.script(module.eval())), content)
-    try:
-        path.write_bytes(content.getbuffer())
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
+        scripted = torch.jit.freeze(torch.jit.script(module.eval()))
+        write_whole(path, lambda file: torch.jit.save(scripted, file))
 
 
 def load_module(path: Path, device: torch.device | str = "cpu") -> torch.jit.ScriptModule:

@@ -37,6 +37,7 @@ from training.scoring import ModelScorer, read_batch
 from training.trained import CHECKPOINT_FILE
 from training.transitions import Followers
 from training.trust import learn_trust
+from training.whole_file import write_whole
 
 WARM_UP_STEPS = 50
 LAST_RATE = 0.1
@@ -309,12 +310,11 @@ class _Run:
             self.model.load_state_dict(self.best_state)
 
     def save(self) -> None:
-        """Writes the checkpoint beside and renames it into place."""
+        """Writes the checkpoint."""
         state = {name: getattr(self, name) for name in _RESUMED}
         state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
-        beside = self.folder / f"{CHECKPOINT_FILE}.part"
-        torch.save(state | {"config": self.config.to_dict(), "identity": self.identity}, beside)
-        beside.replace(self.folder / CHECKPOINT_FILE)
+        state |= {"config": self.config.to_dict(), "identity": self.identity}
+        write_whole(self.folder / CHECKPOINT_FILE, lambda file: torch.save(state, file))
 
     def load(self) -> None:
         """Goes on from the checkpoint.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from training.config import Config
 from training.dataset import DataError
 from training.fusion import FusionModel
 from training.item_tower import ItemTower
+from training.whole_file import write_whole
 
 CHECKPOINT_FILE = "checkpoint.pt"
 """Lies in the folder as well, rewritten after each epoch: newer than the weights where a run was not finished."""
@@ -65,15 +65,12 @@ class TrainedModel:
         (folder / PROBABILITIES_FILE).write_text(json.dumps(self.probabilities.to_json()))
         np.savez(folder / "samples.npz", **self.samples)  # type: ignore[arg-type]
         (folder / "report.json").write_text(json.dumps(self.report, indent=2))
-        beside = folder / f"{WEIGHTS_FILE}.part"
-        self.save_weights(beside)
-        beside.replace(folder / WEIGHTS_FILE)
+        self.save_weights(folder / WEIGHTS_FILE)
 
     def save_weights(self, path: Path) -> None:
         """Writes state and configuration, tensors and plain values alone: read with `weights_only`."""
-        content = BytesIO()  # torch itself may end the process where the disk is full
-        torch.save({"state": self.model.state_dict(), "config": self.config.to_dict()}, content)
-        path.write_bytes(content.getbuffer())
+        stored = {"state": self.model.state_dict(), "config": self.config.to_dict()}
+        write_whole(path, lambda file: torch.save(stored, file))
 
 
 def load_trained(folder: Path) -> TrainedModel:

@@ -1,5 +1,6 @@
 """Equal seeds give equal models, and a run that was interrupted ends where one that was not would have."""
 
+import resource
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -54,6 +55,22 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(offline: Path, tmp_p
     resumed = fit_on(offline, tmp_path / "cut", with_fit(epochs=2, final_epochs=0), resume=True)
     assert torch.equal(weights(whole), weights(resumed))
     assert [row["epoch"] for row in resumed.history] == [1, 2]
+
+
+def test_a_disk_that_fills_up_is_said_and_leaves_the_last_checkpoint_whole(offline: Path, tmp_path: Path) -> None:
+    once = replace(SMALL, fit=replace(SMALL.fit, epochs=2, max_minutes=0.0))
+    fit_on(offline, tmp_path, once)
+    checkpoint = tmp_path / "checkpoint.pt"
+    before = checkpoint.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
+    try:
+        with pytest.raises(OSError, match=r"File too large.*checkpoint\.pt"):
+            fit_on(offline, tmp_path, with_fit(epochs=2), resume=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert checkpoint.read_bytes() == before
+    assert not checkpoint.with_name("checkpoint.pt.part").exists()
 
 
 @pytest.mark.parametrize(
