@@ -32,7 +32,7 @@ app.add_typer(release_app, name="release")
 
 
 RunFolder = Annotated[Path | None, typer.Option(help="Folder of the run; default: training/ in the shop's home.")]
-TestFrom = Annotated[str | None, typer.Option(help="Date (YYYY-MM-DD) from which on nothing is learned.")]
+TestFrom = Annotated[str | None, typer.Option(help="Date (YYYY-MM-DD, UTC) from which on nothing is learned.")]
 MomentsOption = Annotated[MomentChoice, typer.Option(help="Which moments of a shopper are tested.")]
 MinItemMoments = Annotated[int, typer.Option(help="Rank only items that so many moments before the test hold.")]
 KnownShoppers = Annotated[
@@ -204,9 +204,10 @@ def _date_ms(value: str | None) -> int | None:
     if value is None:
         return None
     try:
-        return int(datetime.fromisoformat(value).replace(tzinfo=timezone.utc).timestamp() * 1000)
+        moment = datetime.fromisoformat(value)
     except ValueError:
         raise ValueError(f"--test-from {value!r} is no date; example: 2011-11-10") from None
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp() * 1000)
 
 
 def _run_folder(settings: Settings, run: Path | None) -> Path:

@@ -79,6 +79,11 @@ def _train(
     offline: Path, folder: Path, config: Config, protocol: Protocol, test_from_ms: int | None, resume: bool
 ) -> TrainedModel:
     log, moments = read_log(offline)
+    if test_from_ms is not None and not len(moments.known_by(test_from_ms)):
+        raise DataError(
+            f"--test-from {_iso(test_from_ms)}: there is nothing before it to learn from; give a later date, the log "
+            f"goes from {_iso(int(log.times_ms.min()))} to {_iso(int(log.times_ms.max()))}"
+        )
     split = Split(*split_times(moments, test_from_ms))
     tuning, final = stages(log, moments, split, protocol)
     fitted = fit(tuning, final, config, folder=folder, resume=resume)
@@ -107,10 +112,19 @@ def evaluate(
 
     Returns:
         Figures by model name: the fused model first, then either strand alone, then the baselines.
+
+    Raises:
+        DataError: the model has learned what it would be asked.
     """
     log, moments = read_log(offline, trained.codes, trained.items)
+    learned_to_ms = int(datetime.fromisoformat(trained.report["data_window"]["test_from"]).timestamp() * 1000)
     if test_from_ms is None:
-        test_from_ms = int(datetime.fromisoformat(trained.report["data_window"]["test_from"]).timestamp() * 1000)
+        test_from_ms = learned_to_ms
+    elif test_from_ms < learned_to_ms:
+        raise DataError(
+            f"--test-from {_iso(test_from_ms)}: the model has learned what was before {_iso(learned_to_ms)}; give that "
+            "or a later date, or train with `--test-from` to measure on earlier ones"
+        )
     split = Split(*split_times(moments, test_from_ms))
     return measure_model(trained.model, *stages(log, moments, split, protocol), folder)
 

@@ -51,6 +51,13 @@ def test_training_writes_figures_and_predictions_that_evaluating_finds_again(hom
     again = json.loads((folder / "evaluation.json").read_text())
     assert again["fusion"] == pytest.approx(figures["fusion"], abs=1e-6)
 
+    begin = json.loads((folder / "report.json").read_text())["data_window"]["test_from"][:10]
+    before = call("evaluate", "--test-from", f"{begin}T08:59+09:00")
+    assert before.exit_code == 2
+    assert f"the model has learned what was before {begin}T00:00:00+00:00; give that" in before.output
+    assert call("evaluate", "--threads", "1", "--test-from", f"{begin}T09:00+09:00").exit_code == 0
+    assert json.loads((folder / "evaluation.json").read_text()) == again
+
 
 def test_figures_of_a_shop_without_purchases_are_said_to_be_of_events(home: Path) -> None:
     assert "too few purchases" not in call("train", "--epochs", "1", "--threads", "1").output
@@ -67,6 +74,7 @@ def test_figures_of_a_shop_without_purchases_are_said_to_be_of_events(home: Path
     ("arguments", "message"),
     [
         (["train", "--test-from", "soon"], "--test-from 'soon' is no date"),
+        (["train", "--test-from", "1999-01-01"], "--test-from 1999-01-01T00:00:00+00:00: there is nothing before it"),
         (["train", "--epochs", "0"], "epochs=0"),
         (["publish"], "run `python -m training train` first"),
         (["evaluate"], "run `python -m training train` first"),
