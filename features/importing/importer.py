@@ -7,11 +7,13 @@ shop's home: `report.json`, and the rejected rows as Parquet.
 from __future__ import annotations
 
 import resource
+import shutil
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TypeVar
@@ -73,11 +75,7 @@ def import_files(
     engine = open_database(settings.log_url)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with (
-            locked(settings, "import"),
-            tempfile.TemporaryDirectory(dir=folder, prefix="work-") as work,
-            _progress(console) as progress,
-        ):
+        with locked(settings, "import"), _work_folder(folder) as work, _progress(console) as progress:
             job = _Job(engine, Tombstones(settings), chosen, folder, Path(work), progress)
             sections = job.run(file, items, users)
     except (duckdb.Error, adbc_driver_manager.Error, OSError) as error:
@@ -98,6 +96,15 @@ def import_files(
     )
     result.write(report or folder / "report.json")
     return result
+
+
+@contextmanager
+def _work_folder(folder: Path) -> Iterator[str]:
+    """A folder for an import's working files in its own; what imports that were killed left of theirs goes."""
+    for left in folder.parent.glob("*/work-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix="work-") as work:
+        yield work
 
 
 class _Job:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from copy import deepcopy
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -13,7 +17,7 @@ import pytest
 from features.database.engine import open_database
 from features.log.event_log import EventLog, NewEvent
 from features.schema import EventType
-from features.settings import Settings
+from features.settings import ROOT, Settings
 from tests.features.import_shop import PLAIN, Shop
 
 EVERYTHING = {
@@ -99,3 +103,19 @@ def test_events_of_the_storefront_and_of_a_file_live_side_by_side(shop: Shop) ->
     section = shop.load(write_rows(shop, 50), shop.mapping(EVERYTHING)).sections[0]
     assert (section.new, section.already_stored) == (49, 1)
     assert shop.events().filter(pl.col("event_id") == "5 ü")["shopper"].to_list() == ["u:ann"]
+
+
+def test_what_an_import_that_was_killed_left_of_its_work_goes_with_the_next_one(shop: Shop) -> None:
+    file, mapping = shop.write("rows.csv", "what,who,thing,when\nview,a,x,2026-03-01\n"), shop.mapping()
+    killed = (
+        "import os; from pathlib import Path; from features.importing import importer; "
+        "from features.settings import load_settings; "
+        "importer.load_events = lambda *given, **named: os.kill(os.getpid(), 9); "
+        f"importer.import_files(load_settings(), Path({str(file)!r}), mapping={mapping!r})"
+    )
+    environment = os.environ | {"BRAID_HOME": str(shop.settings.home), "BRAID_DATABASE_URL": shop.settings.log_url}
+    assert subprocess.run([sys.executable, "-c", killed], env=environment, cwd=ROOT).returncode == -signal.SIGKILL
+    (left,) = shop.settings.home.glob("imports/*/work-*")
+    assert any(left.iterdir())
+    assert shop.load(file, mapping).sections[0].new == 1
+    assert not list(shop.settings.home.glob("imports/*/work-*"))
