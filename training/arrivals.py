@@ -96,16 +96,19 @@ def _hidden(log: Log, rows: Longs, moments_ms: Longs) -> tuple[Bools, Bools]:
 
 
 def _shared(before: Bools, hidden: Bools) -> Iterator[tuple[list[int], Bools]]:
-    """Groups of moments, in their order, that one history without some rows serves: (moments, rows left out (n,))."""
+    """Groups of moments, in their order, that one history without some rows serves: (moments, rows left out (n,)).
+
+    What a moment lets a group leave out besides must lie behind the group's others, of which the last sees the most.
+    """
     members: list[int] = []
     left_out = np.zeros(before.shape[1], np.bool_)
     for moment in range(len(before)):
-        together = left_out | hidden[moment]
-        now = [*members, moment]
-        if members and not ((together & before[now]) == hidden[now]).all():
+        besides = hidden[moment] & ~left_out
+        together = left_out | besides
+        if members and ((besides & before[members[-1]]).any() or ((together & before[moment]) != hidden[moment]).any()):
             yield members, left_out
-            now, together = [moment], hidden[moment]
-        members, left_out = now, together
+            members, together = [], hidden[moment]
+        members, left_out = [*members, moment], together
     if members:
         yield members, left_out
 

@@ -109,6 +109,21 @@ def test_moments_that_miss_the_same_backfill_share_one_copy(tmp_path: Path) -> N
     assert (known.log.starts[-1] - log.starts[-1]) < log.starts[-1]
 
 
+@pytest.mark.timeout(10)
+def test_a_shopper_with_very_many_moments_that_miss_a_backfill_takes_no_longer_than_many_shoppers(
+    tmp_path: Path,
+) -> None:
+    rows = [
+        ("u:a", f"i{at % ITEMS:03d}", PURCHASE, START_MS + at * 60 * MINUTE_MS, f"o{at}", None) for at in range(12_000)
+    ]
+    path = write_shop(tmp_path, rows) / "events.parquet"
+    late = pl.when(pl.col("position") % 5 == 0).then(TIME.max()).otherwise(TIME)
+    pl.read_parquet(path).with_columns(arrival_time_ms=late, known_time_ms=late).write_parquet(path)
+    log, moments = read_log(tmp_path)
+    known = known_then(log, moments)
+    assert (len(moments), len(known.log.starts) - len(log.starts)) == (1000, 1)
+
+
 def test_histories_that_end_early_need_no_copy(tmp_path: Path) -> None:
     log, moments = arrive(tmp_path, LATE["a moment late"])
     known = known_then(log, moments)
