@@ -8,8 +8,9 @@ begun to write there is nobody's, and goes.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import polars as pl
 import pyarrow as pa
@@ -63,7 +64,7 @@ def rewrite(path: Path, person: Person, *, any_column: bool = False) -> None:
     with file:
         schema = file.schema_arrow
         names = schema.names if any_column else [name for name in _ID_COLUMNS if name in schema.names]
-        marks = _any_column(schema, person) if any_column else _by_id_columns(names, person)
+        marks = _any_column(names, person) if any_column else _by_id_columns(names, person)
         looked_at = (_marked(batch, names, marks) for batch in file.iter_batches(BATCH_ROWS, columns=names))
         if not names or not any(marked.select(pl.any_horizontal(pl.all().any())).item() for marked in looked_at):
             return
@@ -81,7 +82,8 @@ def rewrite(path: Path, person: Person, *, any_column: bool = False) -> None:
 
 
 def _marked(batch: pa.RecordBatch, names: list[str], marks: dict[str, pl.Expr]) -> pl.DataFrame:
-    frame = pl.DataFrame(pl.from_arrow(batch.select(names)))
+    columns = {name: _told(batch.column(name)) for name in names}
+    frame = pl.DataFrame(pl.from_arrow(pa.RecordBatch.from_pydict(columns)))
     return frame.with_columns(**{name: mark.fill_null(False) for name, mark in marks.items()}).select(*marks)
 
 
@@ -98,7 +100,32 @@ def _by_id_columns(names: list[str], person: Person) -> dict[str, pl.Expr]:
     return {"theirs": theirs, "shared": in_session & ~theirs.fill_null(False)}
 
 
-def _any_column(schema: pa.Schema, person: Person) -> dict[str, pl.Expr]:
+def _any_column(names: list[str], person: Person) -> dict[str, pl.Expr]:
     words = rf"(^|\W)({'|'.join(map(re.escape, person.ids))})(\W|$)"
-    texts = [pl.col(field.name).cast(pl.String) for field in schema if not pa.types.is_nested(field.type)]
+    texts = [pl.col(name).cast(pl.String) for name in names]
     return {"theirs": pl.any_horizontal(text.str.contains(words) for text in texts), "shared": pl.lit(False)}
+
+
+def _told(column: pa.Array) -> pa.Array:
+    """A column as it can be searched: bytes, UUIDs and what has several values as text."""
+    kind = column.type
+    plain = not isinstance(kind, pa.BaseExtensionType) and not pa.types.is_nested(kind)
+    if plain and not any(
+        of(kind) for of in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+    ):
+        return column
+    return pa.array(["\n".join(_texts(value)) for value in column.to_pylist()], pa.string())
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every single value in a value of any kind."""
+    if isinstance(value, bytes):
+        yield value.decode(errors="replace")
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from _texts(part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _texts(part)
+    elif value is not None:
+        yield str(value)

@@ -7,8 +7,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import Engine
 
@@ -123,3 +126,23 @@ def test_a_file_that_cannot_be_read_is_named_and_keeps_nothing_else_from_being_e
     broken.unlink()
     erase(settings, user_id=PERSON)
     assert files_that_name(settings.home, *IDS) == set()
+
+
+def test_a_rejected_row_is_found_by_an_id_of_any_kind_of_column(settings: Settings) -> None:
+    write_shop(settings).dispose()
+    person, other = uuid4(), uuid4()
+    name, nobody = str(person), str(other)
+    columns = {
+        "uuid": pa.array([person.bytes, other.bytes], pa.uuid()),
+        "bytes": pa.array([b"\xff" + name.encode(), b"\xff"]),
+        "list": [[nobody, name], [nobody]],
+        "struct": [{"user": {"id": name}}, {"user": {"id": nobody}}],
+        "map": pa.array([[("id", name)], []], pa.map_(pa.string(), pa.string())),
+    }
+    files = {}
+    for kind, column in columns.items():
+        files[kind] = settings.home / "imports" / kind / "rejected.parquet"
+        files[kind].parent.mkdir()
+        pq.write_table(pa.table({"row": [1, 2], "visitor": column}), files[kind])
+    erase(settings, user_id=name)
+    assert {kind: pq.read_table(file)["row"].to_pylist() for kind, file in files.items()} == dict.fromkeys(columns, [2])
