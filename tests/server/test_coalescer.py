@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Sequence
+from weakref import WeakSet
 
 import pytest
 
@@ -70,8 +72,8 @@ async def test_nobody_waits_long_for_one_who_does_not_come() -> None:
     pipe, under_way = Pipe(), [1]
     coalescer = await taught(pipe, under_way)
     under_way[0] = 2
-    assert await coalescer.submit(1, 5) == 2
-    assert pipe.batches == [[1]]
+    assert [await coalescer.submit(number, 5) for number in (1, 2)] == [2, 4]
+    assert pipe.batches == [[1], [2]]
 
 
 async def test_who_is_in_a_hurry_waits_for_nobody() -> None:
@@ -116,6 +118,29 @@ async def test_a_caller_who_gave_up_is_not_sent() -> None:
     pipe.gate.set()
     assert await asyncio.gather(first, last) == [0, 4]
     assert pipe.batches == [[0], [2]]
+
+
+async def test_behind_a_call_that_hangs_nothing_is_kept_that_nobody_waits_for() -> None:
+    gate, kept = asyncio.Event(), WeakSet[asyncio.Event]()
+
+    async def hang(requests: Sequence[asyncio.Event]) -> Sequence[asyncio.Event]:
+        await gate.wait()
+        return requests
+
+    async def give_up() -> None:
+        request = asyncio.Event()  # anything that a weak reference may name
+        kept.add(request)
+        with pytest.raises(asyncio.TimeoutError):
+            await coalescer.submit(request, 0.01)
+
+    coalescer = Coalescer(hang, line="test", max_batch=3)
+    hangs = asyncio.ensure_future(coalescer.submit(gate, 5))
+    await asyncio.sleep(0)
+    await asyncio.gather(*(give_up() for _ in range(20)))
+    gc.collect()
+    assert not kept
+    gate.set()
+    assert await hangs is gate
 
 
 async def test_no_time_left_is_no_call() -> None:
