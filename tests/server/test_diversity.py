@@ -109,7 +109,8 @@ def test_with_caps_the_page_is_the_best_that_has_room_however_far_down(
         page.take(rows, -rows.astype(np.float32))
     assert page.rows.tolist() == expected
     if len(expected) < size:
-        assert sum(count for _, count in page.passed_over(everything)) == len(kinds) - len(expected)
+        counts = [count for _, count in page.passed_over(everything)]
+        assert sum(counts) == len(kinds) - len(expected) and 0 not in counts
 
 
 @settings(max_examples=100, deadline=None)
@@ -151,12 +152,32 @@ def test_caps_go_by_the_catalogue_of_the_pages_beginning_while_it_changes(caps: 
 
 def test_diversity_chooses_among_the_best_of_the_pool() -> None:
     kinds: list[tuple[list[str], str | None]] = [(["A"], None)] * (POOL + 20)
-    kinds[-1] = (["B"], "x")
+    kinds[POOL - 1], kinds[POOL] = (["B"], "x"), (["C"], "y")
     index = index_of(kinds)
     page = Page(index, 10, 1.0, Caps(), index.content_similarities)
     rows = np.arange(len(kinds), dtype=np.int32)
     page.take(rows, -rows.astype(np.float32))
-    assert page.rows.max() < POOL
+    assert page.rows[:2].tolist() == [0, POOL - 1] and page.rows.max() < POOL
+
+
+@pytest.mark.parametrize(
+    ("caps", "open_rows"),
+    [
+        (Caps(), [3, 4, 5]),
+        (Caps(max_per_category=2, category_level=1), [3, 4]),  # another A would be the third
+        (Caps(max_per_brand=1), [4]),  # the place of the last x
+    ],
+)
+def test_what_is_tried_out_has_room_once_the_last_has_left_and_is_not_the_last_itself(
+    caps: Caps, open_rows: list[int]
+) -> None:
+    index = index_of([(["A"], "y"), (["A"], "z"), (["B"], "x"), (["B"], "y"), (["B"], "x"), (["A"], "z")])
+    page = Page(index, 3, 0.0, caps, index.content_similarities)
+    page.take(np.arange(3, dtype=np.int32), np.array([3, 2, 1], np.float32))
+    assert np.flatnonzero(page.open_for_last(np.ones(6, np.bool_))).tolist() == open_rows
+    page.give_last(1, open_rows[0], 0.5)
+    assert (page.rows.tolist(), page.scores.tolist()) == ([0, open_rows[0], 1], [3.0, 0.5, 2.0])
+    assert page.explored == 1
 
 
 def test_likeness_of_many_is_that_of_each_pair() -> None:
