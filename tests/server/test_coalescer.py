@@ -46,9 +46,9 @@ async def test_an_idle_pipe_makes_nobody_wait_and_a_busy_one_gathers() -> None:
     assert pipe.batches == [[0], [1, 2, 3], [4, 5]]
 
 
-async def taught(pipe: Pipe, under_way: list[int], usual_s: float = 0.5) -> Coalescer[int, int]:
+async def taught(pipe: Pipe, under_way: list[int], usual_s: float = 0.5, max_batch: int = 3) -> Coalescer[int, int]:
     """A free pipe that waits for others, whose calls have taken so long so far."""
-    coalescer = Coalescer(pipe.run, line="test", max_batch=3, under_way=lambda: under_way[0])
+    coalescer = Coalescer(pipe.run, line="test", max_batch=max_batch, under_way=lambda: under_way[0])
     first = asyncio.ensure_future(coalescer.submit(0, 5))
     await until(pipe, 1)
     asyncio.get_running_loop().call_later(usual_s, pipe.gate.set)
@@ -66,6 +66,20 @@ async def test_a_free_pipe_waits_until_all_who_are_under_way_are_here() -> None:
     assert pipe.batches == []
     assert await asyncio.gather(first, coalescer.submit(2, 5)) == [2, 4]
     assert pipe.batches == [[1, 2]]
+
+
+async def test_of_many_who_are_under_way_half_are_waited_for() -> None:
+    pipe, under_way = Pipe(), [1]
+    coalescer = await taught(pipe, under_way, max_batch=8)
+    under_way[0] = 6
+    calls = [asyncio.ensure_future(coalescer.submit(number, 5)) for number in (1, 2)]
+    await asyncio.sleep(0)
+    assert pipe.batches == []
+    calls.append(asyncio.ensure_future(coalescer.submit(3, 5)))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert pipe.batches == [[1, 2, 3]]
+    assert await asyncio.gather(*calls) == [2, 4, 6]
 
 
 async def test_nobody_waits_long_for_one_who_does_not_come() -> None:
@@ -100,11 +114,14 @@ async def test_who_is_alone_does_not_wait() -> None:
 async def test_several_calls_may_be_in_flight() -> None:
     pipe = Pipe()
     coalescer = Coalescer(pipe.run, line="test", max_batch=3, in_flight=2)
-    calls = [asyncio.ensure_future(coalescer.submit(number, 5)) for number in range(3)]
-    await until(pipe, 2)
-    assert pipe.batches == [[0], [1]]
-    pipe.gate.set()
-    assert await asyncio.gather(*calls) == [0, 2, 4]
+    for _ in range(2):  # as many afterwards as at first
+        calls = [asyncio.ensure_future(coalescer.submit(number, 5)) for number in range(3)]
+        await until(pipe, 2)
+        assert pipe.batches == [[0], [1]]
+        pipe.gate.set()
+        assert await asyncio.gather(*calls) == [0, 2, 4]
+        pipe.gate.clear()
+        pipe.batches.clear()
 
 
 async def test_a_caller_who_gave_up_is_not_sent() -> None:
