@@ -4,7 +4,7 @@ from datetime import datetime, timezone
 
 import numpy as np
 
-from features.inputs.codes import CodeVocabularies, context_codes, fit_codes, shopper_codes
+from features.inputs.codes import MOST_CODES, CodeVocabularies, context_codes, fit_codes, shopper_codes
 
 NONE = CodeVocabularies(gender={}, country={}, device={})
 
@@ -39,3 +39,11 @@ def test_frequent_values_get_the_low_codes_and_rare_ones_none() -> None:
     values = ["DE"] * 3 + ["gb"] * 5 + ["FR"] + [None, ""]
     assert fit_codes(values, min_count=2) == {"gb": 1, "de": 2}
     assert fit_codes([], min_count=1) == {}
+    assert len(fit_codes([f"device {number}" for number in range(2 * MOST_CODES)], min_count=1)) == MOST_CODES
+
+
+def test_codes_that_a_model_was_trained_on_stay_and_new_ones_follow_them() -> None:
+    old = CodeVocabularies(gender={"f": 1, "m": 2}, country={"gb": 1}, device={})
+    new = CodeVocabularies(gender={"m": 1, "x": 2, "f": 3, "d": 4}, country={}, device={"phone": 1})
+    grown = CodeVocabularies(gender={"f": 1, "m": 2, "x": 3, "d": 4}, country={"gb": 1}, device={"phone": 1})
+    assert old.grown(new) == grown

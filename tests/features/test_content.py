@@ -10,7 +10,13 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.inputs.content import CATALOGUE_COLUMNS, ContentVocabulary, content_codes, fit_vocabulary
+from features.inputs.content import (
+    CATALOGUE_COLUMNS,
+    PRICE_BUCKETS,
+    ContentVocabulary,
+    content_codes,
+    fit_vocabulary,
+)
 from features.schema import CONTENT_TOKENS
 
 names = st.sampled_from(["Red", "red", "Lamp", "Sofa", "Ω", "long oak table", "Stuhl & Co", ""])
@@ -74,6 +80,15 @@ def test_an_item_has_the_same_codes_alone_as_among_others() -> None:
     together = content_codes(catalogue, vocabulary)
     for number in range(catalogue.height):
         np.testing.assert_array_equal(content_codes(catalogue[number : number + 1], vocabulary)[0], together[number])
+
+
+def test_a_vocabulary_that_grows_keeps_its_codes_and_price_buckets() -> None:
+    old = fit_vocabulary(frame([{"brand": "old", "price": float(n)} for n in range(20)]), min_items=1)
+    later = frame([{"brand": brand, "price": 1e6} for brand in ("new", "old", "newer", "new")])
+    grown = fit_vocabulary(later, old, min_items=1)
+    assert grown.price_edges == old.price_edges
+    assert grown.codes == {**old.codes, "brand:new": len(old.codes) + 1, "brand:newer": len(old.codes) + 2}
+    assert old.codes[f"price:{PRICE_BUCKETS - 1}"] in content_codes(later, grown)[0]
 
 
 def test_an_empty_catalogue_and_an_empty_vocabulary_give_padding() -> None:

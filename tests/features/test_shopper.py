@@ -78,6 +78,20 @@ def test_a_purchase_that_is_sent_along_counts_as_bought_however_many_events_came
     assert merge([], query(*sent, page_item_id="page")).bought_ms == {"item-0": 1_000}
 
 
+def test_a_purchase_that_the_purchases_do_not_hold_yet_counts_and_an_older_one_takes_nothing_back() -> None:
+    row = ShopperFeatures(
+        recent=Events.of([seen(1, 50, EventType.PURCHASE), *(seen(n, 500 + n, EventType.PURCHASE) for n in (2, 3))]),
+        purchases=Purchases.of([Purchase("item-1", 2, 100, 200), Purchase("item-2", 1, 100, 100)]),
+    )
+    assert merge([row], query()).bought_ms == {"item-1": 200, "item-2": 502, "item-3": 503}
+
+
+def test_of_many_purchases_the_model_reads_the_first() -> None:
+    bought = [Purchase(f"i{number}", 9 - number, number, 10 * number) for number in range(3)]
+    for count, kept in ((2, bought[:2]), (3, bought), (4, bought)):
+        assert Purchases.of(bought).first(count) == Purchases.of(kept)
+
+
 def test_the_request_says_the_country_and_the_profile_the_rest() -> None:
     rows = [ShopperFeatures(), ShopperFeatures(profile=Profile(30, "f", "GB"))]
     assert merge(rows, query()).profile == Profile(30, "f", "GB")
