@@ -12,7 +12,7 @@ from features.inputs.outcome_features import Acts, outcome_features, relative_po
 from features.inputs.probabilities import Logistic, Probabilities
 from features.inputs.return_features import return_features
 from features.releases.release import ReleaseError, read_probabilities
-from features.schema import OUTCOME_FEATURES, RETURN_FEATURES, EventType
+from features.schema import OUTCOME_FEATURES, RECENT_EVENTS, RETURN_FEATURES, EventType
 
 VIEW, CART, PURCHASE = EventType.VIEW, EventType.CART, EventType.PURCHASE
 HOUR_S, DAY_S = 3600.0, 86_400.0
@@ -49,6 +49,21 @@ def test_what_the_shopper_did_with_an_item_is_told_apart_from_what_they_did_with
     assert np.expm1(found["log_bought_days"]) == pytest.approx([0, 0, 2, 0], rel=1e-5)
     assert np.expm1(found["log_session_events"]) == pytest.approx([3] * 4)
     assert np.expm1(found["log_away_hours"]) == pytest.approx([30 / HOUR_S] * 4, rel=1e-4)
+
+
+def test_a_score_bends_at_each_knot_and_counts_by_itself_in_a_visit() -> None:
+    for age_s, in_session in ((60, -4.0), (2 * HOUR_S, 0.0)):
+        found = columns([1], acts((2, VIEW, age_s)), relative=-4.0)
+        above = [found[f"above_{knot}"][0] for knot in ("-9", "-7", "-5", "-3", "-1.5")]
+        assert above == [5, 3, 1, 0, 0]
+        assert (found["relative_score"][0], found["relative_score_in_session"][0]) == (-4, in_session)
+
+
+def test_a_visit_counts_its_carts_and_purchases_and_no_other_visits() -> None:
+    visit = [(1, VIEW, 10.0), (2, CART, 20.0), (3, CART, 30.0), (4, CART, 40.0), (2, PURCHASE, 50.0), (3, PURCHASE, 60)]
+    found = columns([9], acts(*visit, (5, CART, 9 * HOUR_S), (5, PURCHASE, 9 * HOUR_S), own=((5, 2, 9 * HOUR_S),)))
+    names = ("log_session_events", "log_session_carts", "log_session_purchases", "log_events", "log_baskets")
+    assert [float(np.expm1(found[name][0])) for name in names] == pytest.approx([6, 3, 2, 8, 1])
 
 
 def test_what_was_bought_is_in_the_cart_no_more() -> None:
@@ -88,7 +103,21 @@ def test_rhythm_of_visits() -> None:
     events = [plain[f"log_events_{days}_days"] for days in (7, 28, 91)]
     assert events == pytest.approx([1, 4, 4])
     assert plain["log_purchases_28_days"] == pytest.approx(1) and plain["log_purchases_7_days"] == 0
+    assert found["log_away_days_squared"] == pytest.approx(np.log1p(4) ** 2)
+    assert found["log_away_days_by_log_visits"] == pytest.approx(np.log1p(4) * np.log1p(3))
+    assert found["log_away_by_gap_squared"] == pytest.approx(np.log1p(0.5) ** 2)
+    assert found["window_full"] == 0 and np.expm1(found["log_baskets"]) == pytest.approx(3)
     assert np.isfinite(return_features(np.zeros(0), np.zeros(0), np.zeros(0), 0.0)).all()
+
+
+def test_a_shopper_of_one_long_visit_has_no_rhythm_and_a_full_window() -> None:
+    ages_s = np.linspace(2 * DAY_S + 60, 2 * DAY_S, RECENT_EVENTS)
+    features = return_features(np.full(RECENT_EVENTS, VIEW), ages_s, np.zeros(0), 0.0)
+    found = dict(zip(RETURN_FEATURES, features, strict=True))
+    assert found["window_full"] == 1
+    assert np.expm1(found["log_visits"]) == pytest.approx(1)
+    assert np.expm1(found["log_tenure_days"]) == pytest.approx(2, abs=0.01)
+    assert [found[name] for name in ("log_mean_gap_days", "log_gap_spread_days", "log_away_by_gap")] == [0, 0, 0]
 
 
 def logistic(weights: np.ndarray, bias: float, bound: float = 10.0) -> Logistic:
@@ -118,7 +147,15 @@ def test_probabilities_come_back_from_their_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "document",
-    ["{}", "[]", "no JSON", '{"outcomes": {"purchase": {"weights": [1], "bias": 0}}, "return": null}'],
+    [
+        "{}",
+        "[]",
+        "no JSON",
+        '{"outcomes": {"purchase": {"weights": [1], "bias": 0}}, "return": null}',
+        '{"outcomes": {"purchase": {"weights": [1], "lowest": [0], "highest": [1], "bias": 0}}, "return": null}',
+        json.dumps({"outcomes": {}, "return": logistic(np.ones(len(RETURN_FEATURES)), np.nan).to_json()}),
+        json.dumps({"outcomes": {}, "return": logistic(np.full(len(RETURN_FEATURES), np.inf), 0.0).to_json()}),
+    ],
 )
 def test_a_file_of_another_version_is_refused(tmp_path: Path, document: str) -> None:
     path = tmp_path / "probabilities.json"
