@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
+from sqlalchemy import Engine, insert
 
+from features.database.models import ItemStatistic
 from features.offline.item_statistics import segments
-from server.select.popularity import NOTHING, PRIOR_WEIGHT, Popularity, Segment
+from features.shop.catalogue import CatalogueItem
+from server.catalogue.catalogue_index import CatalogueIndex, Mask
+from server.select.popularity import LOOKED_AT, NOTHING, PRIOR_WEIGHT, PopularItems, Popularity, Segment
 
 NOON_MS = 12 * 3_600_000
 WHOLE = Segment.of([0, 1, 3], [100.0, 200.0, 400.0])
@@ -60,6 +66,61 @@ def test_the_page_comes_before_the_segment() -> None:
     assert rows.tolist() == [3, 1, 4, 0, 5, 2]
     assert scores.tolist() == sorted(scores.tolist(), reverse=True)
     assert chosen
+
+
+def test_a_page_of_fewer_is_the_beginning_of_a_longer_one_and_says_whose_it_is() -> None:
+    page = np.array([False, True, False, True, True, False])
+    for segment, category in ((["country:GB"], page), ([], page), (["country:GB"], None)):
+        rows, _, _ = POPULARITY.best(segment, category, ALL, 6)
+        for count in range(1, 7):
+            found, _, chosen = POPULARITY.best(segment, category, ALL, count)
+            assert found.tolist() == rows[:count].tolist() and chosen
+    assert not POPULARITY.best([], np.zeros(6, np.bool_), ALL, 6)[2]
+
+
+@pytest.mark.parametrize("category", [None, np.array([True, False, True, True, False, False])])
+@pytest.mark.parametrize("names", [[], ["country:GB"], ["country:GB", "country:GB|device:phone"]])
+def test_a_row_scores_by_itself_as_on_a_page(names: list[str], category: Mask | None) -> None:
+    rows, scores, _ = POPULARITY.best(names, category, ALL, 6)
+    assert POPULARITY.scores(names, category, rows) == pytest.approx(scores)
+
+
+def test_in_a_large_shop_the_best_are_found_however_far_down() -> None:
+    rows = np.random.default_rng(1).permutation(20 * LOOKED_AT).astype(np.int32)
+    weights = np.arange(rows.size, 0, -1)
+    popularity = Popularity.of(Segment.of(rows, weights), {}, np.zeros(0, np.int64), (0, 0, 0))
+    for wanted in (rows[[3, LOOKED_AT - 1, LOOKED_AT, 7 * LOOKED_AT, rows.size - 1]], rows[::9]):
+        allowed = np.zeros(rows.size, np.bool_)
+        allowed[wanted] = True
+        for count in (3, 1_000):
+            found, _, _ = popularity.best([], None, allowed, count)
+            assert found.tolist() == wanted[:count].tolist()
+
+
+async def test_the_statistics_are_followed_and_items_that_the_catalogue_lacks_left_out(engine: Engine) -> None:
+    index, threads = CatalogueIndex(), ThreadPoolExecutor(1)
+    index.apply([CatalogueItem(item_id=item_id) for item_id in "ab"])
+    popular = PopularItems(engine, index, threads)
+
+    async def read(*rows: tuple[str, str, int, float]) -> Popularity:
+        columns = ("segment", "item_id", "views", "popularity")
+        values = [
+            {"carts": 2, "purchases": 1, "computed_time_ms": 5} | dict(zip(columns, row, strict=True)) for row in rows
+        ]
+        with engine.begin() as connection:
+            connection.execute(insert(ItemStatistic), values)
+        await popular.refresh()
+        return popular.current
+
+    first = await read(("", "a", 10, 0.5), ("", "b", 0, 2.0), ("", "gone", 9, 9.0), ("country:GB", "a", 1, 0.5))
+    assert first.order.tolist() == [1, 0] and first.events.tolist() == [13, 3] and first.total == 2.5
+    assert {name: part.rows.tolist() for name, part in first.segments.items()} == {"country:GB": [0]}
+    await popular.refresh()
+    assert popular.current is first
+    index.apply([CatalogueItem(item_id="gone")])  # it is there after all
+    second = await read(("country:GB", "gone", 1, 1.0))
+    assert second.order.tolist() == [2, 1, 0] and second.segments["country:GB"].rows.tolist() == [0, 2]
+    threads.shutdown()
 
 
 def test_only_what_is_allowed_and_an_unknown_segment_says_nothing() -> None:
