@@ -193,7 +193,7 @@ class _Page:
         reasons: list[Reason | None],
     ) -> Recommendation:
         shopper = self._shopper
-        page = lay_out(ranked.rows.size, [position for position, _ in self._pins], self._query.page_size)
+        page = lay_out(ranked.rows.size, [position for position, _ in self._pins])
         rows, scores = ranked.rows.tolist(), ranked.scores.tolist()
         shown = [self._pins[place][1] if is_pin else rows[place] for is_pin, place in page]
         item_ids = [self._shop.index.item_ids[row] for row in shown]

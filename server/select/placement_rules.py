@@ -123,7 +123,7 @@ def placed_pins(
     return found
 
 
-def lay_out(count: int, positions: Sequence[int], page_size: int) -> list[tuple[bool, int]]:
+def lay_out(count: int, positions: Sequence[int]) -> list[tuple[bool, int]]:
     """The page as (pinned, place), place among the pins or among `count` items that are in their own order.
 
     Args:
@@ -131,7 +131,7 @@ def lay_out(count: int, positions: Sequence[int], page_size: int) -> list[tuple[
     """
     page: list[tuple[bool, int]] = []
     pin, own = 0, 0
-    while len(page) < page_size and (pin < len(positions) or own < count):
+    while pin < len(positions) or own < count:
         if pin < len(positions) and (positions[pin] <= len(page) + 1 or own == count):
             page.append((True, pin))
             pin += 1

@@ -213,6 +213,15 @@ def test_one_call_too_many_is_refused_and_not_counted() -> None:
     calls.enter()
 
 
+def test_calls_beyond_the_limit_are_refused_though_the_process_could_take_more() -> None:
+    windows = Windows()
+    for _ in range(AT_START):
+        windows.admission.enter()
+    with pytest.raises(Overloaded) as refused:
+        windows.admission.enter()
+    assert refused.value.retry_after_s > 0 and windows.admission.under_way == AT_START
+
+
 @pytest.fixture
 def loaded(released_shop: RunningGateway) -> Iterator[RunningGateway]:
     """A gateway of its own, since its limit is."""

@@ -14,7 +14,7 @@ from features.shop.catalogue import CatalogueItem
 from features.shop.placement_rules import ItemSelector, Rule, RuleTable
 from server.catalogue.catalogue_index import CatalogueIndex
 from server.following import Counters
-from server.select.placement_rules import NO_RULES, PlacementRules
+from server.select.placement_rules import NO_RULES, PlacementRules, lay_out, placed_pins
 
 BEGIN_MS, END_MS = 1_000, 2_000
 Follow = Callable[..., Awaitable[PlacementRules]]
@@ -97,3 +97,37 @@ async def test_what_rules_say_is_worked_out_once_until_something_changes(follow:
     assert rules.at("home", END_MS - 1) is first
     index.apply([CatalogueItem(item_id="B2", category_path=["B"])])
     assert rules.at("home", END_MS - 1).stamp != first.stamp  # masks are kept by it
+
+
+@pytest.mark.parametrize(
+    ("pins", "placed"),
+    [
+        ([(1, "A1")], [(1, 0)]),
+        ([(1, "A1"), (1, "B1"), (2, "A2")], [(1, 0), (2, 2), (3, 1)]),  # a place that is taken: the next one
+        ([(2, "B1"), (3, "B1")], [(2, 2)]),  # on the page once
+        ([(1, "nowhere"), (1, "not allowed"), (1, "new"), (2, "A2")], [(2, 1)]),  # they leave their places
+        ([(3, "A1"), (3, "A2"), (4, "B1")], [(3, 0)]),  # the page has three
+    ],
+)
+def test_a_pin_has_its_place_or_the_next_one_that_is_free(
+    index: CatalogueIndex, pins: list[tuple[int, str]], placed: list[tuple[int, int]]
+) -> None:
+    index.apply(CatalogueItem(item_id=name) for name in ("not allowed", "new"))
+    assert placed_pins(pins, index, np.array([True, True, True, False]), 3) == placed
+
+
+@pytest.mark.parametrize(
+    ("own", "positions", "page"),
+    [
+        (2, [1, 4], "pin own own pin"),
+        (3, [2, 3], "own pin pin own own"),
+        (1, [2, 9], "own pin pin"),  # no gap before a pin that is further down
+        (0, [5], "pin"),
+        (2, [], "own own"),
+    ],
+)
+def test_pins_and_the_others_make_one_page_without_gaps(own: int, positions: list[int], page: str) -> None:
+    laid_out = lay_out(own, positions)
+    assert ["pin" if is_pin else "own" for is_pin, _ in laid_out] == page.split()
+    for wanted, count in ((True, len(positions)), (False, own)):
+        assert [place for is_pin, place in laid_out if is_pin == wanted] == list(range(count))
