@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
+from prometheus_client import REGISTRY
 
 from braid.v1 import event_pb2 as event
+from features.log.event_log import Outcome
+from server.services.event_batch import EventBatch
 from tests.server.client import Client, assert_refused, in_seconds, letters, new_event
 
 VIEW, SEARCH = event.EVENT_TYPE_VIEW, event.EVENT_TYPE_SEARCH
@@ -63,6 +67,22 @@ def test_a_bad_event_is_refused_by_field_and_its_neighbours_are_kept(
     assert statuses[1].field == field
     assert statuses[1].description
     assert [status.event_id for status in statuses] == [good[0].event_id, bad.event_id[:128], good[1].event_id]
+
+
+def test_every_event_is_told_and_counted_by_what_became_of_it() -> None:
+    def counted() -> list[float]:
+        names = ("stored", "duplicate", "erased", "refused")
+        return [REGISTRY.get_sample_value("braid_events_total", {"status": name}) or 0.0 for name in names]
+
+    before = counted()
+    batch = EventBatch.of([new_event(VIEW, "i", user_id=user_id) for user_id in ("u", "u", "", "u", "u")])
+    told = batch.answered([Outcome.STORED, Outcome.DUPLICATE, Outcome.ERASED, Outcome.REFUSED])
+    code = event.EventStatus
+    assert [status.code for status in told] == [
+        code.CODE_STORED, code.CODE_DUPLICATE, code.CODE_INVALID, code.CODE_ERASED, code.CODE_INVALID]  # fmt: skip
+    assert [bool(status.description) for status in told] == [False, False, True, True, True]
+    assert [status.field for status in told] == ["", "", "user_id", "", "event"]
+    assert np.subtract(counted(), before).tolist() == [1, 1, 1, 2]
 
 
 def test_an_event_within_the_clock_skew_is_taken_and_one_beyond_it_refused(empty_client: Client) -> None:
