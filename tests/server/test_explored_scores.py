@@ -16,7 +16,7 @@ from features.shop.catalogue import CatalogueItem
 from features.shop.placement_rules import ItemSelector, Rule
 from server.catalogue.catalogue_index import CatalogueIndex
 from server.deadline import Deadline
-from server.queries import Recommendation, RecommendQuery
+from server.queries import NO_CAPS, Caps, Recommendation, RecommendQuery
 from server.recommend import _Page
 from server.select.exploration import SEEN_EVENTS, hardly_seen
 from server.select.popularity import Popularity, Segment
@@ -59,14 +59,16 @@ def page_of(amount: float, *, by_model: bool) -> Recommendation:
     return asyncio.run(page.by_model(loaded(CASE, index), Deadline())) if by_model else page.popular(None)
 
 
-def explored(user_id: str, *, rate: float = 1.0, page_size: int = 10, young: int = 40) -> tuple[int, int] | None:
+def explored(
+    user_id: str, *, rate: float = 1.0, page_size: int = 10, caps: Caps = NO_CAPS, young: int = 40
+) -> tuple[int, int] | None:
     """Place and number of what one shopper's page tries out, where the last of the items are young."""
     case = Case(CASE.items, ITEMS - young, CASE.scores)
     index = CatalogueIndex()
     index.apply(case.items)
     popularity = Popularity.of(Segment.of([], []), {}, np.full(ITEMS - young, SEEN_EVENTS), (0, 0, 0))
     shop = shop_of(case, index, [], exploration_rate=rate, popular=SimpleNamespace(current=popularity))
-    query = replace(QUERY, shopper=replace(QUERY.shopper, user_id=user_id), page_size=page_size)
+    query = replace(QUERY, shopper=replace(QUERY.shopper, user_id=user_id), page_size=page_size, caps=caps)
     page = _Page(shop, query, merge([], query.shopper), [], Course(None))
     answer = asyncio.run(page.by_model(loaded(case, index), Deadline()))
     return None if answer.explored is None else (answer.explored, int(answer.item_ids[answer.explored][1:]))
@@ -82,7 +84,7 @@ def test_shoppers_try_out_any_of_the_twenty_that_suit_them_best_in_any_place_of_
 def test_only_the_rates_share_of_pages_tries_out_something_and_none_of_one_item_or_that_ends_short() -> None:
     shoppers = [f"shopper {number}" for number in range(40)]
     assert 5 < sum(explored(shopper, rate=0.5) is not None for shopper in shoppers) < 35
-    for fields in ({"rate": 0.0}, {"page_size": 1}, {"page_size": ITEMS + 1}):
+    for fields in ({"rate": 0.0}, {"page_size": 1}, {"caps": Caps(max_per_category=2)}):
         assert not any(explored(shopper, **fields) for shopper in shoppers[:10]), fields
     assert explored("anna", page_size=2) is not None
 
