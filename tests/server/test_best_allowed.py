@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -32,6 +33,7 @@ from server.infer.triton import FusionAnswer
 from server.queries import ItemFilter, Recommendation, RecommendQuery
 from server.recommend import _Page
 from server.releases.loaded_release import LoadedRelease, NewItems, catalogue_rows
+from server.select.allowed_rows import allowed_rows
 from server.select.filter_masks import FilterMasks
 from server.select.filters import Sellable, excluded
 from server.select.placement_rules import in_force
@@ -279,8 +281,26 @@ def test_the_best_allowed_come_back_whatever_filter_and_rules_say(
     assert dict(answer.filter_counts) == (counts if len(answer.item_ids) < page_size else {})
 
 
-def test_an_item_without_a_vector_fills_a_page_that_would_be_short() -> None:
-    case = Case([CatalogueItem(item_id=f"i{number}") for number in range(4)], 4, np.zeros(4, np.float32))
+@pytest.mark.parametrize("amount", [-9.0, -1.0, 0.5, 9.0])
+def test_where_the_model_may_know_better_items_of_a_part_the_order_of_all_ends(amount: float) -> None:
+    items = [CatalogueItem(item_id=f"i{number}", category_path=["AB"[number % 2]]) for number in range(1_500)]
+    case = Case(items, 1_500, (np.random.default_rng(1).permutation(1_500) * STEP).astype(np.float32))
+    boost = Rule(rule_id="boost", action="boost", items=ItemSelector(categories=("A",)), amount=amount + STEP / 2)
+    index = CatalogueIndex()
+    index.apply(items)
+    shop, release = shop_of(case, index, [boost]), loaded(case, index)
+    allowed = allowed_rows(shop.masks.of(NOW_MS, ItemFilter(), in_force([boost], index, 1)), [])
+    shopper = merge([], ShopperQuery(user_id="anna", session_id="", now_ms=NOW_MS))
+    answers = asyncio.run(shop.model.fuse(*allowed.requests(shopper, release, index), deadline=Deadline()))
+    rows, scores, boosts = allowed.best(answers, release)
+    sums = case.scores + np.where(np.arange(1_500) % 2 == 0, np.float32(boost.amount), 0)
+    assert rows.size >= TOP_ITEMS and rows.tolist() == np.argsort(-sums)[: rows.size].tolist()
+    assert (scores + boosts).tolist() == sums[rows].tolist()
+
+
+@pytest.mark.parametrize("score", [-1.0, 0.0, 1.0])
+def test_an_item_without_a_vector_fills_a_page_that_would_be_short(score: float) -> None:
+    case = Case([CatalogueItem(item_id=f"i{number}") for number in range(4)], 4, np.full(4, score, np.float32))
     index = CatalogueIndex()
     index.apply(case.items)
     release = loaded(case, index)
@@ -292,6 +312,7 @@ def test_an_item_without_a_vector_fills_a_page_that_would_be_short() -> None:
         page = _Page(shop, query, merge([], shopper), [], Course(None))
         answer = asyncio.run(page.by_model(release, Deadline()))
         assert answer.item_ids[3:] == last
+        assert answer.scores == sorted(answer.scores, reverse=True)
 
 
 def test_items_that_score_alike_fill_a_page_whatever_their_boost() -> None:
