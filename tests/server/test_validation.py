@@ -13,6 +13,7 @@ from braid.v1 import catalog_pb2 as catalog
 from braid.v1 import event_pb2 as event
 from braid.v1 import recommendation_pb2 as rec
 from braid.v1 import user_pb2 as user
+from server.services.fields import Fields
 from tests.server.client import Client, assert_refused, in_seconds, letters, new_event, refusal
 
 VIEW, SEARCH = event.EVENT_TYPE_VIEW, event.EVENT_TYPE_SEARCH
@@ -322,3 +323,11 @@ def test_a_user_at_the_limits_comes_back_as_it_was_sent(empty_client: Client) ->
     )
     empty_client.users.UpsertUsers(user.UpsertUsersRequest(users=[sent]))
     assert empty_client.users.GetUser(user.GetUserRequest(user_id=sent.user_id)).user == sent
+
+
+def test_times_and_durations_count_by_the_millisecond() -> None:
+    fields = Fields()
+    assert fields.time_ms("time", Timestamp(seconds=1, nanos=999_999_999)) == 1_999
+    assert fields.time_ms("time", Timestamp(seconds=-1, nanos=1_000_000)) == -999
+    assert fields.duration_ms("duration", Duration(seconds=2, nanos=5_000_000)) == 2_005
+    fields.done()
