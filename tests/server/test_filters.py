@@ -136,3 +136,15 @@ def test_rows_stay_when_the_index_grows() -> None:
         index.apply(many[start : start + 700])
     assert index.rows(["0", "4999", "none"]).tolist() == [0, 4999, -1]
     assert index.columns.price.tolist() == [float(number) for number in range(5_000)]
+
+
+def test_categories_and_brands_may_be_as_many_as_the_items() -> None:
+    index = CatalogueIndex()
+    for start in (0, 500):
+        index.apply(
+            CatalogueItem(item_id=str(n), category_path=[f"top {n % 50}", f"leaf {n}"], brand=f"brand {n}")
+            for n in range(start, start + 500)
+        )
+    assert np.flatnonzero(index.in_categories(["top 7"])).tolist() == list(range(7, 1_000, 50))
+    assert np.flatnonzero(index.in_categories(["top 7/leaf 957", "top 0/leaf 0", "leaf 3"])).tolist() == [0, 957]
+    assert np.flatnonzero(index.of_brands(["brand 0", "brand 999"])).tolist() == [0, 999]

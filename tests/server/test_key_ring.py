@@ -1,4 +1,4 @@
-"""Keys that a newer version of the gateway has made, beside which this one runs while they change over."""
+"""API keys in memory: those that a newer version has made while both run, and how often each may call."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from features.settings import Settings
 from server.access.key_ring import KeyRing
 from server.access.key_table import KeyTable
 from server.access.scopes import Scope
-from server.errors import PermissionDenied, Unauthenticated
+from server.access.token_bucket import TokenBucket
+from server.errors import Overloaded, PermissionDenied, Unauthenticated
 from server.following import Counters
 
 RECOMMEND = "/braid.v1.RecommendationService/Recommend"
@@ -52,3 +53,34 @@ async def test_a_key_has_those_of_its_scopes_that_are_known_and_the_end_of_anoth
         await ring.refresh()
         with pytest.raises(Unauthenticated):
             ring.caller(revoked)
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_a_key_that_has_rested_may_call_at_once_as_often_as_its_burst_says_and_no_more() -> None:
+    clock = Clock()
+    bucket = TokenBucket(2.0, 3, clock)
+    for rest_s, waits_s in ((0, [0, 0, 0, 0.5]), (0.25, [0.25]), (0.25, [0, 0.5]), (3_600, [0, 0, 0, 0.5])):
+        clock.now_s += rest_s
+        assert [bucket.take() for _ in waits_s] == waits_s
+
+
+async def test_a_key_keeps_what_its_bucket_holds_while_others_come_and_go(engine: Engine) -> None:
+    with ThreadPoolExecutor(1) as threads:
+        ring = KeyRing(engine, Counters(engine, threads), threads, open_without_keys=True)
+        _, secret = KeyTable(engine).create("a test", [Scope.STOREFRONT], calls_per_s=0.001, burst=1)
+        await ring.refresh()
+        caller = ring.caller([("authorization", f"Bearer {secret}")])
+        caller.check_rate()
+        create(engine, "storefront")
+        await ring.refresh()
+        with pytest.raises(Overloaded) as refused:
+            ring.caller([("authorization", f"bearer  {secret}")]).check_rate()
+        assert 900 < refused.value.retry_after_s <= 1_000 and ring.in_force(caller)
