@@ -37,11 +37,11 @@ SILENT, LIVE = 1, 2
 
 @asynccontextmanager
 async def followed(
-    settings: Settings, triton_address: str = "127.0.0.1:1"
+    settings: Settings, triton_address: str = "127.0.0.1:1", call_timeout_s: float = 0.1
 ) -> AsyncIterator[tuple[CatalogueFollower, CatalogueIndex]]:
     """The catalogue of a shop in memory; without an address there is no Triton to ask for vectors."""
     engine, index = open_database(settings.log_url), CatalogueIndex()
-    triton = Triton(triton_address, Path(), call_timeout_s=0.1)
+    triton = Triton(triton_address, Path(), call_timeout_s=call_timeout_s)
     with ThreadPoolExecutor(1) as threads:
         follower = CatalogueFollower(engine, index, triton, Counters(engine, threads), threads)
         await follower.refresh()
@@ -173,6 +173,29 @@ async def test_a_spare_that_hangs_keeps_no_other_release_from_the_vectors_of_new
         await eventually_async(learned, what="the vector of the new item")
         assert list(spare.awaiting_vectors) == ["new"] and not live.awaiting_vectors
         following.cancel()
+
+
+async def test_a_release_learns_all_that_is_sold_before_it_comes_and_nothing_once_it_has_left(
+    settings: Settings,
+) -> None:
+    engine = open_database(settings.log_url)
+    catalogue, item_ids = Catalogue(engine), [f"i{number}" for number in range(CHUNK + 2)]
+    catalogue.upsert([CatalogueItem(item_id=item_id) for item_id in ("deleted", *item_ids)])
+    catalogue.delete(["deleted"])
+    async with item_towers() as address, followed(settings, address, call_timeout_s=10) as (follower, index):
+        first, second = release_of_nothing(LIVE), release_of_nothing(LIVE + 1)
+        for release in (first, second):
+            await follower.prepare(release)
+            assert sorted(release.new.rows.tolist()) == sorted(index.rows(item_ids).tolist())
+            assert not release.awaiting_vectors
+        follower.drop(first)
+        catalogue.upsert([CatalogueItem(item_id="new")])
+        await follower.refresh()
+        assert (list(first.awaiting_vectors), list(second.awaiting_vectors)) == ([], ["new"])
+        catalogue.delete(["i0"])
+        await follower.refresh()
+        assert list(second.awaiting_vectors) == ["new"]
+    engine.dispose()
 
 
 async def turns_beside(work: Coroutine[Any, Any, object]) -> int:

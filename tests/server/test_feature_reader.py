@@ -103,7 +103,9 @@ async def test_a_row_with_a_short_column_ends_where_that_does(reader: FeatureRea
 
 
 @pytest.mark.parametrize("filled", ["sqlite"], indirect=True)
-async def test_a_row_that_cannot_be_read_costs_nobody_else_theirs(reader: FeatureReader, filled: Settings) -> None:
+async def test_a_row_that_cannot_be_read_costs_nobody_else_theirs_and_is_logged_once(
+    reader: FeatureReader, filled: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
     columns = {"shopper": ["u:broken"], "event_timestamp": [NOW], "age": [30], "gender": ["f"], "country": ["GB"]}
     with store.opened(filled) as opened:
         store.write_profiles(opened, pl.DataFrame(columns))
@@ -111,8 +113,10 @@ async def test_a_row_that_cannot_be_read_costs_nobody_else_theirs(reader: Featur
         (table,) = (name for (name,) in database.execute("SELECT name FROM sqlite_master") if name.endswith("profile"))
         statement = f"UPDATE {table} SET value = X'FFFF' WHERE entity_key = ? AND feature_name = 'age'"
         assert database.execute(statement, [encoded("u:broken")]).rowcount == 1
-    broken, anna = await asyncio.gather(*(reader.read([key], 1, Deadline()) for key in ("u:broken", "u:anna")))
-    assert broken == [ShopperFeatures()] and anna[0].profile == Profile(30, "f", None)
+    for _ in range(3):
+        broken, anna = await asyncio.gather(*(reader.read([key], 1, Deadline()) for key in ("u:broken", "u:anna")))
+        assert broken == [ShopperFeatures()] and anna[0].profile == Profile(30, "f", None)
+    assert caplog.text.count("rows of the online store cannot be read, `python -m features build` writes them") == 1
 
 
 async def test_each_request_of_a_batch_reads_the_vector_of_its_own_release(reader: FeatureReader) -> None:
