@@ -78,7 +78,7 @@ def shopper_inputs(
             [profile.country for profile in profiles],
             codes,
         ),
-        context_codes(now_ms, [shopper.device or None for shopper in shoppers], codes),
+        context_codes(now_ms, [shopper.device for shopper in shoppers], codes),
     )
 
 

@@ -10,9 +10,11 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client import REGISTRY
 
 from server.overload import self_probe
 from server.overload.self_probe import SelfProbe
+from tests.conditions import eventually_async
 
 
 class Health(health_pb2_grpc.HealthServicer):
@@ -22,11 +24,13 @@ class Health(health_pb2_grpc.HealthServicer):
         self.may_answer = asyncio.Event()
         self.drops = False
         self.dropped = 0
+        self.asked = 0
 
     async def Check(
         self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> health_pb2.HealthCheckResponse:
         """Late, if need be."""
+        self.asked += 1
         if self.drops:
             self.dropped += 1
             await context.abort(grpc.StatusCode.CANCELLED)
@@ -67,6 +71,37 @@ async def test_a_question_without_an_answer_counts_by_its_age_and_an_answered_on
         await reach(probe, 0.0, 0.1)
         health.may_answer.clear()
         await reach(probe, 0.3, 1.0)
+
+
+async def test_an_answer_counts_and_is_shown_until_the_next_question_which_comes_after_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(self_probe, "EVERY_S", 60)
+    monkeypatch.setattr(self_probe, "QUICK_S", 30)
+    health = Health()
+    health.may_answer.set()
+    async with probed(health) as probe:
+
+        async def settled() -> bool:
+            before_s = probe.line_s()
+            await asyncio.sleep(0.05)
+            return health.asked == 1 and 0 < before_s == probe.line_s()
+
+        await eventually_async(settled, what="an answer")
+        assert REGISTRY.get_sample_value("braid_unseen_seconds") == probe.line_s()
+
+
+async def test_after_a_slow_answer_the_next_question_comes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(self_probe, "EVERY_S", 60)
+    monkeypatch.setattr(self_probe, "QUICK_S", 1e-6)
+    health = Health()
+    health.may_answer.set()
+
+    async def asked_again() -> bool:
+        return health.asked > 5
+
+    async with probed(health):
+        await eventually_async(asked_again, what="more questions")
 
 
 async def test_a_question_that_is_given_up_is_a_long_line(monkeypatch: pytest.MonkeyPatch) -> None:
