@@ -11,7 +11,7 @@ from sqlalchemy import Engine, update
 from features.database.engine import open_database
 from features.database.models import ApiKey
 from features.settings import Settings
-from server.access.key_ring import KeyRing
+from server.access.key_ring import Caller, KeyRing
 from server.access.key_table import KeyTable
 from server.access.scopes import Scope
 from server.access.token_bucket import TokenBucket
@@ -70,6 +70,9 @@ def test_a_key_that_has_rested_may_call_at_once_as_often_as_its_burst_says_and_n
     for rest_s, waits_s in ((0, [0, 0, 0, 0.5]), (0.25, [0.25]), (0.25, [0, 0.5]), (3_600, [0, 0, 0, 0.5])):
         clock.now_s += rest_s
         assert [bucket.take() for _ in waits_s] == waits_s
+    with pytest.raises(Overloaded, match="key k may call 2 times a second; send again later") as refused:
+        Caller("k", "hash", frozenset(), bucket).check_rate()
+    assert refused.value.retry_after_s == 0.5
 
 
 async def test_a_key_keeps_what_its_bucket_holds_while_others_come_and_go(engine: Engine) -> None:
