@@ -76,16 +76,25 @@ async def test_an_item_that_was_bought_again_stays_out_though_the_feature_stores
     engine: Engine,
 ) -> None:
     now_ms = 1_790_000_000_000
-    again = NewEvent(
-        event_id="again",
-        event_type=EventType.PURCHASE,
-        event_time_ms=now_ms - 1_000,
-        user_id="anna",
-        session_id=None,
-        item_id="i0",
-    )
-    EventLog(engine).append([again], now_ms)
     long_ago_ms = now_ms - 90 * 86_400_000
+
+    def event(kind: EventType, item_id: str, time_ms: int, user_id: str = "anna") -> NewEvent:
+        return NewEvent(
+            event_id=uuid4().hex,
+            event_type=kind,
+            event_time_ms=time_ms,
+            user_id=user_id,
+            session_id=None,
+            item_id=item_id,
+        )
+
+    events = [
+        event(EventType.PURCHASE, "i0", now_ms - 1_000),
+        event(EventType.PURCHASE, "i0", long_ago_ms),
+        event(EventType.VIEW, "i1", now_ms - 1_000),
+        event(EventType.PURCHASE, "i2", now_ms - 1_000, "ben"),
+    ]
+    EventLog(engine).append(events, now_ms)
     row = Purchases.of(Purchase(f"i{number}", 1, long_ago_ms, long_ago_ms) for number in range(OWN_ITEMS))
     query = ShopperQuery(user_id="anna", session_id="", now_ms=now_ms)
     shopper = merge([ShopperFeatures(purchases=row)], query)
