@@ -12,7 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import psutil
 import pytest
+import redis
+from prometheus_client import REGISTRY
 
 from features import store
 from features.inputs.shopper import Events, LongInterest, Profile, Purchase, ShopperEvent, ShopperFeatures
@@ -23,6 +26,7 @@ from server.errors import FeaturesUnavailable
 from server.hydrate.feature_reader import FeatureReader
 from tests.conditions import eventually_async
 from tests.conftest import NewSettings
+from tests.parts import held
 
 NOW = datetime(2026, 9, 1, tzinfo=timezone.utc)
 
@@ -128,6 +132,31 @@ async def test_each_request_of_a_batch_reads_the_vector_of_its_own_release(reade
 async def test_a_caller_without_time_is_told_at_once(reader: FeatureReader) -> None:
     with pytest.raises(FeaturesUnavailable):
         await reader.read(["u:anna"], 1, Deadline.after(0.001))
+
+
+@pytest.mark.parametrize("filled", ["redis"], indirect=True)
+async def test_a_store_that_hangs_is_waited_for_three_times_and_callers_in_a_hurry_say_nothing_of_it(
+    filled: Settings,
+) -> None:
+    reader = FeatureReader(filled, 0.2)
+    assert await reader.serves(1)
+    host, port = filled.redis_url.split(":")
+    with redis.Redis(host=host, port=int(port)) as client:
+        server = psutil.Process(client.info()["process_id"])
+    opened = {}
+    with closing(reader):
+        with held([server]):
+            for within_s in (0.02, 10.0):
+                for _ in range(3):
+                    with pytest.raises(FeaturesUnavailable, match="too slow"):
+                        await reader.read(["u:anna"], 1, Deadline.after(within_s))
+                opened[within_s] = REGISTRY.get_sample_value("braid_breaker_open", {"part": "feature-store"})
+
+        async def answered() -> bool:
+            return bool((await reader.read(["u:anna"], 1, Deadline()))[0].recent)
+
+        assert opened == {0.02: 0, 10.0: 1}
+        await eventually_async(answered, what="the store's answers")
 
 
 async def test_a_store_that_cannot_be_opened_is_gone_on_without(new_settings: NewSettings) -> None:
