@@ -41,9 +41,9 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _sqlite_or_postgresql(cls, url: str) -> str:
-        if url and not re.match(r"(postgresql(\+psycopg)?|sqlite(\+pysqlite)?)://", url):
+        if url and not re.match(r"postgresql(\+psycopg)?://|sqlite(\+pysqlite)?:///(?!:memory:).", url):
             raise ValueError(
-                "is no URL of SQLite or PostgreSQL such as sqlite:////srv/braid/braid.db or "
+                "is no URL of a SQLite file or of PostgreSQL such as sqlite:////srv/braid/braid.db or "
                 "postgresql://user@host/braid; correct it, or unset it for SQLite in BRAID_HOME"
             )
         return url

@@ -15,7 +15,9 @@ from features.settings import Settings, host_and_port, variables
 class GatewaySettings(BaseSettings):
     """Budgets and bounds of one gateway process. Variables are the field names in capitals behind `BRAID_GATEWAY_`."""
 
-    model_config = SettingsConfigDict(env_prefix="BRAID_GATEWAY_", env_ignore_empty=True, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix="BRAID_GATEWAY_", env_ignore_empty=True, frozen=True, extra="forbid", allow_inf_nan=False
+    )
 
     feature_budget_ms: float = Field(
         default=250, gt=0, description="longest wait for the feature store, and for what a filter asks the database"

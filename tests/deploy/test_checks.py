@@ -115,6 +115,7 @@ def test_host_without_an_address_is_named_in_one_line(settings: Settings, host: 
         ("METRICS_ADDRESS", "127.0.0.1:99999", "BRAID_GATEWAY_METRICS_ADDRESS: Value error, has a port above 65535"),
         ("METRICS_ADDRESS", "localhost", "BRAID_GATEWAY_METRICS_ADDRESS: Value error, is not host:port, such as"),
         ("TRACE_ADDRESS", "127.0.0.1:99999", "BRAID_GATEWAY_TRACE_ADDRESS: Value error, has a port above 65535"),
+        ("NOTICE_S", "inf", "BRAID_GATEWAY_NOTICE_S: Input should be a finite number"),
         ("TLS_CERTIFICATE", "/nope", "BRAID_GATEWAY_TLS_KEY is missing"),
     ],
 )
@@ -127,7 +128,9 @@ def test_wrong_setting_of_the_gateway_is_one_line_before_anything_starts(
 @pytest.mark.parametrize(
     ("variable", "value", "reason"),
     [
-        ("DATABASE_URL", "mysql://x/y", "BRAID_DATABASE_URL: Value error, is no URL of SQLite or PostgreSQL"),
+        ("DATABASE_URL", "mysql://x/y", "BRAID_DATABASE_URL: Value error, is no URL of a SQLite file or of PostgreSQL"),
+        ("DATABASE_URL", "sqlite://", "BRAID_DATABASE_URL: Value error, is no URL of a SQLite file"),
+        ("DATABASE_URL", "sqlite:///:memory:", "BRAID_DATABASE_URL: Value error, is no URL of a SQLite file"),
         ("DATABASE_URL", "postgresql://x:pass@y:z/w", "BRAID_DATABASE_URL cannot be read"),
         ("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/x", "BRAID_DATABASE_URL: postgresql://nobody@"),
         ("DATABASE_URL", "sqlite:////proc/no/dir/x.db", "the database's folder /proc/no/dir cannot be made"),
