@@ -52,7 +52,7 @@ def open_database(url: str, *, pre_ping: bool = True) -> Engine:
         engine.dispose()
         raise DatabaseError(
             f"BRAID_DATABASE_URL: {without_secrets(url)} cannot be opened: {words(error)}; see that "
-            "it is there and may be written to, or name another; where none is named, BRAID_HOME says where it is"
+            "it is there, may be written to and has room, or name another; without a name it is in BRAID_HOME"
         ) from error
     return engine
 
