@@ -36,7 +36,11 @@ async def serve(settings: Settings, own: GatewaySettings) -> None:
     hangs_up = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN  # nohup ignores it
     for number in (signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hangs_up else [])):
         asyncio.get_running_loop().add_signal_handler(number, end.set)
-    await gateway.start()
+    try:
+        await gateway.start()
+    except BaseException:
+        gateway.forget_server()
+        raise
     await end.wait()
     await gateway.stop()
 

@@ -292,6 +292,10 @@ class Gateway:
         self._local.remove_folder()
         LOG.info("stopped")
 
+    def forget_server(self) -> None:
+        """After a start that failed: from Python 3.13 on, a server of gRPC's that ends with the process complains."""
+        del self._server
+
     def _recommending(self) -> int:
         return self._admission.under_way
 
