@@ -144,7 +144,13 @@ class Model:
         )
 
 
-def loaded(case: Case, index: CatalogueIndex) -> LoadedRelease:
+def loaded(
+    case: Case,
+    index: CatalogueIndex,
+    vectors: npt.NDArray[np.float32] | None = None,
+    biases: npt.NDArray[np.float32] | None = None,
+) -> LoadedRelease:
+    """The release of a case; all vectors and biases are zero unless they are given."""
     names = ("item_id", "title", "category_path", "brand", "price")
     items = pl.DataFrame({name: [getattr(item, name) for item in case.items[: case.known]] for name in names})
     manifest: dict[str, Any] = dict.fromkeys(Manifest.__dataclass_fields__, "")
@@ -153,8 +159,8 @@ def loaded(case: Case, index: CatalogueIndex) -> LoadedRelease:
         ReleaseFiles(
             folder=Path(),
             manifest=Manifest(**manifest),
-            items=items.with_columns(bias=pl.lit(0.0), popularity=pl.lit(0.0)),
-            item_vectors=np.zeros((case.known, DIM), np.float32),
+            items=items.with_columns(bias=pl.lit(0.0) if biases is None else pl.Series(biases), popularity=pl.lit(0.0)),
+            item_vectors=np.zeros((case.known, DIM), np.float32) if vectors is None else vectors,
             content=ContentVocabulary(codes={}, price_edges=[]),
             codes=CodeVocabularies(gender={}, country={}, device={}),
             probabilities=Probabilities(),
