@@ -14,6 +14,7 @@ from braid.v1 import event_pb2 as event
 from braid.v1 import recommendation_pb2 as rec
 from braid.v1 import user_pb2 as user
 from server.services.fields import Fields
+from server.services.page_tokens import page_token
 from tests.server.client import Client, assert_refused, in_seconds, letters, new_event, refusal
 
 VIEW, SEARCH = event.EVENT_TYPE_VIEW, event.EVENT_TYPE_SEARCH
@@ -294,7 +295,13 @@ def test_catalog_requests_refuse_other_sizes_duplicates_and_masks(empty_client: 
     assert_refused(lambda: service.DeleteItems(catalog.DeleteItemsRequest(item_ids=["", "b"])), "item_ids[0]")
     assert_refused(lambda: service.ListItems(catalog.ListItemsRequest(page_size=1001)), "page_size")
     assert_refused(lambda: service.ListItems(catalog.ListItemsRequest(page_size=-1)), "page_size")
-    assert_refused(lambda: service.ListItems(catalog.ListItemsRequest(page_token="?!")), "page_token")
+
+
+@pytest.mark.parametrize(
+    "token", ["?!", "a", "_w==", page_token("\0"), page_token(letters(129)), page_token(letters(1000))]
+)
+def test_a_page_token_that_no_method_gave_is_refused(empty_client: Client, token: str) -> None:
+    assert_refused(lambda: empty_client.catalog.ListItems(catalog.ListItemsRequest(page_token=token)), "page_token")
 
 
 @pytest.mark.parametrize(("user_", "field"), USER_REFUSED)
