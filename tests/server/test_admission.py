@@ -10,6 +10,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
+from prometheus_client import REGISTRY
 
 from braid.v1 import event_pb2
 from braid.v1 import recommendation_pb2 as rec
@@ -74,6 +75,7 @@ def test_under_load_the_limit_settles_where_the_delay_is_about_the_target() -> N
     for _ in range(50):
         windows.pass_with(10_000, 0.005 + per_call_s * windows.admission.limit)
     assert TARGET_S <= per_call_s * windows.admission.limit <= 1.5 * TARGET_S
+    assert REGISTRY.get_sample_value("braid_admission_limit") == windows.admission.limit
 
 
 def test_a_limit_that_is_not_used_stays() -> None:
