@@ -307,6 +307,7 @@ def test_files_that_give_no_tls_are_named(tmp_path: Path) -> None:
     pair = {"certificate": server.certificate, "key": server.key}
     assert "BRAID_GATEWAY_TLS_KEY is missing" in message(certificate=server.certificate)
     assert "BRAID_GATEWAY_TLS_CERTIFICATE is missing" in message(client_ca=authority.file)
+    assert "BRAID_GATEWAY_TLS_CERTIFICATE is missing" in message(key=server.key)
     assert "No such file" in message(**pair | {"certificate": tmp_path / "none.pem"})
     assert "BRAID_GATEWAY_TLS_KEY" in message(**pair | {"key": tmp_path})
     assert "is not the key of" in message(**pair | {"key": other.key})
