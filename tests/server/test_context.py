@@ -13,6 +13,7 @@ from braid.v1 import event_pb2
 from braid.v1 import recommendation_pb2 as rec
 from features.database.engine import open_database
 from features.database.models import Event
+from features.schema import RECENT_EVENTS
 from tests.conditions import eventually
 from tests.server.client import Client, RunningGateway, ids, new_event
 from tests.server.test_questions import views
@@ -111,3 +112,19 @@ def test_the_page_and_the_device_are_taken_by_rank(client: Client) -> None:
     page = rec.Context(page_item_id="music-03", device="mobile", country="GB")
     answer = rank(client, session_id=uuid4().hex, context=page)
     assert answer.tier == rec.TIER_RECENT and ids(answer.results) == ITEMS
+
+
+@every_call
+def test_a_vector_that_the_events_have_outrun_is_left_out_and_the_answer_says_so(ask: Ask, client: Client) -> None:
+    user_id, session_id = "user-12", uuid4().hex
+    client.write(new_event(VIEW, "garden-05", session_id=session_id))
+    later = [new_event(VIEW, f"music-{number % 5:02}") for number in range(RECENT_EVENTS)]
+    for fits in ({"session_id": session_id, "recent_events": later[1:]}, {"recent_events": later}):
+        answer = ask(client, user_id=user_id, **fits)
+        assert not answer.long_term_stale and answer.tier == rec.TIER_FULL
+
+    def outrun() -> Any:
+        answer = ask(client, user_id=user_id, session_id=session_id, recent_events=later)
+        return answer if answer.long_term_stale else None
+
+    assert eventually(outrun, within_s=10, what="the written event, beyond the window").tier == rec.TIER_RECENT

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from prometheus_client import Metric
@@ -18,6 +19,7 @@ from braid.v1 import recommendation_pb2 as rec
 from braid.v1 import user_pb2 as user
 from deploy.dashboard import DASHBOARD
 from deploy.embedded.triton import ports
+from features.schema import RECENT_EVENTS
 from features.settings import ROOT
 from tests.conditions import eventually
 from tests.processes import free_ports
@@ -25,6 +27,11 @@ from tests.server.client import RunningGateway, gateway, new_event, refusal
 
 USER, SESSION, EVENT = "user-5", "session-of-somebody", "event-of-somebody"
 REQUEST_ID = "the-storefront-says-so"
+OUTRUN: dict[str, Any] = {
+    "recent_events": [new_event(event.EVENT_TYPE_VIEW, "garden-01") for _ in range(RECENT_EVENTS)],
+    "context": rec.Context(page_item_id="garden-02"),
+}
+"""One event more than the window covers, so that a long-term vector is left out."""
 
 
 class Watched:
@@ -67,7 +74,7 @@ def watched(released_shop: RunningGateway) -> Iterator[Watched]:
         recent = [new_event(event.EVENT_TYPE_VIEW, "garden-01", event_id=EVENT)]
         for _ in range(5):
             client.recommend(USER, session_id=SESSION, recent_events=recent, explain=True)
-        client.recommendations.Rank(rec.RankRequest(user_id=USER, item_ids=["garden-01"]), timeout=10)
+        client.recommendations.Rank(rec.RankRequest(user_id=USER, item_ids=["garden-01"], **OUTRUN), timeout=10)
         client.recommendations.GetInterests(rec.GetInterestsRequest(user_id=USER, session_id=SESSION), timeout=10)
         client.write(new_event(event.EVENT_TYPE_VIEW, "garden-01", user_id=USER, session_id=SESSION, event_id=EVENT))
         client.users.UpsertUsers(user.UpsertUsersRequest(users=[user.User(user_id=USER, age=41)]), timeout=10)
@@ -94,6 +101,7 @@ def test_answers_are_counted_by_tier_and_release(watched: Watched) -> None:
     assert full >= 6
     assert watched.value("braid_answers_total") == 7
     assert watched.value("braid_live_release") == 1
+    assert watched.value("braid_stale_interests_total") == 1
 
 
 def test_each_stage_and_each_line_is_timed(watched: Watched) -> None:
