@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -36,13 +37,21 @@ GOOD, BAD, UNLOADED = 2, 3, 4
 
 
 @pytest.fixture(scope="module")
-def shop(trained_shop: Settings, new_settings: NewSettings, start_triton: StartTriton) -> Iterator[RunningGateway]:
+def metrics_address() -> str:
+    """Of the gateway of `shop`."""
+    return f"127.0.0.1:{free_ports()}"
+
+
+@pytest.fixture(scope="module")
+def shop(
+    trained_shop: Settings, new_settings: NewSettings, start_triton: StartTriton, metrics_address: str
+) -> Iterator[RunningGateway]:
     """A gateway with release 1 live and two more held ready."""
     settings = copy_of(trained_shop, new_settings)
     copy_release(settings, GOOD, BAD, UNLOADED)
     materialize(settings, GOOD, settings.model_repository / FUSION_MODEL / str(GOOD))
     start_triton(settings)
-    with gateway(settings) as on_it:
+    with gateway(settings, metrics_address=metrics_address) as on_it:
         for release in (GOOD, BAD):
             on_it.client.releases.LoadRelease(pb.LoadReleaseRequest(release=release, **PERSON), timeout=60)
         yield on_it
@@ -104,6 +113,14 @@ def test_what_cannot_be_split_is_refused_with_what_to_do(shop: RunningGateway) -
     assert not shop.client.releases.GetTraffic(pb.GetTrafficRequest()).splits
 
 
+def shown_at(address: str) -> Callable[[str], float]:
+    """The gateway's page of this moment: a sample by its name and labels."""
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as page:
+        lines = [line.rpartition(" ") for line in page.read().decode().splitlines()]
+    found = {name: value for name, _, value in lines}
+    return lambda name: float(found[name])
+
+
 def hold_in_triton(settings: Settings, *releases: int) -> None:
     """Has Triton hold these alone, behind the gateway's back."""
     with triton_client.InferenceServerClient(settings.triton_address) as triton:
@@ -113,7 +130,7 @@ def hold_in_triton(settings: Settings, *releases: int) -> None:
 
 
 def test_a_shadow_is_compared_off_the_requests_path_and_a_broken_one_costs_nothing_and_is_loaded_again(
-    shop: RunningGateway,
+    shop: RunningGateway, metrics_address: str
 ) -> None:
     engine = open_database(shop.settings.log_url)
 
@@ -131,8 +148,13 @@ def test_a_shadow_is_compared_off_the_requests_path_and_a_broken_one_costs_nothi
     same = found()
     assert same.overlap == pytest.approx(same.compared) and same.correlation == pytest.approx(same.correlated)
     assert same.failed == 0 and same.score_difference < 1e-3 * same.scored and same.shadow_ms > 0
+    shown = shown_at(metrics_address)
+    assert shown('braid_shadow_copies_total{outcome="compared"}') >= same.compared
+    assert shown("braid_shadow_overlap_sum") == shown("braid_shadow_overlap_count") >= same.compared
+    assert 0 < shown("braid_shadow_seconds_sum") < shown("braid_shadow_seconds_count")
     hold_in_triton(shop.settings, 1)
     eventually(lambda: asked_until(lambda: found().failed > 0), within_s=30, what="a shadow that does not answer")
+    assert shown_at(metrics_address)('braid_shadow_copies_total{outcome="failed"}') > 0
     began_s = time.monotonic()
     asked_until(lambda: True)
     assert time.monotonic() - began_s < 5
