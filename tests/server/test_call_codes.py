@@ -9,14 +9,16 @@ from typing import Any
 
 import grpc
 import pytest
+from prometheus_client import REGISTRY
 
 from braid.v1 import event_pb2, event_pb2_grpc
 from braid.v1 import recommendation_pb2 as rec
 from braid.v1 import recommendation_pb2_grpc as rec_grpc
 from server.deadline import Deadline
 from server.metrics import CALLS
-from server.overload.admission import CallLimit
+from server.overload.admission import FEWEST, Admission, CallLimit
 from server.services.calls import Limit, answers, answers_stream
+from server.services.early_refusal import EarlyRefusal
 from tests.conditions import eventually_async
 
 LATE, CANCELLED = grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED
@@ -101,3 +103,34 @@ async def test_a_call_is_counted_as_what_its_caller_saw(
         await eventually_async(is_counted, what="the count")
     finally:
         await server.stop(None)
+
+
+def refusals() -> tuple[float, ...]:
+    """What the metrics say of calls that were refused for the delay: as calls, as refusals, and how many were timed."""
+    names = ("braid_calls_refused_total", {"reason": "delay"}), ("braid_refusal_seconds_count", {})
+    told = (REGISTRY.get_sample_value(name, labels) or 0.0 for name, labels in names)
+    return counted("Recommend", grpc.StatusCode.RESOURCE_EXHAUSTED), *told
+
+
+async def test_a_call_is_refused_unread_while_too_many_are_under_way_and_counted_and_timed() -> None:
+    admission = Admission(CallLimit(FEWEST), target_s=1.0)
+    service = rec.DESCRIPTOR.services_by_name["RecommendationService"]
+    slow, server = Slow(), grpc.aio.server(interceptors=[EarlyRefusal(service, admission)])
+    rec_grpc.add_RecommendationServiceServicer_to_server(slow, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    for _ in range(FEWEST):
+        admission.enter()
+    before = refusals()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub = rec_grpc.RecommendationServiceStub(channel)
+            assert await stub.Recommend(rec.RecommendRequest(), timeout=10).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert refusals() == tuple(count + 1 for count in before) and not slow.under_way.is_set()
+            admission.leave("Recommend", 0.001)
+            call = stub.Recommend(rec.RecommendRequest(), timeout=10)
+            await slow.under_way.wait()
+            call.cancel()
+    finally:
+        await server.stop(None)
+    assert refusals() == tuple(count + 1 for count in before)
