@@ -129,7 +129,7 @@ async def test_a_call_is_refused_unread_while_too_many_are_under_way_and_counted
             assert refusals() == tuple(count + 1 for count in before) and not slow.under_way.is_set()
             admission.leave("Recommend", 0.001)
             call = stub.Recommend(rec.RecommendRequest(), timeout=10)
-            await slow.under_way.wait()
+            await asyncio.wait_for(slow.under_way.wait(), 10)
             call.cancel()
     finally:
         await server.stop(None)
