@@ -13,9 +13,11 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import redis
 from sqlalchemy import Engine
 
 from features import schema
+from features.erasure import redis_bytes
 from features.erasure.erase import ErasureIncomplete, erase
 from features.settings import Settings
 from tests.conftest import NewSettings
@@ -146,3 +148,14 @@ def test_a_rejected_row_is_found_by_an_id_of_any_kind_of_column(settings: Settin
         pq.write_table(pa.table({"row": [1, 2], "visitor": column}), files[kind])
     erase(settings, user_id=name)
     assert {kind: pq.read_table(file)["row"].to_pylist() for kind, file in files.items()} == dict.fromkeys(columns, [2])
+
+
+def test_a_redis_that_tells_nobody_its_configuration_keeps_no_erasure_from_its_end(tmp_path: Path) -> None:
+    port, folder = free_ports(), tmp_path / "redis"
+    folder.mkdir()
+    with durable_redis(folder, port), redis.Redis(port=port) as owner:
+        owner.execute_command("ACL", "SETUSER", "shop", "on", ">secret", "~*", "+@all", "-config")
+        with redis.Redis(port=port, username="shop", password="secret") as client:
+            with pytest.raises(redis.ResponseError):
+                client.config_get("save")
+            redis_bytes.clean(client)
