@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -198,6 +199,8 @@ def test_the_command_prints_a_table_or_json(tmp_path: Path, monkeypatch: pytest.
     assert table.exit_code == 0, table.output
     assert "release 2" in table.output and "placement basket" in table.output and "tier popular" in table.output
     assert "2 events" in table.output
+    headings = ("answers", "impressions", "click-through", "conversion", "items shown", "coverage")
+    assert re.search(r"\W+".join(headings), table.output)
     document = json.loads(CliRunner().invoke(app, ["report", *window, "--by", "release", "--json"]).stdout)
     assert [line["value"] for line in document["lines"]] == ["", "0", "1", "2"]
     assert document["lines"][0]["clicked"]["count"] == 5
