@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,9 @@ def test_the_command_shows_the_experiments_of_the_window(tmp_path: Path, monkeyp
     table = CliRunner().invoke(app, ["report", *window], env={"COLUMNS": "200"})
     assert table.exit_code == 0, table.output
     assert "Experiment e" in table.output and "control" in table.output
+    headings = ("shoppers", "answers", "model failed", "mean ms", "shoppers who clicked", "ratio", "p, any time")
+    assert re.search(r"\W+".join(headings), table.output)
+    assert re.search(r"release 1\W+3\W+4\W", table.output) and re.search(r"release 2\W+2\W+3\W", table.output)
     (experiment,) = json.loads(CliRunner().invoke(app, ["report", *window, "--json"]).stdout)["experiments"]
     assert [arm["release"] for arm in experiment["arms"]] == [1, 2]
 
