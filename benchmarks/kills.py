@@ -14,8 +14,9 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 
 import grpc
@@ -73,56 +74,62 @@ def run(shop: LiveShop, kills: int, workers: int) -> Outcome:
     gateway, streams = shop.start_gateway(), [shop.start_worker() for _ in range(workers)]
     for worker in streams:
         shop.until_it_follows(worker)
-    storefront = Storefront(shop.settings.gateway_address)
-    storefront.start()
-    for _ in range(kills):
-        time.sleep(draw.uniform(0, LONGEST_PAUSE_S))
-        if draw.random() < 0.5:
-            gateway.kill()
-            gateway.wait()
-            gateway = shop.start_gateway()
-        else:
-            number = draw.randrange(workers)
-            streams[number].kill()
-            streams[number].wait()
-            streams[number] = shop.start_worker()
-    storefront.stop()
-    return _compare(shop.settings, kills, storefront.acknowledged)
+    with storefront(shop.settings.gateway_address) as acknowledged:
+        for _ in range(kills):
+            time.sleep(draw.uniform(0, LONGEST_PAUSE_S))
+            if draw.random() < 0.5:
+                gateway.kill()
+                gateway.wait()
+                gateway = shop.start_gateway()
+            else:
+                number = draw.randrange(workers)
+                streams[number].kill()
+                streams[number].wait()
+                streams[number] = shop.start_worker()
+    return _compare(shop.settings, kills, acknowledged)
 
 
-class Storefront(threading.Thread):
+@contextmanager
+def storefront(address: str) -> Iterator[list[str]]:
+    """One that writes until the context ends; yields the ids of the events that were acknowledged.
+
+    Raises:
+        AssertionError: a gateway refused an event, at the context's end.
+    """
+    acknowledged: list[str] = []
+    end = threading.Event()
+    with ThreadPoolExecutor(1) as thread:
+        writing = thread.submit(_write, address, acknowledged, end)
+        try:
+            yield acknowledged
+        finally:
+            end.set()
+    writing.result()
+
+
+def _write(address: str, acknowledged: list[str], end: threading.Event) -> None:
     """Writes batches one after the other; a batch that was not acknowledged is sent again as it was."""
+    draw, number = random.Random(0), 0
+    stored = (pb.EventStatus.CODE_STORED, pb.EventStatus.CODE_DUPLICATE)
+    with grpc.insecure_channel(address, CHANNEL) as channel:
+        write = event_pb2_grpc.EventServiceStub(channel).WriteEvents
+        while not end.is_set():
+            batch = [_event(draw, number + place) for place in range(BATCH)]
+            answer = _answer(write, batch, end)
+            assert all(status.code in stored for status in answer.statuses), answer
+            acknowledged += [status.event_id for status in answer.statuses]
+            number += BATCH
 
-    def __init__(self, address: str) -> None:
-        super().__init__()
-        self.acknowledged: list[str] = []
-        self._address = address
-        self._end = threading.Event()
 
-    def run(self) -> None:
-        """Until `stop`."""
-        draw, number = random.Random(0), 0
-        with grpc.insecure_channel(self._address, CHANNEL) as channel:
-            write = event_pb2_grpc.EventServiceStub(channel).WriteEvents
-            while not self._end.is_set():
-                batch = [_event(draw, number + place) for place in range(BATCH)]
-                number += BATCH
-                self._write(write, batch)
-
-    def stop(self) -> None:
-        """Ends after the batch under way is acknowledged."""
-        self._end.set()
-        self.join()
-
-    def _write(self, write: Callable[..., pb.WriteEventsResponse], batch: list[pb.Event]) -> None:
-        while True:
-            with suppress(grpc.RpcError):
-                answer = write(pb.WriteEventsRequest(events=batch), timeout=10)
-                stored = (pb.EventStatus.CODE_STORED, pb.EventStatus.CODE_DUPLICATE)
-                assert all(status.code in stored for status in answer.statuses), answer
-                self.acknowledged += [status.event_id for status in answer.statuses]
-                return
-            self._end.wait(0.05)
+def _answer(
+    write: Callable[..., pb.WriteEventsResponse], batch: list[pb.Event], end: threading.Event
+) -> pb.WriteEventsResponse:
+    """Of whichever call is answered; an empty one where none is until the end."""
+    while not end.is_set():
+        with suppress(grpc.RpcError):
+            return write(pb.WriteEventsRequest(events=batch), timeout=10)
+        end.wait(0.05)
+    return pb.WriteEventsResponse()
 
 
 def _event(draw: random.Random, number: int) -> pb.Event:
