@@ -18,6 +18,7 @@ import sys
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -151,7 +152,10 @@ class Load:
 
 
 class LoadProcess:
-    """A plan in a process of its own, under way from its making; its files go into a folder."""
+    """A plan in a process of its own, under way from its making; its files go into a folder.
+
+    Use it in a `with` statement: at its end the load ends, whether it is through or not.
+    """
 
     def __init__(self, plan: Plan, folder: Path) -> None:
         name = uuid4().hex
@@ -160,6 +164,13 @@ class LoadProcess:
         command = [sys.executable, "-m", "benchmarks.offered_load", str(asked), str(self._written)]
         self._process = subprocess.Popen(command, cwd=ROOT)
         self.began_s = time.time()
+
+    def __enter__(self) -> LoadProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
 
     def wait(self) -> int:
         """The exit code, once it has ended."""
@@ -185,17 +196,19 @@ def put_load(
         LoadError: one of them failed.
     """
     processes = min(PROCESSES, concurrency) or PROCESSES
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, ExitStack() as loads:
         begun = [
-            LoadProcess(
-                Plan(
-                    target=Target(**asdict(target) | {"messages": target.messages[number::processes]}),
-                    seconds=seconds,
-                    timeout_s=timeout_s,
-                    rate=rate / processes,
-                    concurrency=concurrency // processes,
-                ),
-                Path(folder),
+            loads.enter_context(
+                LoadProcess(
+                    Plan(
+                        target=Target(**asdict(target) | {"messages": target.messages[number::processes]}),
+                        seconds=seconds,
+                        timeout_s=timeout_s,
+                        rate=rate / processes,
+                        concurrency=concurrency // processes + (number < concurrency % processes),
+                    ),
+                    Path(folder),
+                )
             )
             for number in range(processes)
         ]

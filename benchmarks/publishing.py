@@ -187,9 +187,11 @@ def under_load(
         timeout_s=DEADLINE_S,
         rate=rate,
     )
-    load = LoadProcess(plan, shop.settings.home)
     switches = []
-    with grpc.insecure_channel(shop.settings.gateway_address) as channel:
+    with (
+        grpc.insecure_channel(shop.settings.gateway_address) as channel,
+        LoadProcess(plan, shop.settings.home) as load,
+    ):
         stub = recommendation_pb2_grpc.RecommendationServiceStub(channel)
         for number in range(2 * times):
             time.sleep(max(0.0, load.began_s + every_s * (number + 1) - time.time()))
@@ -204,7 +206,7 @@ def under_load(
             switches.append(
                 Switch(kind=kind, release=release, began_s=began_s, first_answer_s=first_s, ended_s=first_s + SETTLED_S)
             )
-    return load.calls(), switches
+        return load.calls(), switches
 
 
 def first_answer(stub: recommendation_pb2_grpc.RecommendationServiceStub, user: str, release: int) -> float:
