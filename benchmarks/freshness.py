@@ -14,7 +14,8 @@ import asyncio
 import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import uuid4
@@ -115,14 +116,12 @@ async def measure(shop: LiveShop, seconds: float, rate: float) -> Freshness:
     async with grpc.aio.insecure_channel(shop.settings.gateway_address) as channel:
         writes = event_pb2_grpc.EventServiceStub(channel).WriteEvents
         recommend = recommendation_pb2_grpc.RecommendationServiceStub(channel).Recommend
-        load = asyncio.create_task(write_steadily(writes, rate))
-        await asyncio.sleep(WARM_UP_S)
-        cpu_s, began_s = [sum(process.cpu_times()[:2]) for process in processes], time.monotonic()
-        probes = (probe(writes, recommend, f"probe-{n}", began_s + seconds) for n in range(PROBES))
-        waits = [wait for found in await asyncio.gather(*probes) for wait in found]
-        elapsed_s = time.monotonic() - began_s
-        load.cancel()
-        await asyncio.wait([load])
+        async with written_steadily(writes, rate):
+            await asyncio.sleep(WARM_UP_S)
+            cpu_s, began_s = [sum(process.cpu_times()[:2]) for process in processes], time.monotonic()
+            probes = (probe(writes, recommend, f"probe-{n}", began_s + seconds) for n in range(PROBES))
+            waits = [wait for found in await asyncio.gather(*probes) for wait in found]
+            elapsed_s = time.monotonic() - began_s
         used_s = [sum(process.cpu_times()[:2]) for process in processes]
     ms = np.array(waits) * 1000
     return Freshness(
@@ -133,6 +132,19 @@ async def measure(shop: LiveShop, seconds: float, rate: float) -> Freshness:
         worker_cores=(used_s[0] - cpu_s[0]) / elapsed_s,
         gateway_cores=(used_s[1] - cpu_s[1]) / elapsed_s,
     )
+
+
+@asynccontextmanager
+async def written_steadily(writes: Call, rate: float) -> AsyncIterator[None]:
+    """The context has the load of `write_steadily` beside it.
+
+    Raises:
+        ExceptionGroup: a write failed; the context ends at once, for there is no load any more.
+    """
+    async with asyncio.TaskGroup() as together:
+        load = together.create_task(write_steadily(writes, rate))
+        yield
+        load.cancel()
 
 
 async def write_steadily(writes: Call, rate: float) -> None:
