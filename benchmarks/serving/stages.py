@@ -49,12 +49,15 @@ class Stopwatch:
     _stage: str = OUTSIDE
     _wall_ns: int = field(default_factory=time.perf_counter_ns)
     _cpu_ns: int = field(default_factory=time.process_time_ns)
+    _begun: bool = False
 
     def enter(self, stage: str) -> None:
-        """From here on time is that stage's."""
+        """From here on time is that stage's; what was before the first call is nobody's."""
         wall_ns, cpu_ns = time.perf_counter_ns(), time.process_time_ns()
-        self.wall_ns[self._stage] += wall_ns - self._wall_ns
-        self.cpu_ns[self._stage] += cpu_ns - self._cpu_ns
+        if self._begun:
+            self.wall_ns[self._stage] += wall_ns - self._wall_ns
+            self.cpu_ns[self._stage] += cpu_ns - self._cpu_ns
+        self._begun = True
         self._stage, self._wall_ns, self._cpu_ns = stage, wall_ns, cpu_ns
 
     def write(self, path: Path) -> None:
