@@ -15,7 +15,7 @@ import random
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import uuid4
@@ -139,23 +139,33 @@ async def written_steadily(writes: Call, rate: float) -> AsyncIterator[None]:
     """The context has the load of `write_steadily` beside it.
 
     Raises:
-        ExceptionGroup: a write failed; the context ends at once, for there is no load any more.
+        AssertionError, grpc.RpcError: a write failed, so the context had no load from then on; at its end.
     """
-    async with asyncio.TaskGroup() as together:
-        load = together.create_task(write_steadily(writes, rate))
+    load = asyncio.create_task(write_steadily(writes, rate))
+    try:
         yield
+    finally:
         load.cancel()
+        with suppress(asyncio.CancelledError):
+            await load
 
 
 async def write_steadily(writes: Call, rate: float) -> None:
     """Writes an event for one of the shoppers every 1 / `rate` seconds, without waiting for the last one."""
     draw, next_s = random.Random(1), time.monotonic()
-    async with asyncio.TaskGroup() as under_way:
+    under_way = set[asyncio.Task[int]]()
+    try:
         while True:
             user_id, item_id = f"user-{draw.randrange(SHOPPERS)}", f"item-{draw.randrange(ITEMS)}"
-            under_way.create_task(write(writes, user_id, item_id))
+            under_way.add(asyncio.create_task(write(writes, user_id, item_id)))
             next_s += 1 / rate
             await asyncio.sleep(next_s - time.monotonic())
+            for ended in [task for task in under_way if task.done()]:
+                under_way.remove(ended)
+                ended.result()
+    finally:
+        for task in under_way:
+            task.cancel()
 
 
 async def write(writes: Call, user_id: str, item_id: str) -> int:
