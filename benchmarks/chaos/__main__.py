@@ -6,9 +6,9 @@ A shop of its own on PostgreSQL and Redis with Triton, a stream worker and two g
 which retries a broken connection as gRPC's clients do, asks and writes events at a steady rate. Parts are killed, held
 for two seconds, delayed, cut off, and get no room on the disk; all faults in a random order, then again, each once both
 gateways serve and all answers are in full. What ends is started again at once, as its supervisor would. Exits with 1
-where fewer than 99.9% of the calls of Recommend were answered in time, anything was INTERNAL, the full tier did not
-come back, or a gateway or /dev/shm has grown. The figures are kept as JSON in benchmarks/results/, beside them the logs
-where the full tier stayed away.
+where fewer than 99.9% of the calls of Recommend were answered in time, anything was INTERNAL, an event that was
+acknowledged is not in the log, the full tier did not come back, or a gateway, in whichever of its lives, or /dev/shm
+has grown. The figures are kept as JSON in benchmarks/results/, beside them the logs where the full tier stayed away.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from benchmarks import record
 from benchmarks.chaos.faults import faults
 from benchmarks.chaos.shop import Shop, suffering_shop
 from benchmarks.chaos.storefront import Storefront
+from features.database.engine import open_database
+from features.log.event_log import EventLog
 from features.terminal import console
 from tests.conditions import eventually
 
@@ -43,13 +45,16 @@ MOST_MORE_DESCRIPTORS = 40
 
 @dataclass(slots=True, kw_only=True)
 class Outcome:
-    """back_s: by fault, the longest time from its end to full answers again. grown: what has, and by how much."""
+    """back_s: by fault, the longest time from its end to full answers again. grown: what has, and by how much. lost: of
+    the events that were acknowledged."""
 
     codes: dict[str, int]
     event_codes: dict[str, int]
     tiers: dict[str, int]
     back_s: dict[str, float]
     grown: dict[str, int] = field(default_factory=dict)
+    acknowledged: int = 0
+    lost: int = 0
 
     @property
     def availability(self) -> float:
@@ -63,6 +68,8 @@ class Outcome:
             found.append(f"availability {self.availability:.3%}")
         if "INTERNAL" in {**self.codes, **self.event_codes}:
             found.append("INTERNAL")
+        if self.lost:
+            found.append(f"{self.lost:,} of {self.acknowledged:,} acknowledged events are lost")
         return found + [f"{name} has grown by {more:,}" for name, more in self.grown.items()]
 
 
@@ -79,6 +86,39 @@ class Held:
         """Now."""
         process = psutil.Process(pid)
         return Held(pid, process.num_fds(), process.memory_info().rss)
+
+
+class Leaks:
+    """What each gateway process held when it was first looked at, and what it holds now.
+
+    A gateway that is killed is another process from then on; the one before is compared as it was seen last.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[int, tuple[str, Held, Held]] = {}
+
+    def look(self, shop: Shop) -> None:
+        """At the gateways that run."""
+        for name, part in shop.parts.items():
+            if part in shop.gateways:
+                self.note(name, Held.by(part.process.pid))
+
+    def note(self, name: str, now: Held) -> None:
+        """What a gateway holds."""
+        _, first, _ = self._seen.get(now.pid, (name, now, now))
+        self._seen[now.pid] = name, first, now
+
+    def grown(self) -> dict[str, int]:
+        """By how much the processes have grown that have grown beyond what they may, the most of each gateway."""
+        found: dict[str, int] = {}
+        for name, then, now in self._seen.values():
+            for what, more, most in (
+                ("descriptors", now.descriptors - then.descriptors, MOST_MORE_DESCRIPTORS),
+                ("memory", now.bytes - then.bytes, MOST_MORE_BYTES),
+            ):
+                if more > most:
+                    found[f"{name}'s {what}"] = max(more, found.get(f"{name}'s {what}", 0))
+        return found
 
 
 def main(
@@ -100,7 +140,9 @@ def main(
         table.add_row(name, f"{seconds:.1f}")
     console.print(table)
     console.print(f"Recommend: {outcome.codes}, {outcome.availability:.3%} answered in time; {outcome.tiers}")
-    console.print(f"WriteEvents: {outcome.event_codes}")
+    console.print(
+        f"WriteEvents: {outcome.event_codes}; {outcome.acknowledged} acknowledged, {outcome.lost} of them lost"
+    )
     failures = outcome.failures(least)
     for failure in failures:
         console.print(failure, style="red")
@@ -114,7 +156,8 @@ def suffer(shop: Shop, seconds: float, rate: float, draw: random.Random) -> Outc
     coming = faults()
     with Storefront(shop.settings.gateway_address, rate) as storefront:
         wait_until_full(shop, storefront, time.monotonic(), after="the start")
-        before = {name: Held.by(part.process.pid) for name, part in shop.parts.items() if part in shop.gateways}
+        leaks = Leaks()
+        leaks.look(shop)
         regions = shop.shared_memory()
         end_s = time.monotonic() + seconds
         with console.status("") as status:
@@ -129,7 +172,8 @@ def suffer(shop: Shop, seconds: float, rate: float, draw: random.Random) -> Outc
                         time.sleep(fault.lasts_s)
                     took_s = wait_until_full(shop, storefront, time.monotonic(), after=fault.name)
                     back_s[fault.name] = max(took_s, back_s.get(fault.name, 0.0))
-    grown = growth(shop, before)
+                    leaks.look(shop)
+    grown = leaks.grown()
     if (more := shop.shared_memory() - regions) > 0:
         grown["/dev/shm"] = more
     return Outcome(
@@ -138,7 +182,18 @@ def suffer(shop: Shop, seconds: float, rate: float, draw: random.Random) -> Outc
         tiers={name: count for name, count in storefront.tiers.items() if name},
         back_s=back_s,
         grown=grown,
+        acknowledged=len(storefront.acknowledged),
+        lost=len(lost(shop, storefront.acknowledged)),
     )
+
+
+def lost(shop: Shop, acknowledged: set[str]) -> set[str]:
+    """Those of the events that are not in the log."""
+    engine = open_database(shop.settings.log_url)
+    try:
+        return acknowledged - {event_id for frame in EventLog(engine).scan() for event_id in frame["event_id"]}
+    finally:
+        engine.dispose()
 
 
 def wait_until_full(shop: Shop, storefront: Storefront, since_s: float, *, after: str) -> float:
@@ -165,20 +220,6 @@ def keep_logs(shop: Shop) -> Path:
         for log in folder.glob("*.log"):
             shutil.copy(log, kept)
     return kept
-
-
-def growth(shop: Shop, before: dict[str, Held]) -> dict[str, int]:
-    """By how much gateways that were there all the time have grown beyond what they may."""
-    grown = {}
-    for name, then in before.items():
-        now = Held.by(shop.parts[name].process.pid)
-        if now.pid != then.pid:
-            continue
-        if (more := now.descriptors - then.descriptors) > MOST_MORE_DESCRIPTORS:
-            grown[f"{name}'s descriptors"] = more
-        if (more := now.bytes - then.bytes) > MOST_MORE_BYTES:
-            grown[f"{name}'s memory"] = more
-    return grown
 
 
 if __name__ == "__main__":

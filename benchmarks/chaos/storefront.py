@@ -17,6 +17,7 @@ from tests.server.shop import SHOPPERS
 
 DEADLINE_S = 1.0
 CHANNELS = 4
+STORED = (event_pb2.EventStatus.CODE_STORED, event_pb2.EventStatus.CODE_DUPLICATE)
 RETRY = {
     "methodConfig": [
         {
@@ -44,6 +45,8 @@ class Storefront:
         self.codes: Counter[str] = Counter()
         """Of Recommend."""
         self.event_codes: Counter[str] = Counter()
+        self.acknowledged: set[str] = set()
+        """Ids of events that a gateway said it has stored."""
         self.tiers: Counter[str] = Counter()
         self.full_since_s = float("inf")
         """Since when every answer is in full; infinity while the newest is not."""
@@ -100,9 +103,12 @@ class Storefront:
         event = event_pb2.Event(event_id=uuid4().hex, type=kind, item_id="garden-01", user_id=user_id)
         event.event_time.GetCurrentTime()
         code = grpc.StatusCode.OK.name
+        stored = []
         try:
-            write(event_pb2.WriteEventsRequest(events=[event]), timeout=5)
+            answer = write(event_pb2.WriteEventsRequest(events=[event]), timeout=5)
+            stored = [status.event_id for status in answer.statuses if status.code in STORED]
         except grpc.RpcError as error:
             code = error.code().name
         with self._lock:
             self.event_codes[code] += 1
+            self.acknowledged.update(stored)
