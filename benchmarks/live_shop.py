@@ -20,6 +20,7 @@ import redis
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from benchmarks import postgres
+from deploy.embedded.triton import clear_leftovers
 from features.settings import Settings
 from features.stream.worker import heartbeat_file
 from tests.conditions import eventually
@@ -44,7 +45,8 @@ class LiveShop:
         return self._parts.enter_context(gateway_on(self.settings, stop_signal=signal.SIGKILL, **variables))
 
     def start_triton(self) -> subprocess.Popen[bytes]:
-        """Starts Triton; a gateway waits for it."""
+        """Starts Triton; a gateway waits for it. Its shared memory is gone at the end, although it is killed."""
+        self._parts.callback(clear_leftovers, self.settings)
         return self._start("triton", "deploy.embedded.triton")
 
     def start_worker(self) -> subprocess.Popen[bytes]:
