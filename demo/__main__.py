@@ -38,6 +38,8 @@ def simulate(
     noise: Annotated[bool, typer.Option(help="robots, repeated rows, broken rows")] = True,
 ) -> None:
     """Writes a simulated shop as Parquet, and the truth behind it."""
+    from polars.exceptions import PolarsError
+
     from demo.simulate import ShopPlan
     from demo.simulate import simulate as write_shop
 
@@ -49,7 +51,12 @@ def simulate(
         console.print(f"[red]{error}[/red]")
         raise typer.Exit(2) from None
     begin = time.perf_counter()
-    counts = write_shop(plan, out)
+    try:
+        counts = write_shop(plan, out)
+    except (OSError, PolarsError) as error:  # Polars tells of a full disk in an error of its own
+        message = f"--out {out}: the shop cannot be written: {error}; free some of the disk, or name another folder"
+        console.print(f"[red]{escape(message)}[/red]", soft_wrap=True)
+        raise typer.Exit(2) from None
     seconds = time.perf_counter() - begin
     console.print(
         f"simulated {counts['events']:,} events of {counts['shoppers']:,} shoppers on {counts['items']:,} items "

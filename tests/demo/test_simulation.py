@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ import pytest
 from demo.oracle import Oracle, ndcg
 from demo.simulate import EVENT_COLUMNS, ShopPlan, simulate
 from features.schema import EVENT_NAMES
+from features.settings import ROOT
 
 SMALL = {"shoppers": 600, "items": 400, "days": 90}
 
@@ -161,3 +165,14 @@ def test_perfect_and_missed_rankings_have_the_ndcg_of_the_formula() -> None:
     assert ndcg(scores, [[0], [1], [0, 2]], k=2).tolist() == pytest.approx(
         [1.0, 1 / np.log2(3), 1 / (1 + 1 / np.log2(3))]
     )
+
+
+def test_a_disk_that_is_full_is_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "demo", "simulate", "--out", str(tmp_path / "shop"), "--shoppers", "500"]
+    ended = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+    )  # fmt: skip
+    assert ended.returncode == 2 and "Traceback" not in ended.stderr
+    assert f"--out {tmp_path / 'shop'}: the shop cannot be written: " in ended.stdout
+    assert "File too large" in ended.stdout and "name another folder" in ended.stdout
