@@ -135,13 +135,17 @@ async def send(address: str, events: pl.DataFrame, speed: float, name: str) -> t
         writes: Write = event_pb2_grpc.EventServiceStub(channel).WriteEvents
         first, begin_s, behind_s = int(events["second"][0]), time.monotonic(), 0.0
         progress = tqdm(total=events.height, desc=name, unit="event", mininterval=0.5)
-        async with asyncio.TaskGroup() as under_way:
-            for second, batch in batches(events):
-                wait_s = begin_s + (second - first) / speed - time.monotonic()
-                await asyncio.sleep(max(wait_s, 0))
-                behind_s = max(-wait_s, 0.0)
-                under_way.create_task(write(batch))
-                progress.update(len(batch))
+        under_way = set[asyncio.Task[None]]()
+        for second, batch in batches(events):
+            wait_s = begin_s + (second - first) / speed - time.monotonic()
+            await asyncio.sleep(max(wait_s, 0))
+            behind_s = max(-wait_s, 0.0)
+            under_way.add(asyncio.create_task(write(batch)))
+            progress.update(len(batch))
+            done = {task for task in under_way if task.done()}
+            under_way -= done
+            await asyncio.gather(*done)  # one that failed ends the replay
+        await asyncio.gather(*under_way)
         progress.close()
     return waits_s, time.monotonic() - begin_s, behind_s
 
