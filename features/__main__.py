@@ -50,10 +50,14 @@ def import_command(
     """Reads a shop's files into the event log, the catalogue and the users."""
     from features.importing.importer import import_files
 
-    with clear_errors():
-        import_files(
-            load_settings(), file, mapping=mapping, items=items or (), users=users, report=report, console=console
-        ).show(console)
+    try:
+        with clear_errors():
+            import_files(
+                load_settings(), file, mapping=mapping, items=items or (), users=users, report=report, console=console
+            ).show(console)
+    except KeyboardInterrupt:
+        stderr.print("stopped; what was written stays, and the same command writes the rest")
+        raise typer.Exit(130) from None
 
 
 @app.command()

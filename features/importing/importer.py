@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -68,6 +69,7 @@ def import_files(
 
     Raises:
         ImportFailed: a file or the mapping cannot be used. Batches that were committed before stay.
+        KeyboardInterrupt: likewise.
     """
     chosen = load(mapping) if mapping else fitting(file)
     started = datetime.now(timezone.utc)
@@ -120,6 +122,7 @@ class _Job:
         self._work = work
         self._progress = progress
         self._workspace = events.open_workspace(work, mapping.events.time.timezone)
+        self._stopped = threading.Event()
         self.event_seconds = 0.0
         self.notes: list[str] = []
 
@@ -158,13 +161,16 @@ class _Job:
             section.rejected_file = str(target)
         good = rows - sum(rejected.values())
         task = self._progress.add_task("writing events", total=good)
+        join = events.sessions_join(self._workspace)
+
+        def written(count: int) -> None:
+            self._progress.advance(task, count)
+            if self._stopped.is_set():
+                raise KeyboardInterrupt
+
         batches = events.rows_for_log(self._workspace)
-        loaded = load_events(
-            self._engine,
-            self._tombstones,
-            batches,
-            lambda count: self._progress.advance(task, count),
-            sessions_join=events.sessions_join(self._workspace),
+        loaded = self._aside(
+            lambda: load_events(self._engine, self._tombstones, batches, written, sessions_join=join), lambda: None
         )
         section.new = loaded.new
         section.already_stored = good - loaded.new - loaded.erased
@@ -253,26 +259,39 @@ class _Job:
             self._progress.advance(task, batch.num_rows)
 
     def _watch(self, what: str, work: Callable[[], Result]) -> Result:
-        """Runs a query in a thread and shows how far DuckDB says it is."""
+        """What a query's work returns; shows how far DuckDB says it is."""
         task = self._progress.add_task(what, total=100.0)
-        outcome: list[Result] = []
-        errors: list[BaseException] = []
+
+        def look() -> None:
+            self._progress.update(task, completed=max(0.0, self._workspace.query_progress()))
+
+        result = self._aside(work, look)
+        self._progress.update(task, completed=100.0)
+        return result
+
+    def _aside(self, work: Callable[[], Result], look: Callable[[], None]) -> Result:
+        """What work returns in a thread of its own; Ctrl-C ends the query under way, and the writing with its batch."""
+        outcome: Future[Result] = Future()
 
         def body() -> None:
             try:
-                outcome.append(work())
+                outcome.set_result(work())
             except BaseException as error:  # handed to the caller's thread
-                errors.append(error)
+                outcome.set_exception(error)
 
         thread = threading.Thread(target=body, daemon=True)
-        thread.start()
-        while thread.is_alive():
-            thread.join(_POLL_S)
-            self._progress.update(task, completed=max(0.0, self._workspace.query_progress()))
-        if errors:
-            raise errors[0]
-        self._progress.update(task, completed=100.0)
-        return outcome[0]
+        try:
+            thread.start()
+            while thread.is_alive():
+                thread.join(_POLL_S)
+                look()
+        except KeyboardInterrupt:
+            self._stopped.set()
+            while thread.is_alive():
+                self._workspace.interrupt()
+                thread.join(_POLL_S)
+            raise
+        return outcome.result()
 
 
 def _record(section: Section, stored: Stored) -> None:

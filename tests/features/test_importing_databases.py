@@ -119,3 +119,43 @@ def test_what_an_import_that_was_killed_left_of_its_work_goes_with_the_next_one(
     assert any(left.iterdir())
     assert shop.load(file, mapping).sections[0].new == 1
     assert not list(shop.settings.home.glob("imports/*/work-*"))
+
+
+READING = (
+    "stage = importer.events.stage\n"
+    "def interrupted(workspace, *given):\n"
+    "    os.kill(os.getpid(), signal.SIGINT)\n"
+    "    workspace.execute('SELECT count(*) FROM range(1000000000000)').fetchall()\n"
+    "importer.events.stage = interrupted\n"
+)
+WRITING = (
+    "load = importer.load_events\n"
+    "importer.events.BATCH_ROWS = 10\n"
+    "def interrupted(engine, tombstones, batches, written, **named):\n"
+    "    def told(count):\n"
+    "        os.kill(os.getpid(), signal.SIGINT)\n"
+    "        while True:\n"
+    "            written(0)\n"
+    "    return load(engine, tombstones, batches, told, **named)\n"
+    "importer.load_events = interrupted\n"
+)
+
+
+@pytest.mark.parametrize(("interrupted", "stored"), [(READING, 0), (WRITING, 10)])
+def test_an_import_that_is_interrupted_says_so_and_goes_on_the_next_time(
+    shop: Shop, interrupted: str, stored: int
+) -> None:
+    file, mapping = write_rows(shop, 30), shop.mapping(EVERYTHING)
+    program = (
+        "import os, signal, sys\nfrom features.__main__ import app\nfrom features.importing import importer\n"
+        f"signal.signal(signal.SIGINT, signal.default_int_handler)\n{interrupted}"
+        f"sys.argv = ['features', 'import', {str(file)!r}, '--mapping', {mapping!r}]\napp()\n"
+    )
+    environment = os.environ | {"BRAID_HOME": str(shop.settings.home), "BRAID_DATABASE_URL": shop.settings.log_url}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (
+        130,
+        "stopped; what was written stays, and the same command writes the rest\n",
+    )
+    assert len(shop.events()) == stored
+    assert shop.load(file, mapping).sections[0].new == 30 - stored
