@@ -153,9 +153,7 @@ def test_an_import_that_is_interrupted_says_so_and_goes_on_the_next_time(
     )
     environment = os.environ | {"BRAID_HOME": str(shop.settings.home), "BRAID_DATABASE_URL": shop.settings.log_url}
     done = subprocess.run([sys.executable, "-c", program], env=environment, cwd=ROOT, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (
-        130,
-        "stopped; what was written stays, and the same command writes the rest\n",
-    )
+    said = done.stderr.splitlines()[0]  # DuckDB may tell at the end of what it still holds
+    assert (done.returncode, said) == (130, "stopped; what was written stays, and the same command writes the rest")
     assert len(shop.events()) == stored
     assert shop.load(file, mapping).sections[0].new == 30 - stored
