@@ -24,6 +24,7 @@ import typer
 from rich.table import Table
 
 from benchmarks import record
+from benchmarks.acknowledged import acknowledged_ids, logged_ids
 from benchmarks.equivalence import differences
 from benchmarks.live_shop import CHANNEL, PROFILES, LiveShop, live_shop
 from braid.v1 import event_pb2 as pb
@@ -110,14 +111,14 @@ def storefront(address: str) -> Iterator[list[str]]:
 def _write(address: str, acknowledged: list[str], end: threading.Event) -> None:
     """Writes batches one after the other; a batch that was not acknowledged is sent again as it was."""
     draw, number = random.Random(0), 0
-    stored = (pb.EventStatus.CODE_STORED, pb.EventStatus.CODE_DUPLICATE)
     with grpc.insecure_channel(address, CHANNEL) as channel:
         write = event_pb2_grpc.EventServiceStub(channel).WriteEvents
         while not end.is_set():
             batch = [_event(draw, number + place) for place in range(BATCH)]
             answer = _answer(write, batch, end)
-            assert all(status.code in stored for status in answer.statuses), answer
-            acknowledged += [status.event_id for status in answer.statuses]
+            stored = acknowledged_ids(answer)
+            assert len(stored) == len(answer.statuses), answer
+            acknowledged += stored
             number += BATCH
 
 
@@ -151,7 +152,7 @@ def _compare(settings: Settings, kills: int, acknowledged: list[str]) -> Outcome
     engine = open_database(settings.log_url)
     log = EventLog(engine)
     eventually(lambda: stream_position(engine) == log.last_position(), within_s=300, what="the end of the log")
-    stored = [event_id for frame in log.scan() for event_id in frame["event_id"]]
+    stored = logged_ids(log)
     engine.dispose()
     return Outcome(
         kills=kills,

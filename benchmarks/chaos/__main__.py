@@ -27,6 +27,7 @@ import typer
 from rich.table import Table
 
 from benchmarks import record
+from benchmarks.acknowledged import logged_ids
 from benchmarks.chaos.faults import faults
 from benchmarks.chaos.shop import Shop, suffering_shop
 from benchmarks.chaos.storefront import Storefront
@@ -191,7 +192,7 @@ def lost(shop: Shop, acknowledged: set[str]) -> set[str]:
     """Those of the events that are not in the log."""
     engine = open_database(shop.settings.log_url)
     try:
-        return acknowledged - {event_id for frame in EventLog(engine).scan() for event_id in frame["event_id"]}
+        return acknowledged.difference(logged_ids(EventLog(engine)))
     finally:
         engine.dispose()
 

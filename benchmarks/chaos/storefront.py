@@ -11,13 +11,13 @@ from uuid import uuid4
 
 import grpc
 
+from benchmarks.acknowledged import acknowledged_ids
 from braid.v1 import event_pb2, event_pb2_grpc, recommendation_pb2_grpc
 from braid.v1 import recommendation_pb2 as pb
 from tests.server.shop import SHOPPERS
 
 DEADLINE_S = 1.0
 CHANNELS = 4
-STORED = (event_pb2.EventStatus.CODE_STORED, event_pb2.EventStatus.CODE_DUPLICATE)
 RETRY = {
     "methodConfig": [
         {
@@ -106,7 +106,7 @@ class Storefront:
         stored = []
         try:
             answer = write(event_pb2.WriteEventsRequest(events=[event]), timeout=5)
-            stored = [status.event_id for status in answer.statuses if status.code in STORED]
+            stored = acknowledged_ids(answer)
         except grpc.RpcError as error:
             code = error.code().name
         with self._lock:
