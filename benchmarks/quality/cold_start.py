@@ -47,6 +47,7 @@ from training.fit import build_model, fit
 from training.fusion import FusionModel
 from training.moments import DAY_MS, Ints
 from training.scoring import ModelScorer
+from training.whole_file import write_whole
 
 SHOWN = (0, 1, 2, 5)
 WHOLE, SEGMENT = "popular in the shop", "popular in the segment"
@@ -127,9 +128,7 @@ def fitted(task: Task, job: Job, held: Bools) -> FusionModel:
         model.load_state_dict(torch.load(path, weights_only=True))
         return model
     model = fit(tuning, final, config, folder=path.with_suffix(".fit"), device=job.device).model.to("cpu")
-    beside = path.with_suffix(".part")
-    torch.save(model.state_dict(), beside)
-    beside.replace(path)
+    write_whole(path, lambda file: torch.save(model.state_dict(), file))
     return model
 
 

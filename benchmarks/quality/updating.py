@@ -51,6 +51,7 @@ from training.fusion import FusionModel
 from training.metrics import mean_of_shoppers
 from training.moments import DAY_MS, Moments
 from training.scoring import ModelScorer
+from training.whole_file import write_whole
 
 NEVER, WEEKLY, DAILY = METHODS = ("left alone", "trained weekly", "updated daily")
 WEEK = 7
@@ -121,9 +122,7 @@ class Shop:
             return model.eval(), kept["seconds"]
         made, seconds = make()
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(".part")
-        torch.save({"state": made.state_dict(), "seconds": seconds}, beside)
-        beside.replace(path)
+        write_whole(path, lambda file: torch.save({"state": made.state_dict(), "seconds": seconds}, file))
         return made, seconds
 
 
