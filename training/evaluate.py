@@ -65,9 +65,7 @@ class TestSet:
 
     def sample(self, most: int, seed: int = 11) -> TestSet:
         """The same with at most so many moments, drawn at random."""
-        if len(self.moments) <= most:
-            return self
-        return self.take(np.sort(np.random.default_rng(seed).choice(len(self.moments), most, replace=False)))
+        return self.take(_drawn(len(self.moments), most, seed))
 
     def take(self, rows: Longs) -> TestSet:
         """The same with these moments, ascending."""
@@ -118,10 +116,16 @@ def stage_by_time(log: Log, moments: Moments, from_ms: int, to_ms: int, protocol
         _, first = np.unique(chosen.shoppers, return_index=True)
         chosen = chosen.take(np.sort(first))
     chosen = keep_targets(chosen, allowed[chosen.targets])
-    unsure = np.zeros(len(chosen.targets), np.bool_)
-    test = TestSet(moments=chosen, allowed=allowed, repeated=unsure).sample(protocol.sample, protocol.seed)
-    repeated = had_before(log, test.moments, bought=moments.of == "purchases")
-    return Stage(log=log, learn=log.known_by(from_ms), moments=before, test=replace(test, repeated=repeated))
+    chosen = chosen.take(_drawn(len(chosen), protocol.sample, protocol.seed))
+    test = TestSet(moments=chosen, allowed=allowed, repeated=had_before(log, chosen, bought=moments.of == "purchases"))
+    return Stage(log=log, learn=log.known_by(from_ms), moments=before, test=test)
+
+
+def _drawn(count: int, most: int, seed: int) -> Longs:
+    """Numbers of at most `most` among so many, drawn at random, ascending."""
+    if count <= most:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(seed).choice(count, most, replace=False))
 
 
 def measure(test: TestSet, ranked: Ints) -> dict[str, float]:
