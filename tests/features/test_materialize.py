@@ -137,18 +137,24 @@ def test_a_release_being_published_is_encoded_whole_even_if_its_number_was_used(
     assert vectors(shop) == expected(engine, mark=2.0)
 
 
-def test_a_run_that_was_cut_short_goes_on_where_it_stopped(shop: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = fill(shop, random_events(150, seed=3))
-    monkeypatch.setattr(job, "CHUNK_SHOPPERS", 3)
-    encode, calls = InterestEncoder.encode, []
+def interrupted_once(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The second chunk ends the run as Ctrl-C does; the shoppers of each chunk, as they come."""
+    encode, calls = InterestEncoder.encode, list[list[str]]()
 
-    def failing_later(encoder: InterestEncoder, histories: Path, out: Path) -> None:
+    def stopped(encoder: InterestEncoder, histories: Path, out: Path) -> None:
         calls.append(pl.read_parquet(histories)["shopper"].to_list())
         if len(calls) == 2:
             raise KeyboardInterrupt
         encode(encoder, histories, out)
 
-    monkeypatch.setattr(InterestEncoder, "encode", failing_later)
+    monkeypatch.setattr(InterestEncoder, "encode", stopped)
+    return calls
+
+
+def test_a_run_that_was_cut_short_goes_on_where_it_stopped(shop: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = fill(shop, random_events(150, seed=3))
+    monkeypatch.setattr(job, "CHUNK_SHOPPERS", 3)
+    calls = interrupted_once(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         materialize(shop, RELEASE)
     assert read_counter(engine, materialized_counter(RELEASE)) == 0
@@ -179,19 +185,11 @@ def test_a_run_that_goes_on_leaves_nobody_out_whatever_the_order_of_the_database
     store.apply(settings)
     write_release(settings.model_repository / schema.FUSION_MODEL / str(RELEASE))
     monkeypatch.setattr(job, "CHUNK_SHOPPERS", 1)
-    encode, read = InterestEncoder.encode, []
-
-    def stopped_once(encoder: InterestEncoder, histories: Path, out: Path) -> None:
-        read.extend(pl.read_parquet(histories)["shopper"])
-        if len(read) == 2:
-            raise KeyboardInterrupt
-        encode(encoder, histories, out)
-
-    monkeypatch.setattr(InterestEncoder, "encode", stopped_once)
+    calls = interrupted_once(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         materialize(settings, RELEASE)
     assert materialize(settings, RELEASE) == 3
-    assert read == ["u:B1", "u:D1", "u:D1", "u:a1", "u:c1"]
+    assert calls == [["u:B1"], ["u:D1"], ["u:D1"], ["u:a1"], ["u:c1"]]
     engine.dispose()
 
 
@@ -208,15 +206,7 @@ def test_a_run_whose_file_was_torn_by_a_full_disk_begins_anew(shop: Settings, to
 def test_a_run_of_another_encoder_is_not_continued(shop: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = fill(shop, random_events(100, seed=4))
     monkeypatch.setattr(job, "CHUNK_SHOPPERS", 3)
-    encode, calls = InterestEncoder.encode, []
-
-    def failing(encoder: InterestEncoder, histories: Path, out: Path) -> None:
-        calls.append(histories)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        encode(encoder, histories, out)
-
-    monkeypatch.setattr(InterestEncoder, "encode", failing)
+    interrupted_once(monkeypatch)
     folder = shop.model_repository / schema.FUSION_MODEL / str(RELEASE)
     with pytest.raises(KeyboardInterrupt):
         materialize(shop, RELEASE, folder)

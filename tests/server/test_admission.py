@@ -26,20 +26,12 @@ from server.overload.admission import (
     Admission,
     CallLimit,
 )
+from tests.clock import Clock
 from tests.processes import free_ports
 from tests.server.client import SERVING, RunningGateway, gateway, new_event
 
 TARGET_S = 0.05
 METHOD = "Recommend"
-
-
-class Clock:
-    """A clock that a test moves."""
-
-    now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 class Windows:

@@ -15,15 +15,7 @@ from server.errors import ModelUnavailable
 from server.infer.breaker import Breaker, Breakers
 from server.infer.model import Model
 from server.infer.triton import Triton
-
-
-class Clock:
-    """A clock that a test moves."""
-
-    now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
+from tests.clock import Clock
 
 
 def test_three_failures_in_a_row_open_it_and_a_success_closes_it() -> None:

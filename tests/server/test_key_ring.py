@@ -17,6 +17,7 @@ from server.access.scopes import Scope
 from server.access.token_bucket import TokenBucket
 from server.errors import Overloaded, PermissionDenied, Unauthenticated
 from server.following import Counters
+from tests.clock import Clock
 
 RECOMMEND = "/braid.v1.RecommendationService/Recommend"
 
@@ -53,15 +54,6 @@ async def test_a_key_has_those_of_its_scopes_that_are_known_and_the_end_of_anoth
         await ring.refresh()
         with pytest.raises(Unauthenticated):
             ring.caller(revoked)
-
-
-class Clock:
-    """A clock that a test moves."""
-
-    now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 def test_a_key_that_has_rested_may_call_at_once_as_often_as_its_burst_says_and_no_more() -> None:

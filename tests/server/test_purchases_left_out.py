@@ -17,7 +17,7 @@ from braid.v1 import catalog_pb2, event_pb2
 from braid.v1 import recommendation_pb2 as rec
 from features import store
 from features.inputs.shopper import Purchase, Purchases, ShopperFeatures, ShopperQuery, merge
-from features.log.event_log import EventLog, NewEvent
+from features.log.event_log import EventLog
 from features.schema import OWN_ITEMS, EventType
 from server.deadline import Deadline
 from server.hydrate.history_reader import HistoryReader
@@ -26,6 +26,7 @@ from server.queries import ItemFilter
 from server.shop import Shop
 from tests.conftest import NewSettings
 from tests.server.client import Client, RunningGateway, gateway, ids, new_event
+from tests.server.shop import event
 
 BOUGHT = rec.Filter(exclude_purchased=True)
 
@@ -77,21 +78,10 @@ async def test_an_item_that_was_bought_again_stays_out_though_the_feature_stores
 ) -> None:
     now_ms = 1_790_000_000_000
     long_ago_ms = now_ms - 90 * 86_400_000
-
-    def event(kind: EventType, item_id: str, time_ms: int, user_id: str = "anna") -> NewEvent:
-        return NewEvent(
-            event_id=uuid4().hex,
-            event_type=kind,
-            event_time_ms=time_ms,
-            user_id=user_id,
-            session_id=None,
-            item_id=item_id,
-        )
-
     events = [
-        event(EventType.PURCHASE, "i0", now_ms - 1_000),
-        event(EventType.PURCHASE, "i0", long_ago_ms),
-        event(EventType.VIEW, "i1", now_ms - 1_000),
+        event(EventType.PURCHASE, "i0", now_ms - 1_000, "anna"),
+        event(EventType.PURCHASE, "i0", long_ago_ms, "anna"),
+        event(EventType.VIEW, "i1", now_ms - 1_000, "anna"),
         event(EventType.PURCHASE, "i2", now_ms - 1_000, "ben"),
     ]
     EventLog(engine).append(events, now_ms)
